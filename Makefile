@@ -1,0 +1,46 @@
+# Holdfast's targets explain themselves: `make help`. CI runs the same targets and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PACKAGES := $(wildcard domain engine store workflows activities drivers worker api cli lab \
+              simulator hostd benchmarks tests)
+
+.PHONY: help setup demo test ci lint format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: Debian packages, .venv, Temporal, the lab's guest (repeatable)
+	@scripts/setup.sh
+
+demo: setup ## Build a data centre in a box, cut a host's power, watch the VMs come back
+	@$(BIN)/holdfast demo
+
+test: setup ## Lint, types, import rules, and every test (needs root for the lab; under 15 minutes)
+	@scripts/test.sh
+
+ci: test ## What CI runs: everything
+
+lint: ## Check style, types and import rules, and change nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict --explicit-package-bases $(PACKAGES)
+	@$(BIN)/lint-imports
+
+format: ## Format the sources and fix what can be fixed without thinking
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup ## Measure, and print a table with the machine's load beside it
+	@$(BIN)/python -m benchmarks
+
+lock: ## Pin the dependencies of pyproject.toml anew in requirements.lock
+	@scripts/lock.sh
+
+clean: ## Remove var, caches and .venv (a Temporal built for this user stays in the user's cache)
+	@if compgen -G 'var/lab/*' >/dev/null && [ -x $(BIN)/holdfast ]; then $(BIN)/holdfast lab down; fi
+	@rm -rf var build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Steps: thin, idempotent, one class a subject, dependencies handed in through ports."""

@@ -1,0 +1,155 @@
+"""Steps of a fence: cut the power, read it back, certify. Never "cycle".
+
+A power controller's answer to the command proves nothing; only a reading of off, taken afterwards
+from every device of the host, does. "Already off" is success, no answer never is. The claim that
+precedes the cut is one statement in the store that holds every condition (armed, budget, epoch, not
+heard since), so a step that wakes up late cuts nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.ports import PowerSwitch
+from activities.waiting import until
+from domain.base import Frozen
+from domain.errors import NoAnswer, Refused
+from domain.inventory import FenceDevice, PowerReading
+from domain.orders import Certificate, HostRef, PowerEvidence
+from domain.profiles import Policy
+
+
+class FenceStep(Frozen):
+    """One step of proving one host off."""
+
+    operation_id: UUID
+    host: HostRef
+    incident_id: UUID
+    policy: Policy
+
+
+class CertifyOrder(Frozen):
+    """Declare a host dead on this evidence."""
+
+    operation_id: UUID
+    host: HostRef
+    incident_id: UUID
+    evidence: tuple[PowerEvidence, ...]
+    proofs_required: int
+
+
+class FenceRecords(Protocol):
+    """The rows of fences and certificates. Every method is one transaction, and repeatable."""
+
+    async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
+        """The host's power controllers, by name."""
+        ...
+
+    async def claim_fence(self, step: FenceStep) -> None:
+        """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) with the reasons."""
+        ...
+
+    async def add_evidence(self, step: FenceStep, evidence: tuple[PowerEvidence, ...]) -> None:
+        """Keep readings, whatever they say."""
+        ...
+
+    async def certify(self, order: CertifyOrder) -> Certificate:
+        """Issue the certificate or give the one there is; Refused when the host was heard."""
+        ...
+
+
+class Fencing:
+    """Cut, read back, certify."""
+
+    def __init__(
+        self,
+        power: PowerSwitch,
+        records: FenceRecords,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._power = power
+        self._records = records
+        self._now = now
+
+    @activity.defn(name="fencing.read_power")
+    async def read_power(self, step: FenceStep) -> tuple[PowerEvidence, ...]:
+        """Ask every device of a host; harms nobody. What each says is kept as evidence."""
+        return await self._readings(step, await self._devices(step))
+
+    @activity.defn(name="fencing.power_off")
+    async def power_off(self, step: FenceStep) -> None:
+        """Cut the power through every device that does not read off already; repeatable."""
+        devices = await self._devices(step)
+        for device in devices:
+            if await self._power.read(device) is PowerReading.OFF:
+                continue
+            # The claim stands just before the agent is run, so nothing stale lies between.
+            await self._records.claim_fence(step)
+            await self._power.off(device)
+
+    @activity.defn(name="fencing.read_back")
+    async def read_back(self, step: FenceStep) -> tuple[PowerEvidence, ...]:
+        """Read until every device says off; NoAnswer when one does not within the limit."""
+        devices = await self._devices(step)
+        last: tuple[PowerEvidence, ...] = ()
+
+        async def all_off() -> bool:
+            nonlocal last
+            last = await self._readings(step, devices)
+            return all(reading.verdict is PowerReading.OFF for reading in last)
+
+        policy = step.policy
+        every_s, within_s = policy.off_read_every_s, policy.off_read_back_s
+        if await until(all_off, every_s=every_s, within_s=within_s):
+            return last
+        said = ", ".join(f"{reading.device}: {reading.verdict}" for reading in last)
+        raise NoAnswer(
+            "POWER_NOT_PROVEN_OFF",
+            f"{step.host.name} is not proven off after {within_s:.0f} s ({said})",
+            next_step="check the power controller, or cut the power by hand",
+            host=step.host.name,
+        )
+
+    @activity.defn(name="fencing.certify")
+    async def certify(self, order: CertifyOrder) -> Certificate:
+        """Issue the death certificate; repeating it gives the same one."""
+        proofs = {e.device for e in order.evidence if e.verdict is PowerReading.OFF}
+        if len(proofs) < order.proofs_required:
+            raise Refused(
+                "PROOFS_MISSING",
+                f"{len(proofs)} of {order.proofs_required} independent proofs that "
+                f"{order.host.name} is off",
+                next_step="add a second fence device, or choose a profile that needs one proof",
+                host=order.host.name,
+            )
+        return await self._records.certify(order)
+
+    async def _devices(self, step: FenceStep) -> tuple[FenceDevice, ...]:
+        devices = await self._records.devices(step.host.host_id)
+        if not devices:
+            raise Refused(
+                "NO_FENCE_DEVICE",
+                f"{step.host.name} has no fence device",
+                next_step="add one with `holdfast fence add`",
+                host=step.host.name,
+            )
+        return devices
+
+    async def _readings(
+        self, step: FenceStep, devices: tuple[FenceDevice, ...]
+    ) -> tuple[PowerEvidence, ...]:
+        readings = tuple(await asyncio.gather(*(self._reading(device) for device in devices)))
+        await self._records.add_evidence(step, readings)
+        return readings
+
+    async def _reading(self, device: FenceDevice) -> PowerEvidence:
+        began = time.monotonic()
+        verdict = await self._power.read(device)
+        took_s = round(time.monotonic() - began, 3)
+        at = self._now().isoformat()
+        return PowerEvidence(device=device.name, verdict=verdict, took_s=took_s, at=at)

@@ -1,0 +1,151 @@
+"""Steps on one run of a VM: place, define, start, shut down, end.
+
+A start is: open the connection, claim the run in the database, `create()` on that same connection.
+A host that was power-cycled in between has dropped the connection, so a late `create()` of a frozen
+worker cannot reach the new boot; and a run that has moved on cannot be claimed.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.ports import Hypervisor, HypervisorSession
+from activities.waiting import until
+from domain.base import Frozen
+from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.orders import Placement, RunRef
+
+
+class PlaceOrder(Frozen):
+    """Find a host with room for a VM and reserve it."""
+
+    operation_id: UUID
+    vm_id: UUID
+    host_id: UUID | None
+    licence_id: UUID | None
+    incident_id: UUID | None
+
+
+class GuestOrder(Frozen):
+    """One step on one run."""
+
+    run: RunRef
+    deadline_s: float
+
+
+class StopOrder(Frozen):
+    """Wait for a guest to end by itself."""
+
+    run: RunRef
+    deadline_s: float
+    grace_s: float
+    read_every_s: float
+
+
+class RunRecords(Protocol):
+    """The rows of runs. Every method is one transaction and may be repeated."""
+
+    async def place(self, order: PlaceOrder) -> Placement:
+        """Choose a host and write the next run as placed, or say why there is no room."""
+        ...
+
+    async def begin_start(self, run: RunRef) -> None:
+        """Claim the run for `create()`; Superseded when it may not start any more."""
+        ...
+
+    async def started(self, run: RunRef) -> None:
+        """Record the run as running; Superseded when it was closed meanwhile."""
+        ...
+
+    async def begin_stop(self, run: RunRef) -> None:
+        """Record that the run's end was asked for."""
+        ...
+
+    async def ended(self, run: RunRef, reason: str) -> None:
+        """Close the run and free its memory."""
+        ...
+
+
+class Guests:
+    """Steps on one run of a VM."""
+
+    def __init__(self, hypervisor: Hypervisor, runs: RunRecords) -> None:
+        self._hypervisor = hypervisor
+        self._runs = runs
+
+    @activity.defn(name="guest.place")
+    async def place(self, order: PlaceOrder) -> Placement:
+        """Reserve a place; repeating it for the same operation gives the same run."""
+        return await self._runs.place(order)
+
+    @activity.defn(name="guest.define")
+    async def define(self, order: GuestOrder) -> None:
+        """Make the domain known to its host, with the run's generation."""
+        async with self._session(order) as session:
+            await session.define(order.run.spec, order.run.generation)
+
+    @activity.defn(name="guest.start")
+    async def start(self, order: GuestOrder) -> str:
+        """Start the run and read it back; repeatable."""
+        run = order.run
+        async with self._session(order) as session:
+            await self._runs.begin_start(run)
+            await session.create(run.spec.vm_id, run.generation)
+            await _read_back_running(session, run)
+        await self._runs.started(run)
+        return f"running on {run.host_name}"
+
+    @activity.defn(name="guest.shutdown")
+    async def shutdown(self, order: GuestOrder) -> None:
+        """Ask the guest to end; not running is success."""
+        await self._runs.begin_stop(order.run)
+        async with self._session(order) as session:
+            await session.shutdown(order.run.spec.vm_id, order.run.generation)
+
+    @activity.defn(name="guest.await_off")
+    async def await_off(self, order: StopOrder) -> bool:
+        """Whether the guest ended by itself within its grace."""
+        async with self._hypervisor.session(order.run.uri, order.deadline_s) as session:
+
+            async def off() -> bool:
+                found = await session.lookup(order.run.spec.vm_id)
+                return found is None or not found.alive
+
+            return await until(off, every_s=order.read_every_s, within_s=order.grace_s)
+
+    @activity.defn(name="guest.end")
+    async def end(self, order: GuestOrder) -> str:
+        """Destroy and undefine what is left of a run, read back, and close it; repeatable."""
+        run = order.run
+        async with self._session(order) as session:
+            await session.destroy(run.spec.vm_id, run.generation)
+            await session.undefine(run.spec.vm_id, run.generation)
+            found = await session.lookup(run.spec.vm_id)
+            if found is not None and found.alive:
+                raise OutcomeUnknown(
+                    "GUEST_STILL_RUNS",
+                    f"{run.spec.name} still runs on {run.host_name} after destroy",
+                    next_step="look at the host's libvirtd log",
+                )
+        await self._runs.ended(run, "stopped")
+        return f"gone from {run.host_name}"
+
+    def _session(self, order: GuestOrder) -> AbstractAsyncContextManager[HypervisorSession]:
+        return self._hypervisor.session(order.run.uri, order.deadline_s)
+
+
+async def _read_back_running(session: HypervisorSession, run: RunRef) -> None:
+    found = await session.lookup(run.spec.vm_id)
+    if found is None or not found.alive:
+        raise Conflict(
+            "GUEST_ENDED_AT_ONCE",
+            f"{run.spec.name} was started on {run.host_name} and is not running",
+            next_step="look at the VM's log on the host (/var/log/libvirt/qemu)",
+        )
+    if found.generation != run.generation:
+        raise Superseded(
+            "GENERATION_STALE",
+            f"{run.spec.name} runs with generation {found.generation}, not {run.generation}",
+        )

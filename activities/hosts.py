@@ -1,0 +1,175 @@
+"""Steps that bring a host into service: power on, wait for it, reconcile it, admit it.
+
+Reconciling comes before any new work. Copies whose run has moved on are destroyed first; a copy
+that is still the VM's only one is kept and carried into the host's new epoch. Domains without our
+metadata are listed and never touched.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
+from activities.waiting import until
+from domain.base import Frozen
+from domain.errors import Conflict, EngineError, NoAnswer
+from domain.inventory import FenceDevice, PowerReading
+from domain.orders import HostRef, Reconciliation
+from domain.profiles import Policy
+from domain.readings import Domain
+
+
+class HostStep(Frozen):
+    """One step on one host."""
+
+    operation_id: UUID
+    host: HostRef
+    policy: Policy
+
+
+class AdmitOrder(Frozen):
+    """Let a reconciled host into service."""
+
+    operation_id: UUID
+    host: HostRef
+    settled: Reconciliation
+
+
+class FailOrder(Frozen):
+    """Record that a host could not be brought into service."""
+
+    host: HostRef
+    why: str
+
+
+class CopyVerdict(Frozen):
+    """What is to become of one domain found on a host."""
+
+    vm_id: UUID
+    keep: bool
+    generation: int  # the newest that the engine knows: nothing newer may be destroyed
+
+
+class HostRecords(Protocol):
+    """The rows of hosts. Every method is one transaction, and repeatable."""
+
+    async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
+        """The host's power controllers, by name."""
+        ...
+
+    async def judge_copies(
+        self, host: HostRef, domains: tuple[Domain, ...]
+    ) -> tuple[CopyVerdict, ...]:
+        """Which of our domains stay; those of VMs that the engine does not know are left out."""
+        ...
+
+    async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
+        """Close this host's runs that were read as gone; names of their VMs."""
+        ...
+
+    async def admit(self, order: AdmitOrder) -> int:
+        """Raise the epoch, carry surviving runs into it, move to `up`; the new epoch."""
+        ...
+
+    async def fail(self, order: FailOrder) -> None:
+        """Move the host to `non_operational` with the reason."""
+        ...
+
+
+class Hosts:
+    """Power on, wait, reconcile, admit."""
+
+    def __init__(self, hypervisor: Hypervisor, power: PowerSwitch, records: HostRecords) -> None:
+        self._hypervisor = hypervisor
+        self._power = power
+        self._records = records
+
+    @activity.defn(name="host.power_on")
+    async def power_on(self, step: HostStep) -> str:
+        """Switch on every device that reads off; a host without devices is left as it is."""
+        switched = []
+        for device in await self._records.devices(step.host.host_id):
+            if await self._power.read(device) is PowerReading.OFF:
+                await self._power.on(device)
+                switched.append(device.name)
+        return f"switched on: {', '.join(switched)}" if switched else "already on"
+
+    @activity.defn(name="host.await_answer")
+    async def await_answer(self, step: HostStep) -> None:
+        """Wait until libvirt on the host takes a connection."""
+
+        async def answers() -> bool:
+            try:
+                async with self._session(step):
+                    return True
+            except NoAnswer:
+                return False
+
+        limit_s = step.policy.power_on_answer_s
+        if not await until(answers, every_s=0.5, within_s=limit_s):
+            raise Conflict(
+                "HOST_NEVER_ANSWERED",
+                f"{step.host.name} did not answer at {step.host.uri} within {limit_s:.0f} s",
+                next_step="check the URI, the host's power and its libvirtd, then activate again",
+                host=step.host.name,
+            )
+
+    @activity.defn(name="host.reconcile")
+    async def reconcile(self, step: HostStep) -> Reconciliation:
+        """Settle every copy on the host and mark this boot with the next epoch; repeatable."""
+        async with self._session(step) as session:
+            domains = await session.domains()
+            _refuse_autostart(step.host, domains)
+            ours = tuple(domain for domain in domains if domain.generation is not None)
+            verdicts = {v.vm_id: v for v in await self._records.judge_copies(step.host, ours)}
+            known = [domain for domain in ours if domain.vm_id in verdicts]
+            stale = [domain for domain in known if not verdicts[domain.vm_id].keep]
+            for domain in stale:
+                await session.destroy(domain.vm_id, verdicts[domain.vm_id].generation)
+                await session.undefine(domain.vm_id, verdicts[domain.vm_id].generation)
+            await self._read_back_gone(session, stale)
+            kept = [d for d in known if verdicts[d.vm_id].keep and d.alive]
+            await session.set_boot_mark(step.host.epoch + 1)
+        ended = await self._records.settle_runs(step.host, tuple(d.vm_id for d in kept))
+        reading = await self._hypervisor.poll(step.host.uri, step.policy.connect_deadline_s)
+        return Reconciliation(
+            kept=tuple(domain.name for domain in kept),
+            destroyed=tuple(domain.name for domain in stale),
+            ended=ended,
+            foreign=tuple(d.name for d in domains if d.vm_id not in verdicts),
+            memory_mib=reading.memory_total_mib,
+            cpus=reading.cpus,
+        )
+
+    @activity.defn(name="host.admit")
+    async def admit(self, order: AdmitOrder) -> int:
+        """Let the host into `up`; the new epoch."""
+        return await self._records.admit(order)
+
+    @activity.defn(name="host.fail")
+    async def fail(self, order: FailOrder) -> None:
+        """Leave the host out of service, saying why."""
+        await self._records.fail(order)
+
+    async def _read_back_gone(self, session: HypervisorSession, stale: list[Domain]) -> None:
+        for domain in stale:
+            found = await session.lookup(domain.vm_id)
+            if found is not None and found.alive:
+                raise EngineError(
+                    "STALE_COPY_RUNS", f"the old copy of {domain.name} still runs after destroy"
+                )
+
+    def _session(self, step: HostStep) -> AbstractAsyncContextManager[HypervisorSession]:
+        return self._hypervisor.session(step.host.uri, step.policy.connect_deadline_s)
+
+
+def _refuse_autostart(host: HostRef, domains: tuple[Domain, ...]) -> None:
+    if names := sorted(d.name for d in domains if d.autostart and d.generation is not None):
+        raise Conflict(
+            "HOST_AUTOSTART",
+            f"{host.name} starts {', '.join(names)} by itself at boot, past the engine",
+            next_step="run `virsh autostart --disable` for them, then activate again",
+            host=host.name,
+        )

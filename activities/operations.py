@@ -1,0 +1,67 @@
+"""Steps on the operation itself: claim it, say what it waits for, close it.
+
+They are short database transactions and run as local activities, so that an operation costs little
+more than its own steps. Each may be repeated.
+"""
+
+from typing import Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+from domain.base import Frozen
+from domain.operations import Outcome
+
+
+class ClaimOrder(Frozen):
+    """Which try of which operation the running workflow claims."""
+
+    operation_id: UUID
+    attempt: int
+
+
+class WaitOrder(Frozen):
+    """What an operation waits for; no code means that it runs again."""
+
+    operation_id: UUID
+    code: str | None = None
+    detail: str = ""
+
+
+class OperationRecords(Protocol):
+    """The rows of operations."""
+
+    async def claim(self, operation_id: UUID, attempt: int, run_id: str) -> None:
+        """Make one workflow run the owner of one try; Superseded when another owns it."""
+        ...
+
+    async def wait(self, operation_id: UUID, code: str | None, detail: str) -> None:
+        """Record a waiting reason, or with None that the operation runs."""
+        ...
+
+    async def close(self, outcome: Outcome) -> None:
+        """End the operation, write its event and free its locks in one transaction."""
+        ...
+
+
+class Operations:
+    """Claim, wait, close."""
+
+    def __init__(self, records: OperationRecords) -> None:
+        self._records = records
+
+    @activity.defn(name="operation.claim")
+    async def claim(self, order: ClaimOrder) -> None:
+        """Claim the operation for this workflow run."""
+        run_id = activity.info().workflow_run_id or ""
+        await self._records.claim(order.operation_id, order.attempt, run_id)
+
+    @activity.defn(name="operation.wait")
+    async def wait(self, order: WaitOrder) -> None:
+        """Show what the operation waits for."""
+        await self._records.wait(order.operation_id, order.code, order.detail)
+
+    @activity.defn(name="operation.close")
+    async def close(self, outcome: Outcome) -> None:
+        """Close the operation."""
+        await self._records.close(outcome)

@@ -1,0 +1,89 @@
+"""What steps need from the outside world, as narrow Protocols.
+
+`drivers` implements the ones that touch machines, by shape: it never imports this file, and steps
+never import it, so a workflow file can import the activity classes themselves and neither libvirt
+nor SQLAlchemy enters the sandbox.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from uuid import UUID
+
+from domain.inventory import FenceDevice, GuestSpec, PowerReading
+from domain.readings import Domain, HostReading
+
+
+class HypervisorSession(Protocol):
+    """One open connection to one host. It never reconnects: the connection is the token.
+
+    Every call has the session's deadline. NoAnswer: nothing was sent or nothing was changed.
+    OutcomeUnknown: a mutating call was sent and not answered. Refused: libvirt said no. Mutating
+    calls name VM and generation, touch only domains that carry our metadata, and raise Superseded
+    (`GENERATION_STALE`) where the host holds a newer generation.
+    """
+
+    async def domains(self) -> tuple[Domain, ...]:
+        """Every domain of the host, running or only defined, ours or not."""
+        ...
+
+    async def lookup(self, vm_id: UUID) -> Domain | None:
+        """One domain, or None when the host does not know it."""
+        ...
+
+    async def define(self, spec: GuestSpec, generation: int) -> None:
+        """Define (or redefine an inactive) domain; idempotent; refuses a foreign one."""
+        ...
+
+    async def create(self, vm_id: UUID, generation: int) -> None:
+        """Start the defined domain; already running with this generation is success."""
+        ...
+
+    async def shutdown(self, vm_id: UUID, generation: int) -> None:
+        """Ask the guest to end (ACPI); not running is success."""
+        ...
+
+    async def destroy(self, vm_id: UUID, generation: int) -> None:
+        """End the domain now; not running is success. Touches older generations too."""
+        ...
+
+    async def undefine(self, vm_id: UUID, generation: int) -> None:
+        """Forget an inactive domain; unknown is success. Touches older generations too."""
+        ...
+
+    async def boot_mark(self) -> int | None:
+        """The epoch that this boot of the host was marked with."""
+        ...
+
+    async def set_boot_mark(self, epoch: int) -> None:
+        """Mark this boot with an epoch, replacing an older mark; idempotent."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """Hosts reached by libvirt URI."""
+
+    def session(
+        self, uri: str, deadline_s: float
+    ) -> AbstractAsyncContextManager[HypervisorSession]:
+        """Open a fresh connection; NoAnswer when the host does not take it in time."""
+        ...
+
+    async def poll(self, uri: str, deadline_s: float) -> HostReading:
+        """Read a host over a kept connection; a hung one is dropped and replaced next time."""
+        ...
+
+
+class PowerSwitch(Protocol):
+    """Power controllers. `off` and `on` say only that the command was taken: read back."""
+
+    async def read(self, device: FenceDevice) -> PowerReading:
+        """Ask for the power state; never raises for a silent or failing device."""
+        ...
+
+    async def off(self, device: FenceDevice) -> None:
+        """Send power off; NoAnswer when the agent failed or did not end in time."""
+        ...
+
+    async def on(self, device: FenceDevice) -> None:
+        """Send power on; NoAnswer as for `off`."""
+        ...

@@ -1,0 +1,156 @@
+"""Steps of a recovery: judge the failure, claim its victims, report.
+
+The decision itself is `domain.recovery.decide`; this file only gathers its facts. A vote counts as
+fresh when the monitor's sequence number changes while we look, measured on our own clock: an old
+row, however recent its time stamp claims to be, is not a vote.
+"""
+
+from typing import Protocol
+from uuid import UUID
+
+from temporalio import activity
+
+from activities.waiting import until
+from domain.base import Frozen
+from domain.inventory import PowerReading
+from domain.operations import Outcome
+from domain.orders import HostRef, PowerEvidence, RestartPlan
+from domain.profiles import Policy
+from domain.recovery import Decision, RecoveryFacts, decide
+from domain.storm import FenceFacts, Vote
+
+
+class AssessOrder(Frozen):
+    """Judge one incident, given what the power controllers just said."""
+
+    operation_id: UUID
+    incident_id: UUID
+    host: HostRef
+    readings: tuple[PowerEvidence, ...]
+    policy: Policy
+
+
+class ClaimVictimsOrder(Frozen):
+    """Take the VMs of a host that is proven dead."""
+
+    operation_id: UUID
+    incident_id: UUID
+    host: HostRef
+    certificate_id: UUID
+
+
+class FenceChildOrder(Frozen):
+    """Open the child operation that proves the host off."""
+
+    operation_id: UUID
+    incident_id: UUID
+    host: HostRef
+
+
+class ReportOrder(Frozen):
+    """Close an incident."""
+
+    incident_id: UUID
+    host: HostRef
+    returned: bool
+    outcomes: tuple[Outcome, ...]
+
+
+class SeenVote(Frozen):
+    """One monitor's row about a host, as it stands."""
+
+    monitor: str
+    sequence: int
+    live: bool  # the monitor has reported within the last minute
+    silent: bool
+    others_seen: int
+    warm: bool
+
+
+class RecoveryRecords(Protocol):
+    """The rows of incidents. Every method is one transaction, and repeatable."""
+
+    async def votes(self, host: HostRef) -> tuple[SeenVote, ...]:
+        """What each monitor last wrote about a host."""
+        ...
+
+    async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
+        """What the storm guard looks at."""
+        ...
+
+    async def note_decision(self, order: AssessOrder, decision: Decision) -> None:
+        """Keep the decision and enter the phase that follows from it."""
+        ...
+
+    async def open_fence(self, order: FenceChildOrder) -> UUID:
+        """The child operation of the fence: opened once, then found again."""
+        ...
+
+    async def claim_victims(self, order: ClaimVictimsOrder) -> RestartPlan:
+        """Close the dead host's runs under its certificate, reserve places, free the host."""
+        ...
+
+    async def report(self, order: ReportOrder) -> str:
+        """Close the incident, give a sentence about it, and bring a returned host to `up`."""
+        ...
+
+
+class Recovery:
+    """Judge, claim, report."""
+
+    def __init__(self, records: RecoveryRecords) -> None:
+        self._records = records
+
+    @activity.defn(name="recovery.assess")
+    async def assess(self, order: AssessOrder) -> Decision:
+        """Choose the next move and record it with its reasons."""
+        verdicts = tuple(reading.verdict for reading in order.readings)
+        proven = bool(verdicts) and all(verdict is PowerReading.OFF for verdict in verdicts)
+        votes = await self._votes(order, wait=not proven)
+        facts = RecoveryFacts(
+            host=order.host.name,
+            answers=any(vote.fresh and not vote.silent for vote in votes),
+            readings=verdicts,
+            fence=await self._records.fence_facts(order, votes),
+        )
+        decision = decide(facts, order.policy)
+        await self._records.note_decision(order, decision)
+        return decision
+
+    @activity.defn(name="recovery.open_fence")
+    async def open_fence(self, order: FenceChildOrder) -> UUID:
+        """Open the fence's operation."""
+        return await self._records.open_fence(order)
+
+    @activity.defn(name="recovery.claim_victims")
+    async def claim_victims(self, order: ClaimVictimsOrder) -> RestartPlan:
+        """Take the dead host's VMs."""
+        return await self._records.claim_victims(order)
+
+    @activity.defn(name="recovery.report")
+    async def report(self, order: ReportOrder) -> str:
+        """Close the incident."""
+        return await self._records.report(order)
+
+    async def _votes(self, order: AssessOrder, *, wait: bool) -> tuple[Vote, ...]:
+        first = {vote.monitor: vote.sequence for vote in await self._records.votes(order.host)}
+        seen: tuple[SeenVote, ...] = ()
+
+        async def all_fresh() -> bool:
+            nonlocal seen
+            seen = tuple(v for v in await self._records.votes(order.host) if v.live)
+            return bool(seen) and all(v.sequence != first.get(v.monitor) for v in seen)
+
+        timing = order.policy.timing
+        limit_s = 2 * (timing.poll_s + timing.poll_deadline_s) if wait else 0.0
+        await until(all_fresh, every_s=timing.poll_s / 10, within_s=limit_s)
+        return tuple(
+            Vote(
+                monitor=vote.monitor,
+                fresh=vote.sequence != first.get(vote.monitor),
+                silent=vote.silent,
+                others_seen=vote.others_seen,
+                warm=vote.warm,
+            )
+            for vote in seen
+        )

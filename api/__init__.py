@@ -1,0 +1,1 @@
+"""The REST API: the only door for people and programs."""

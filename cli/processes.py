@@ -1,0 +1,160 @@
+"""The engine's processes, each joined from its parts here: api, worker, fencing, monitor, relay.
+
+Every one of them may be killed at any moment and started again, and each may run more than once.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
+
+import structlog
+import uvicorn
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.auth import TokenAuth, read_or_create_token, token_file
+from domain.errors import EngineError
+from domain.inventory import FenceDevice
+from drivers.fence_agents import FenceAgents
+from drivers.libvirt_hypervisor import LibvirtHypervisor
+from drivers.secrets import SecretBox
+from engine.backend import Backend
+from engine.delivery import Delivery
+from engine.records.watching import WatchRecords
+from engine.registry import all_actions, all_queries
+from store import inventory
+from store.database import Database
+from worker.exit import leave
+from worker.logs import set_up_logs
+from worker.monitor import Monitor
+from worker.parts import Parts, fencing_worker, operations_worker
+from worker.relay import relay
+from worker.settings import Settings
+from worker.temporal_client import TemporalStarter, connect
+from worker.tracing import set_up_traces, tracing_interceptor
+
+log = structlog.get_logger()
+
+API_GRACE_S = 5
+
+
+class Process:
+    """What every role is made of: settings, database, drivers, backend."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database)
+        self.box = SecretBox.open_or_create(settings.var / "secret.key")
+        self.power = FenceAgents(self._secrets)
+
+    async def _secrets(self, device_id: UUID) -> dict[str, SecretStr]:
+        row = await self.database.read(lambda c: inventory.get(c, "fence_device", device_id))
+        return {} if row is None else self.box.open(row["secrets"])
+
+    async def check(self, agent: str, options: dict[str, str]) -> None:
+        """Invalid when a fence agent does not exist or does not know an option."""
+        device = FenceDevice(id=uuid4(), host_id=uuid4(), name="new", agent=agent, options=options)
+        await self.power.check(device)
+
+    async def delivery(self) -> Delivery:
+        """What starts workflows; Temporal is reached at the first use."""
+        client = await connect(
+            self.settings.temporal_address, traces=self.settings.traces, lazy=True
+        )
+        return Delivery(self.database, TemporalStarter(client))
+
+    async def backend(self) -> Backend:
+        """The one door."""
+        actions = all_actions(self.box, self)
+        return Backend(self.database, actions, all_queries(), await self.delivery())
+
+
+async def run_api(process: Process) -> None:
+    """The REST API, and a relay beside it."""
+    settings = process.settings
+    backend = await process.backend()
+    auth = TokenAuth(read_or_create_token(token_file(settings.var)))
+    config = uvicorn.Config(
+        create_app(backend, auth),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=API_GRACE_S,
+    )
+    await uvicorn.Server(config).serve()
+
+
+async def run_worker(process: Process) -> None:
+    """Workflows and ordinary steps."""
+    settings = process.settings
+    client = await connect(settings.temporal_address, traces=settings.traces)
+    hypervisor = LibvirtHypervisor()
+    worker = operations_worker(
+        client,
+        Parts(process.database, hypervisor, process.power),
+        steps_at_once=settings.steps_at_once,
+        interceptors=tracing_interceptor(settings.traces),
+    )
+    await worker.run()
+
+
+async def run_fencing(process: Process) -> None:
+    """Steps that touch power controllers, in a process of their own."""
+    settings = process.settings
+    client = await connect(settings.temporal_address, traces=settings.traces)
+    parts = Parts(process.database, LibvirtHypervisor(), process.power)
+    await fencing_worker(client, parts, tracing_interceptor(settings.traces)).run()
+
+
+async def run_monitor(process: Process) -> None:
+    """Watches the hosts."""
+    name = f"{os.uname().nodename}-monitor"
+    records = WatchRecords(process.database)
+    backend = await process.backend()
+    await Monitor(name, records, backend, LibvirtHypervisor(), process.power).run()
+
+
+async def run_relay(process: Process) -> None:
+    """Left-over starts, and the numbers of events."""
+    await relay(await process.delivery())
+
+
+ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {
+    "api": run_api,
+    "worker": run_worker,
+    "fencing": run_fencing,
+    "monitor": run_monitor,
+    "relay": run_relay,
+}
+
+
+def run_role(role: str) -> None:
+    """Run one role until it is told to stop; ends the process with 0, or 1 after a failure."""
+    asyncio.run(_run(role, Settings.from_env(os.environ)))
+
+
+async def _run(role: str, settings: Settings) -> None:
+    set_up_logs(settings.log_level, role)
+    provider = set_up_traces(settings.traces, role)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    task = asyncio.ensure_future(ROLES[role](Process(settings)))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    code = 0
+    if task.done() and (error := task.exception()) is not None:
+        code = 1
+        detail = error.detail if isinstance(error, EngineError) else repr(error)
+        log.error("process failed", role=role, why=detail)
+    if provider is not None:
+        provider.shutdown()
+    await leave(code)
+
+
+if __name__ == "__main__":
+    run_role(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Rules of Holdfast: pure decisions over frozen facts, no clock, no random, no I/O."""

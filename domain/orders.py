@@ -1,0 +1,127 @@
+"""What crosses the borders of workflows and activities: orders in, findings out."""
+
+from uuid import UUID
+
+from domain.base import Frozen
+from domain.inventory import GuestSpec, PowerReading
+from domain.operations import Order
+
+
+class RunRef(Frozen):
+    """One run of a VM, with all that a step needs to touch it and nothing else."""
+
+    run_id: UUID
+    operation_id: UUID
+    host_id: UUID
+    host_name: str
+    uri: str
+    epoch: int
+    generation: int
+    spec: GuestSpec
+
+
+class StartVmOrder(Order):
+    """Start one VM. `run` is there when a recovery has reserved its place already."""
+
+    vm_id: UUID
+    vm_name: str
+    host_id: UUID | None = None  # a person's wish; None: the engine chooses
+    run: RunRef | None = None
+    licence_id: UUID | None = None  # the certificate under which a lost run is followed
+
+
+class StopVmOrder(Order):
+    """Stop one VM: gracefully within the policy's grace, then hard."""
+
+    vm_id: UUID
+    vm_name: str
+    run: RunRef
+    force: bool = False
+
+
+class HostRef(Frozen):
+    """One host at one epoch."""
+
+    host_id: UUID
+    name: str
+    uri: str
+    epoch: int
+
+
+class FenceHostOrder(Order):
+    """Prove one host off; `cut` False when its power is known to be off already."""
+
+    host: HostRef
+    incident_id: UUID
+    cut: bool = True
+
+
+class RecoverHostOrder(Order):
+    """Recover from the failure of one host."""
+
+    host: HostRef
+    incident_id: UUID
+
+
+class ActivateHostOrder(Order):
+    """Bring one host (back) into service."""
+
+    host: HostRef
+    power_on: bool = True
+
+
+class PowerEvidence(Frozen):
+    """One reading of one power controller, as it stands on a certificate."""
+
+    kind: str = "power_reading"
+    device: str
+    verdict: PowerReading
+    took_s: float
+    at: str  # UTC, RFC 3339
+
+
+class Certificate(Frozen):
+    """The proof that a host of an epoch is dead."""
+
+    certificate_id: UUID
+    host_id: UUID
+    epoch: int
+    evidence: tuple[PowerEvidence, ...]
+
+
+class Placement(Frozen):
+    """Where a VM goes, or why it has to wait."""
+
+    run: RunRef | None = None
+    already_running: bool = False
+    no_room: str | None = None
+
+
+class Restart(Frozen):
+    """One VM that a recovery starts elsewhere, as a child operation of its own."""
+
+    operation_id: UUID
+    vm_id: UUID
+    vm_name: str
+    protected: bool
+    depends_on: tuple[UUID, ...]
+    run: RunRef | None  # None: no room yet, the child waits for it
+    licence_id: UUID
+
+
+class RestartPlan(Frozen):
+    """Everything a recovery starts elsewhere, in order."""
+
+    restarts: tuple[Restart, ...]
+    left_down: tuple[str, ...]  # unprotected VMs, by name
+
+
+class Reconciliation(Frozen):
+    """What was settled on a host before it was admitted. VM names."""
+
+    kept: tuple[str, ...] = ()
+    destroyed: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    memory_mib: int = 0
+    cpus: int = 0

@@ -1,0 +1,95 @@
+"""Timing profiles: how long silence is believed, and what that costs.
+
+Reading a power controller harms nobody, so every profile asks it at the first missed poll and a
+reading of off ends the waiting. The limits below only say how long a host may be silent while its
+power controller reads on, or says nothing, before its power is cut.
+
+Figures for poll and limit are oVirt's for `classic` (VdsRefreshRate 2 s, 60 s of silence); the
+others are ours.
+"""
+
+from enum import StrEnum
+
+from domain.base import Frozen
+
+
+class Profile(StrEnum):
+    """The four shipped timing profiles."""
+
+    CLASSIC = "classic"
+    BALANCED = "balanced"
+    FAST = "fast"
+    CAREFUL = "careful"
+
+
+class Timing(Frozen):
+    """What a profile fixes. All durations in seconds."""
+
+    poll_s: float
+    poll_deadline_s: float
+    non_responsive_after_s: float
+    proofs_required: int = 1
+
+
+TIMINGS: dict[Profile, Timing] = {
+    Profile.CLASSIC: Timing(poll_s=2, poll_deadline_s=2, non_responsive_after_s=60),
+    Profile.BALANCED: Timing(poll_s=2, poll_deadline_s=1, non_responsive_after_s=15),
+    Profile.FAST: Timing(poll_s=1, poll_deadline_s=0.8, non_responsive_after_s=4),
+    Profile.CAREFUL: Timing(
+        poll_s=5, poll_deadline_s=3, non_responsive_after_s=120, proofs_required=2
+    ),
+}
+
+
+class Policy(Frozen):
+    """Every duration and limit of an operation; it travels in the workflow's input.
+
+    fences_per_window   hosts whose power may be cut in one window without a person. Higher: a
+                        partition can take more of the cluster down. Lower than 1: no automatic
+                        recovery at all.
+    window_s            length of that window.
+    """
+
+    profile: Profile = Profile.BALANCED
+    timing: Timing = TIMINGS[Profile.BALANCED]
+    connect_deadline_s: float = 5.0
+    define_deadline_s: float = 10.0
+    start_deadline_s: float = 60.0
+    stop_grace_s: float = 60.0
+    stop_read_s: float = 0.5
+    off_read_back_s: float = 10.0
+    off_read_every_s: float = 0.25
+    fence_tries: int = 3
+    power_on_answer_s: float = 300.0
+    hold_retry_s: float = 5.0
+    capacity_retry_s: float = 5.0
+    fences_per_window: int = 1
+    window_s: float = 300.0
+
+
+def policy_for(profile: Profile, **changes: float) -> Policy:
+    """The policy of a profile, with named fields replaced (tests shrink durations this way)."""
+    return Policy.model_validate({"profile": profile, "timing": TIMINGS[profile], **changes})
+
+
+class Prediction(Frozen):
+    """What a profile promises, in seconds, from the fault to the first VM started elsewhere."""
+
+    power_cut_s: float  # power controller on its own supply, reads off
+    isolation_s: float  # host alive but unreachable: silence, then off and read back
+
+
+LAB_PROOF_S = 0.5
+LAB_OFF_S = 1.5
+LAB_START_S = 1.0
+"""Proof by reading, off with read-back, and place + start, measured in the lab (docs/lab.md)."""
+
+
+def predict(timing: Timing) -> Prediction:
+    """The worst case of each: a poll has just been answered when the fault comes."""
+    detect = timing.poll_s + timing.poll_deadline_s
+    silence = timing.non_responsive_after_s + timing.poll_s + timing.poll_deadline_s
+    return Prediction(
+        power_cut_s=detect + LAB_PROOF_S + LAB_START_S,
+        isolation_s=silence + LAB_OFF_S + LAB_START_S,
+    )

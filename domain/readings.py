@@ -1,0 +1,59 @@
+"""What a host says about itself and its domains, as the drivers report it."""
+
+from enum import StrEnum
+from uuid import UUID
+
+from domain.base import Frozen
+
+
+class DomainState(StrEnum):
+    """State of a libvirt domain (virDomainState)."""
+
+    NOSTATE = "nostate"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"  # being shut down
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    PMSUSPENDED = "pmsuspended"
+
+
+ALIVE_STATES = frozenset(DomainState) - {DomainState.SHUTOFF, DomainState.CRASHED}
+"""States in which a QEMU process exists and may write to the disks."""
+
+
+class Domain(Frozen):
+    """One domain as its host reports it. `generation` None: not ours, never touch it."""
+
+    vm_id: UUID
+    name: str
+    state: DomainState
+    generation: int | None
+    autostart: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process of it may exist."""
+        return self.state in ALIVE_STATES
+
+
+class GuestStats(Frozen):
+    """One guest's figures in one poll."""
+
+    vm_id: UUID
+    name: str
+    state: DomainState
+    cpu_time_ns: int = 0
+    memory_kib: int = 0
+
+
+class HostReading(Frozen):
+    """One answered poll: who runs here, the epoch mark, and the node's figures."""
+
+    guests: tuple[GuestStats, ...]
+    boot_mark: int | None  # epoch named by the transient mark; None: rebooted or never marked
+    memory_total_mib: int
+    memory_free_mib: int
+    cpus: int
+    took_s: float

@@ -1,0 +1,86 @@
+"""What to do about a host that is reported as failed, and in which order its VMs return."""
+
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+
+from domain.base import Frozen
+from domain.errors import Invalid
+from domain.inventory import PowerReading
+from domain.placement import Guest, restart_order
+from domain.profiles import Policy
+from domain.storm import EVEN_WHEN_OFF, FenceFacts, Held, why_held
+
+
+class Move(StrEnum):
+    """The next move of a recovery."""
+
+    RETURN = "return"  # it answers again: nothing is to be moved
+    ACCEPT = "accept"  # its power reads off already: that is proof enough
+    FENCE = "fence"  # cut its power and read back
+    HOLD = "hold"  # wait; the reasons say for what
+
+
+class Decision(Frozen):
+    """One decision with what it rests on, kept for the incident's report."""
+
+    move: Move
+    why: str
+    held: tuple[Held, ...] = ()
+
+
+class RecoveryFacts(Frozen):
+    """One reading of the world around a reported host."""
+
+    host: str
+    answers: bool  # answered a poll since it was reported
+    readings: tuple[PowerReading, ...]  # one for each fence device
+    fence: FenceFacts
+
+
+def decide(facts: RecoveryFacts, policy: Policy) -> Decision:
+    """Choose the next move; a sign of life wins over everything, then proof, then the guard."""
+    if facts.answers:
+        return Decision(move=Move.RETURN, why=f"{facts.host} answers again")
+    readings = facts.readings
+    if readings and all(reading is PowerReading.OFF for reading in readings):
+        if held := tuple(h for h in why_held(facts.fence, policy) if h.reason in EVEN_WHEN_OFF):
+            return _hold(held)
+        return Decision(
+            move=Move.ACCEPT, why=f"{len(readings)} of {len(readings)} power devices read off"
+        )
+    if held := why_held(facts.fence, policy):
+        return _hold(held)
+    return Decision(move=Move.FENCE, why=f"{facts.host} is silent and nothing speaks against it")
+
+
+def _hold(held: tuple[Held, ...]) -> Decision:
+    return Decision(move=Move.HOLD, why="; ".join(h.detail for h in held), held=held)
+
+
+def restart_sequence(guests: tuple[Guest, ...]) -> tuple[Guest, ...]:
+    """The order of starts: a VM after every VM it depends on, else protected and priority first.
+
+    Dependencies on VMs outside `guests` are dropped: those run elsewhere. Invalid
+    (`DEPENDENCY_CYCLE`) when VMs wait for each other.
+    """
+    by_id = {guest.vm_id: guest for guest in guests}
+    graph = {g.vm_id: [d for d in g.depends_on if d in by_id] for g in guests}
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        names = " → ".join(by_id[vm_id].name for vm_id in error.args[1])
+        raise Invalid(
+            "DEPENDENCY_CYCLE",
+            f"these VMs wait for each other: {names}",
+            next_step="remove one of the dependencies",
+        ) from None
+    ready: list[Guest] = []
+    sequence: list[Guest] = []
+    while sorter.is_active():
+        ready = sorted((*ready, *(by_id[vm_id] for vm_id in sorter.get_ready())), key=restart_order)
+        guest = ready.pop(0)
+        known = tuple(d for d in guest.depends_on if d in by_id)
+        sequence.append(guest.model_copy(update={"depends_on": known}))
+        sorter.done(guest.vm_id)
+    return tuple(sequence)

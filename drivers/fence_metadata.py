@@ -1,0 +1,113 @@
+"""What a fence agent says about itself, and which of its options a device may set.
+
+A device comes from whoever may register one, and some options make an agent run a program, write a
+file or cycle the power, so those are refused by name. The agents put values into command lines of
+their own without quoting most of them, so values are checked as well.
+"""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from xml.etree import ElementTree as ET
+
+from domain.base import Frozen
+from domain.errors import Invalid, NoAnswer
+
+FORBIDDEN = re.compile(
+    r".*_path|.*_script|action|option|debug.*|verbose.*|quiet|version|help"
+    r"|ssh_options|(use_)?sudo|plug_separator|separator|disable_timeout"
+)
+"""Run programs, write files, change what a status means, or belong to the engine."""
+
+SECRET = re.compile(r".*passw.*|.*secret.*|.*token.*|community|hexadecimal_kg|.*api_?key.*")
+FREE_TEXT = frozenset({"plug", "port", "username", "login"})
+SAFE_VALUE = re.compile(r"[A-Za-z0-9_.,:/@%+=~\[\]-]*")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+class AgentParameters(Frozen):
+    """An agent's options and actions, by its own metadata."""
+
+    agent: str
+    names: frozenset[str]
+    required: frozenset[str]
+    actions: frozenset[str]
+
+
+def parse_metadata(agent: str, text: str) -> AgentParameters:
+    """Read the XML that `-o metadata` prints; NoAnswer when it is none."""
+    try:
+        root = ET.fromstring(text)
+    except ET.ParseError as error:
+        detail = f"{agent} printed no readable metadata: {error}"
+        raise NoAnswer("FENCE_METADATA_UNREADABLE", detail, agent=agent) from None
+    parameters = {node.get("name", ""): node for node in root.iterfind("./parameters/parameter")}
+    return AgentParameters(
+        agent=agent,
+        names=frozenset(parameters),
+        required=frozenset(n for n, node in parameters.items() if node.get("required") == "1"),
+        actions=frozenset(node.get("name", "") for node in root.iterfind("./actions/action")),
+    )
+
+
+def check_options(
+    parameters: AgentParameters, options: Mapping[str, str], secrets: Mapping[str, str]
+) -> None:
+    """Invalid for an option that the agent does not know, a device may not set, or is malformed.
+
+    No message repeats a value.
+    """
+    for name, value in (*options.items(), *secrets.items()):
+        _check_name(parameters, name)
+        if CONTROL.search(value):
+            raise _malformed(parameters.agent, name, "has a line break or control character")
+    for name, value in options.items():
+        if SECRET.fullmatch(_plain(name)):
+            raise Invalid(
+                "FENCE_SECRET_IN_OPTIONS",
+                f"option {name!r} of {parameters.agent} is a secret",
+                next_step="give it among the secrets of the device, which are kept encrypted",
+                option=name,
+            )
+        if name not in FREE_TEXT and not SAFE_VALUE.fullmatch(value):
+            raise _malformed(parameters.agent, name, "has a space, quote or shell character")
+    if _method(options) != "onoff":
+        raise Invalid(
+            "FENCE_OPTION_FORBIDDEN",
+            "method must be onoff: a power cycle cannot be read back as off",
+            next_step="leave the option away",
+            option="method",
+        )
+
+
+def _check_name(parameters: AgentParameters, name: str) -> None:
+    plain = _plain(name)
+    if FORBIDDEN.fullmatch(plain):
+        raise Invalid(
+            "FENCE_OPTION_FORBIDDEN",
+            f"option {name!r} of {parameters.agent} may not be set on a device",
+            next_step="leave the option away",
+            option=name,
+        )
+    if plain not in {_plain(known) for known in parameters.names}:
+        allowed = sorted(known for known in parameters.names if not FORBIDDEN.fullmatch(known))
+        near = get_close_matches(plain, allowed, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise Invalid(
+            "FENCE_OPTION_UNKNOWN",
+            f"{parameters.agent} has no option {name!r}",
+            next_step=f"{hint}{parameters.agent} -o metadata lists its options",
+            option=name,
+        )
+
+
+def _malformed(agent: str, name: str, why: str) -> Invalid:
+    return Invalid("FENCE_OPTION_MALFORMED", f"option {name!r} of {agent} {why}", option=name)
+
+
+def _method(options: Mapping[str, str]) -> str:
+    return options.get("method", "onoff").lower()
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")

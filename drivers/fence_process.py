@@ -1,0 +1,143 @@
+"""Run one fence agent so that nothing of it outlives this process or its deadline.
+
+An agent that goes on after its engine died could cut the power of a host that was started again in
+the meantime. So each runs in a process-ID namespace whose first process it is: when that dies the
+kernel kills everything under it. The kernel kills it when its parent dies (PR_SET_PDEATHSIG), also
+by SIGKILL. On deadline or cancellation the whole group is killed and waited for.
+
+Invariants  The agent is not started before both death signals are set: a shell in its place first
+            says that it is there, and waits for a word that only a living engine sends.
+            Options travel on stdin, never in argv or the environment.
+Races       The death signal is bound to the thread that started the agent, which is the one that
+            runs the event loop.
+Limits      Where namespaces are not permitted the agent still dies with the engine, but its own
+            children may not; this is logged once.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+OUTPUT_MAX = 64 * 1024
+"""Bytes kept of each output stream; the rest is read and dropped."""
+
+KILL_WAIT_S = 2.0
+"""How long a killed agent may take to go. Only one stuck in the kernel needs longer."""
+
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+NAMESPACES = (
+    ("unshare", "--pid", "--fork", "--kill-child"),
+    ("unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child"),
+)
+"""Tried in this order; the second works for a user without privileges on many systems."""
+
+GATE = ("sh", "-c", 'echo ready; IFS= read -r word && [ "$word" = go ] && exec "$@"', "agent")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an agent ended. `exit_code` None: it did not, and was killed at the deadline."""
+
+    exit_code: int | None
+    stdout: str
+    stderr: str
+
+
+async def run_contained(
+    command: Sequence[str], stdin: str, env: Mapping[str, str], deadline_s: float
+) -> Ended:
+    """Run `command` with `stdin` for at most `deadline_s` seconds; nothing of it is left after.
+
+    Cancellation kills it too. OSError when the tools that contain it are not installed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *DIE_WITH_PARENT,
+        *await _namespace(),
+        *GATE,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(env),
+        cwd="/",
+        start_new_session=True,
+    )
+    stdout, stderr = bytearray(), bytearray()
+    exit_code = None
+    try:
+        async with asyncio.timeout(deadline_s):
+            exit_code = await _converse(process, stdin, stdout, stderr)
+    except TimeoutError:
+        log.debug("fence agent killed at its deadline", command=command[0], seconds=deadline_s)
+    finally:
+        if exit_code is None:
+            await _kill(process)
+    return Ended(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def _converse(
+    process: asyncio.subprocess.Process, stdin: str, stdout: bytearray, stderr: bytearray
+) -> int:
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    with suppress(BrokenPipeError, ConnectionResetError):  # It may end without reading.
+        if await process.stdout.readline() == b"ready\n":
+            process.stdin.write(f"go\n{stdin}".encode())
+            await process.stdin.drain()
+    process.stdin.close()
+    await asyncio.gather(_collect(process.stdout, stdout), _collect(process.stderr, stderr))
+    return await process.wait()
+
+
+async def _collect(stream: asyncio.StreamReader, kept: bytearray) -> None:
+    while chunk := await stream.read(4096):
+        kept += chunk[: OUTPUT_MAX - len(kept)]
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.stdout
+    try:
+        async with asyncio.timeout(KILL_WAIT_S):
+            # The end of its output says that the last process that held it has gone as well.
+            await _collect(process.stdout, bytearray())
+            await process.wait()
+    except TimeoutError:
+        log.error("killed fence agent has not gone", pid=process.pid, seconds=KILL_WAIT_S)
+
+
+_namespace_found: tuple[str, ...] | None = None
+
+
+async def _namespace() -> tuple[str, ...]:
+    """The first way to make a namespace that works here; looked for once in a process."""
+    global _namespace_found
+    if _namespace_found is None:
+        for candidate in NAMESPACES:
+            if await _works(candidate):
+                _namespace_found = candidate
+                return candidate
+        log.warning("fence agents run without a namespace, their children may outlive them")
+        _namespace_found = ()
+    return _namespace_found
+
+
+async def _works(namespace: tuple[str, ...]) -> bool:
+    probe = await asyncio.create_subprocess_exec(
+        *DIE_WITH_PARENT,
+        *namespace,
+        "true",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await probe.wait() == 0

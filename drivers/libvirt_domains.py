@@ -1,0 +1,271 @@
+"""What the calls of a session do with domains; each function runs in a lane's thread.
+
+Each change looks first, says that it is sending, acts, and reads back what it did. The generation
+in a domain's metadata decides who may touch it: none means foreign, a higher one means that the
+caller was overtaken.
+
+Races  libvirt cannot compare and set. Between look and act only the engine itself could come in,
+       and it claims a run in its database first; the connection of a session is what an old
+       claimant loses when its host was fenced.
+"""
+
+from uuid import UUID
+
+import libvirt
+
+from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.inventory import GuestSpec
+from domain.readings import Domain, DomainState
+from drivers.domain_xml import NAMESPACE, domain_xml, generation_in
+from drivers.libvirt_lane import Ticket
+
+STATES = (
+    DomainState.NOSTATE,
+    DomainState.RUNNING,
+    DomainState.BLOCKED,
+    DomainState.PAUSED,
+    DomainState.SHUTDOWN,
+    DomainState.SHUTOFF,
+    DomainState.CRASHED,
+    DomainState.PMSUSPENDED,
+)
+"""By libvirt's number (virDomainState)."""
+
+LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+CONFIG = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+CURRENT = libvirt.VIR_DOMAIN_AFFECT_CURRENT
+UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+def state_of(number: int) -> DomainState:
+    """libvirt's state number in our words; a new, unknown one counts as alive."""
+    return STATES[number] if 0 <= number < len(STATES) else DomainState.NOSTATE
+
+
+def list_domains(connection: libvirt.virConnect) -> tuple[Domain, ...]:
+    """Every domain; one that vanishes while it is read is left out."""
+    starting = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+    autostart = {domain.UUIDString() for domain in starting}
+    found = []
+    for domain, stats in connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE):
+        state = state_of(int(stats.get("state.state", 0)))
+        try:
+            found.append(_described(domain, state, domain.UUIDString() in autostart))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return tuple(found)
+
+
+def describe(connection: libvirt.virConnect, vm_id: UUID) -> Domain | None:
+    """One domain, or None when the host does not know it."""
+    domain = _find(connection, vm_id)
+    if domain is None:
+        return None
+    try:
+        return _described(domain, state_of(domain.state()[0]), bool(domain.autostart()))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def define(
+    connection: libvirt.virConnect, ticket: Ticket, spec: GuestSpec, generation: int
+) -> None:
+    """Define, or redefine while inactive; the same generation running is success."""
+    domain = _find(connection, spec.vm_id)
+    if domain is not None:
+        _check_touchable(domain, generation)
+        if domain.isActive():
+            _check_running(domain, generation)
+            return
+    ticket.sending()
+    domain = connection.defineXML(domain_xml(spec, generation))
+    if domain.autostart():  # Redefining keeps the flag of the earlier definition.
+        domain.setAutostart(0)
+    if (found := _generation(domain, CONFIG)) != generation:
+        raise _not_as_sent("defined", domain, f"its generation reads {found}, not {generation}")
+
+
+def create(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
+    """Start a defined domain; running with this generation is success."""
+    domain = _find(connection, vm_id)
+    if domain is None:
+        detail = f"domain {vm_id} is not defined on this host"
+        raise Conflict("DOMAIN_NOT_DEFINED", detail, next_step="define it first", vm=str(vm_id))
+    _check_touchable(domain, generation)
+    if domain.isActive():
+        _check_running(domain, generation)
+        return
+    if (defined := _generation(domain, CONFIG)) != generation:
+        detail = f"{domain.name()} is defined with generation {defined}, not {generation}"
+        raise Conflict("DOMAIN_DEFINED_OLDER", detail, next_step="define it first")
+    ticket.sending()
+    _create(connection, domain, generation)
+    if not domain.isActive():
+        raise Conflict(
+            "DOMAIN_ENDED_AT_ONCE",
+            f"{domain.name()} was started and has ended already",
+            next_step="look at the guest's console and at the host's log of its QEMU",
+            vm=str(vm_id),
+        )
+    if (found := _generation(domain, LIVE)) != generation:
+        raise _not_as_sent("started", domain, f"its generation reads {found}, not {generation}")
+
+
+def shutdown(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
+    """Press the guest's power button; not running is success. The guest may ignore it."""
+    domain = _find(connection, vm_id)
+    if domain is None:
+        return
+    _check_touchable(domain, generation)
+    if not domain.isActive():
+        return
+    ticket.sending()
+    try:
+        if _in_test_driver(connection):
+            domain.shutdown()
+        else:
+            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    except libvirt.libvirtError:
+        if _is_active(connection, vm_id):
+            raise
+
+
+def destroy(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
+    """End a domain of this or an older generation; not running is success."""
+    domain = _find(connection, vm_id)
+    if domain is None:
+        return
+    _check_touchable(domain, generation)
+    if not domain.isActive():
+        return
+    ticket.sending()
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if not _is_active(connection, vm_id):
+            return
+        if error.get_error_code() != libvirt.VIR_ERR_SYSTEM_ERROR:
+            raise
+        # The kill was sent and QEMU has not gone: stuck in storage I/O, it dies when that ends.
+        raise _not_as_sent("destroyed", domain, str(error.get_error_message())) from None
+    if _is_active(connection, vm_id):
+        raise _not_as_sent("destroyed", domain, "it still runs")
+
+
+def undefine(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
+    """Forget an inactive domain of this or an older generation; unknown is success."""
+    domain = _find(connection, vm_id)
+    if domain is None:
+        return
+    _check_touchable(domain, generation)
+    if domain.isActive():
+        detail = f"{domain.name()} runs, and would run on without a definition"
+        raise Conflict("DOMAIN_RUNNING", detail, next_step="destroy it first", vm=str(vm_id))
+    ticket.sending()
+    try:
+        domain.undefineFlags(0 if _in_test_driver(connection) else UNDEFINE_FLAGS)
+    except libvirt.libvirtError:
+        if _find(connection, vm_id) is None:
+            return
+        raise
+    if _find(connection, vm_id) is not None:
+        raise _not_as_sent("undefined", domain, "it is still there")
+
+
+def _create(connection: libvirt.virConnect, domain: libvirt.virDomain, generation: int) -> None:
+    # A saved memory image would bring an earlier run back to life instead of booting this one.
+    flags = 0 if _in_test_driver(connection) else libvirt.VIR_DOMAIN_START_FORCE_BOOT
+    try:
+        domain.createWithFlags(flags)
+    except libvirt.libvirtError:
+        if not domain.isActive():
+            raise
+        _check_running(domain, generation)
+
+
+def _find(connection: libvirt.virConnect, vm_id: UUID) -> libvirt.virDomain | None:
+    try:
+        return connection.lookupByUUIDString(str(vm_id))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _is_active(connection: libvirt.virConnect, vm_id: UUID) -> bool:
+    domain = _find(connection, vm_id)
+    return domain is not None and bool(domain.isActive())
+
+
+def _described(domain: libvirt.virDomain, state: DomainState, autostart: bool) -> Domain:
+    return Domain(
+        vm_id=UUID(domain.UUIDString()),
+        name=domain.name(),
+        state=state,
+        generation=_generation(domain, CURRENT),
+        autostart=autostart,
+    )
+
+
+def _generation(domain: libvirt.virDomain, where: int) -> int | None:
+    try:
+        element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, where)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+    return generation_in(element)
+
+
+def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
+    found = _generation(domain, CURRENT)
+    if found is None:
+        raise Conflict(
+            "DOMAIN_FOREIGN",
+            f"{domain.name()} carries no metadata of ours and is never touched",
+            next_step="move or remove it by hand, or give the VM another id",
+            domain=domain.name(),
+        )
+    newest = found
+    if domain.isActive() and domain.isPersistent():
+        newest = max(found, _generation(domain, CONFIG) or 0)
+    if newest > generation:
+        raise Superseded(
+            "GENERATION_STALE",
+            f"{domain.name()} has generation {newest} on this host, {generation} is older",
+            next_step="stop; a newer run owns this VM",
+            generation=generation,
+            found=newest,
+        )
+
+
+def _check_running(domain: libvirt.virDomain, generation: int) -> None:
+    found = _generation(domain, LIVE)
+    if found != generation:
+        raise Conflict(
+            "DOMAIN_RUNNING_OLDER",
+            f"{domain.name()} still runs with generation {found}, not {generation}",
+            next_step="destroy the older run first",
+            generation=generation,
+            found=found,
+        )
+
+
+def _not_as_sent(verb: str, domain: libvirt.virDomain, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        "READ_BACK_DIFFERS",
+        f"{domain.name()} was {verb}, but {why}",
+        next_step="read the domain's state before trying again",
+    )
+
+
+def _in_test_driver(connection: libvirt.virConnect) -> bool:
+    return bool(connection.getType() == "TEST")

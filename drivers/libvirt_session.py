@@ -1,0 +1,81 @@
+"""One open connection to one host, for a step that changes something there.
+
+Invariants  It never reconnects: the connection is the token that a fenced host's old owner loses.
+            After a call without an answer the session is dead; every further call is NoAnswer.
+"""
+
+from uuid import UUID
+
+from domain.inventory import GuestSpec
+from domain.readings import Domain
+from drivers import libvirt_domains as domains
+from drivers.boot_mark import read_boot_mark, write_boot_mark
+from drivers.libvirt_lane import Lane
+
+
+class LibvirtSession:
+    """Fits `HypervisorSession`; every call has `deadline_s` seconds."""
+
+    def __init__(self, lane: Lane, deadline_s: float) -> None:
+        self._lane = lane
+        self._deadline_s = deadline_s
+
+    async def domains(self) -> tuple[Domain, ...]:
+        """Every domain of the host, running or only defined, ours or not."""
+        return await self._lane.run(
+            lambda connection, _ticket: domains.list_domains(connection), self._deadline_s
+        )
+
+    async def lookup(self, vm_id: UUID) -> Domain | None:
+        """One domain, or None when the host does not know it."""
+        return await self._lane.run(
+            lambda connection, _ticket: domains.describe(connection, vm_id), self._deadline_s
+        )
+
+    async def define(self, spec: GuestSpec, generation: int) -> None:
+        """Define or redefine; idempotent. DOMAIN_FOREIGN, DOMAIN_RUNNING_OLDER, superseded."""
+        await self._lane.run(
+            lambda connection, ticket: domains.define(connection, ticket, spec, generation),
+            self._deadline_s,
+        )
+
+    async def create(self, vm_id: UUID, generation: int) -> None:
+        """Start; idempotent. DOMAIN_NOT_DEFINED, _DEFINED_OLDER, _RUNNING_OLDER, superseded."""
+        await self._lane.run(
+            lambda connection, ticket: domains.create(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
+    async def shutdown(self, vm_id: UUID, generation: int) -> None:
+        """Ask the guest to end; idempotent, and no promise that it does."""
+        await self._lane.run(
+            lambda connection, ticket: domains.shutdown(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
+    async def destroy(self, vm_id: UUID, generation: int) -> None:
+        """End the domain and read it back as ended; idempotent."""
+        await self._lane.run(
+            lambda connection, ticket: domains.destroy(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
+    async def undefine(self, vm_id: UUID, generation: int) -> None:
+        """Forget an inactive domain and read it back as gone; idempotent. DOMAIN_RUNNING."""
+        await self._lane.run(
+            lambda connection, ticket: domains.undefine(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
+    async def boot_mark(self) -> int | None:
+        """The epoch that this boot of the host was marked with."""
+        return await self._lane.run(
+            lambda connection, _ticket: read_boot_mark(connection), self._deadline_s
+        )
+
+    async def set_boot_mark(self, epoch: int) -> None:
+        """Mark this boot, replacing an older mark; idempotent. Superseded below the mark."""
+        await self._lane.run(
+            lambda connection, ticket: write_boot_mark(connection, ticket, epoch),
+            self._deadline_s,
+        )

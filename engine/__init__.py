@@ -1,0 +1,1 @@
+"""The engine core: actions and queries inside transactions, and the records that steps keep."""

@@ -1,0 +1,1 @@
+"""Everything that changes something: one small class an action, found by its parameters' type."""

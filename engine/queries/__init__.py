@@ -1,0 +1,1 @@
+"""Everything that changes nothing, found by its parameters' type."""

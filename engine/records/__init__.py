@@ -1,0 +1,1 @@
+"""The rows behind the steps: each port of `activities` as transactions on the store."""

@@ -1,0 +1,146 @@
+"""Rows of fences, evidence and certificates, as the steps of a fence keep them."""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.fencing import CertifyOrder, FenceStep
+from domain.errors import Refused
+from domain.inventory import FenceDevice
+from domain.orders import Certificate, PowerEvidence
+from engine.clock import Clock, utc_now
+from engine.refs import fence_device
+from store import incidents, inventory
+from store.database import Database
+from store.ids import new_id
+from store.rows import Row
+
+
+class FenceRecords:
+    """Implements the ports of `activities.fencing` and the devices of `activities.hosts`."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
+        """The host's power controllers, by name."""
+        rows = await self._database.read(
+            lambda c: inventory.listing(c, "fence_device", host_id=host_id)
+        )
+        return tuple(fence_device(row) for row in rows)
+
+    async def claim_fence(self, step: FenceStep) -> None:
+        """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) otherwise."""
+        now = self._clock()
+
+        async def work(connection: AsyncConnection) -> bool:
+            since = await _not_seen_since(connection, step.incident_id)
+            return await incidents.claim_fence(
+                connection,
+                step.host.host_id,
+                step.host.epoch,
+                step.operation_id,
+                not_seen_since=since,
+                window_start=now - timedelta(seconds=step.policy.window_s),
+                fences_per_window=step.policy.fences_per_window,
+                now=now,
+            )
+
+        if not await self._database.write(work):
+            raise Refused(
+                "FENCE_NOT_ALLOWED",
+                f"{step.host.name} may not be fenced now: it was heard again, the cluster is "
+                "disarmed, the fence budget is spent, or the host has moved on",
+                next_step="nothing was cut; the recovery judges anew",
+                host=step.host.name,
+                epoch=step.host.epoch,
+            )
+
+    async def add_evidence(self, step: FenceStep, evidence: tuple[PowerEvidence, ...]) -> None:
+        """Keep readings, whatever they say."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for fact in evidence:
+                row = _evidence_row(step, fact)
+                await incidents.add_evidence(connection, row)
+            for device in await inventory.listing(
+                connection, "fence_device", host_id=step.host.host_id
+            ):
+                for fact in evidence:
+                    if fact.device == device["name"]:
+                        at = datetime.fromisoformat(fact.at)
+                        await inventory.note_reading(connection, device["id"], fact.verdict, at)
+
+        await self._database.write(work)
+
+    async def certify(self, order: CertifyOrder) -> Certificate:
+        """Issue the certificate or give the one there is; Refused when the host was heard."""
+        return await self._database.write(lambda connection: self._certify(connection, order))
+
+    async def _certify(self, connection: AsyncConnection, order: CertifyOrder) -> Certificate:
+        host = order.host
+        found = await incidents.valid_certificate(connection, host.host_id, host.epoch)
+        if found is None:
+            row = _certificate_row(order, self._clock())
+            since = await _not_seen_since(connection, order.incident_id)
+            why = f"proven off by {', '.join(e.device for e in order.evidence)}"
+            if not await incidents.issue_certificate(
+                connection, row, not_seen_since=since, why=why
+            ):
+                raise Refused(
+                    "SIGN_OF_LIFE",
+                    f"{host.name} was heard after its power was read as off",
+                    next_step="check that the fence device belongs to this host: it may be lying",
+                    host=host.name,
+                    epoch=host.epoch,
+                )
+            await incidents.enter_phase(connection, order.incident_id, "place", self._clock())
+            found = row
+        return Certificate(
+            certificate_id=found["id"],
+            host_id=host.host_id,
+            epoch=host.epoch,
+            evidence=found["evidence"],
+        )
+
+
+async def _not_seen_since(connection: AsyncConnection, incident_id: UUID) -> datetime:
+    row = await incidents.get(connection, incident_id)
+    if row is None:
+        raise Refused("INCIDENT_NOT_FOUND", f"there is no incident {incident_id}")
+    opened: datetime = row["opened_at"]
+    return opened
+
+
+def _evidence_row(step: FenceStep, fact: PowerEvidence) -> Row:
+    return {
+        "id": new_id(),
+        "incident_id": step.incident_id,
+        "host_id": step.host.host_id,
+        "epoch": step.host.epoch,
+        "kind": fact.kind,
+        "device": fact.device,
+        "verdict": fact.verdict.value,
+        "detail": "",
+        "took_s": fact.took_s,
+        "at": datetime.fromisoformat(fact.at),
+    }
+
+
+def _certificate_row(order: CertifyOrder, now: datetime) -> Row:
+    facts = [fact.model_dump(mode="json") for fact in order.evidence]
+    body = {"host": str(order.host.host_id), "epoch": order.host.epoch, "evidence": facts}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return {
+        "id": new_id(),
+        "host_id": order.host.host_id,
+        "epoch": order.host.epoch,
+        "incident_id": order.incident_id,
+        "evidence": facts,
+        "digest": digest,
+        "issued_at": now,
+    }

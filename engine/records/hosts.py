@@ -1,0 +1,100 @@
+"""Rows of hosts, as the steps that bring a host into service keep them."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
+from domain.errors import Superseded
+from domain.hosts import HostEvent
+from domain.orders import HostRef
+from domain.readings import Domain
+from engine.clock import Clock, utc_now
+from engine.records.fencing import FenceRecords
+from store import hosts, inventory, runs
+from store.database import Database
+
+
+class HostRecords(FenceRecords):
+    """Implements the port of `activities.hosts`."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        super().__init__(database, clock)
+        self._database = database
+        self._clock = clock
+
+    async def judge_copies(
+        self, host: HostRef, domains: tuple[Domain, ...]
+    ) -> tuple[CopyVerdict, ...]:
+        """Which of our domains stay; those of VMs that the engine does not know are left out.
+
+        A copy stays when its run is the VM's active one here, or when the run was held to be lost
+        and nothing newer was ever placed: then it is the VM's only copy, and its run is revived.
+        """
+
+        async def work(connection: AsyncConnection) -> tuple[CopyVerdict, ...]:
+            verdicts = []
+            for domain in domains:
+                newest = await runs.newest_generation(connection, domain.vm_id)
+                if newest is not None and domain.generation is not None:
+                    keep = await self._keep(connection, host, domain, newest)
+                    verdicts.append(CopyVerdict(vm_id=domain.vm_id, keep=keep, generation=newest))
+            return tuple(verdicts)
+
+        return await self._database.write(work)
+
+    async def _keep(
+        self, connection: AsyncConnection, host: HostRef, domain: Domain, newest: int
+    ) -> bool:
+        run = await runs.active_run(connection, domain.vm_id)
+        if run is not None:
+            here: bool = run["host_id"] == host.host_id
+            return here and run["generation"] == domain.generation
+        if not domain.alive or domain.generation != newest:
+            return False
+        return await runs.revive(connection, domain.vm_id, host.host_id, newest)
+
+    async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
+        """Close this host's runs that were read as gone; names of their VMs."""
+
+        async def work(connection: AsyncConnection) -> tuple[str, ...]:
+            names = []
+            for run in await runs.active_runs(connection, host.host_id):
+                if run["vm_id"] not in alive:
+                    await runs.end(connection, run["id"], "found gone", self._clock())
+                    vm = await inventory.get(connection, "vm", run["vm_id"])
+                    names.append(vm["name"] if vm else str(run["vm_id"]))
+            return tuple(sorted(names))
+
+        return await self._database.write(work)
+
+    async def admit(self, order: AdmitOrder) -> int:
+        """Raise the epoch, carry surviving runs into it, move to `up`; the new epoch."""
+        host, settled = order.host, order.settled
+        epoch = host.epoch + 1
+
+        async def work(connection: AsyncConnection) -> bool:
+            row = await inventory.get(connection, "host", host.host_id)
+            if row is not None and row["epoch"] == epoch and row["state"] == "up":
+                return True  # an earlier try got through and only its answer was lost
+            await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
+            if not await hosts.admit(connection, host.host_id, host.epoch, self._clock()):
+                return False
+            await runs.adopt(connection, host.host_id, epoch)
+            return True
+
+        if not await self._database.write(work):
+            raise Superseded(
+                "EPOCH_STALE",
+                f"{host.name} does not stand at epoch {host.epoch} in reconciling any more",
+                next_step="look at the host and activate it again",
+            )
+        return epoch
+
+    async def fail(self, order: FailOrder) -> None:
+        """Move the host to `non_operational` with the reason."""
+        now = self._clock()
+        host_id = order.host.host_id
+        await self._database.write(
+            lambda c: hosts.move(c, host_id, HostEvent.FAILED, order.why, now)
+        )

@@ -1,0 +1,139 @@
+"""Rows of operations and their steps, as the steps and the interceptor keep them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import Superseded
+from domain.operations import OperationState, Outcome, Problem, StepState
+from engine.clock import Clock, utc_now
+from store import operations, plumbing
+from store.database import Database
+from store.ids import new_id
+from store.rows import Row
+
+
+class OperationRecords:
+    """Implements the port of `activities.operations`."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def claim(self, operation_id: UUID, attempt: int, run_id: str) -> None:
+        """Make one workflow run the owner of one try; Superseded when another owns it."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            return await operations.claim(connection, operation_id, attempt, run_id, self._clock())
+
+        if not await self._database.write(work):
+            raise Superseded(
+                "SUPERSEDED", f"operation {operation_id} has ended or belongs to another run"
+            )
+
+    async def wait(self, operation_id: UUID, code: str | None, detail: str) -> None:
+        """Record a waiting reason, or with None that the operation runs."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if code is None:
+                return await operations.resume(connection, operation_id)
+            return await operations.wait(connection, operation_id, code, detail)
+
+        await self._database.write(work)
+
+    async def close(self, outcome: Outcome) -> None:
+        """End the operation, write its event and free its locks in one transaction."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await close_operation(connection, outcome, self._clock())
+
+        await self._database.write(work)
+
+
+async def close_operation(
+    connection: AsyncConnection, outcome: Outcome, now: datetime, reason_code: str | None = None
+) -> bool:
+    """Close an operation with everything that goes with it; False when it was closed already."""
+    problem = outcome.problem.model_dump(mode="json") if outcome.problem else None
+    if outcome.state is OperationState.CANCELLED and reason_code is None and outcome.problem:
+        reason_code = "superseded"
+    closed = await operations.close(
+        connection,
+        outcome.operation_id,
+        outcome.state,
+        now,
+        problem=problem,
+        summary=outcome.summary,
+        reason_code=reason_code,
+    )
+    await plumbing.free_locks(connection, outcome.operation_id)
+    if closed:
+        row = await operations.get(connection, outcome.operation_id)
+        if row is not None:
+            await plumbing.append_event(connection, _closed_event(row, outcome, now))
+    return closed
+
+
+def _closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:
+    data: dict[str, Any] = {"name": row["target_name"], "summary": outcome.summary}
+    if outcome.problem is not None:
+        data["code"] = outcome.problem.code
+    return {
+        "id": new_id(),
+        "type": f"{row['kind']}.{outcome.state}",
+        "subject_type": row["target_type"],
+        "subject_id": row["target_id"],
+        "principal": row["principal"],
+        "correlation_id": row["correlation_id"],
+        "operation_id": row["id"],
+        "data": data,
+        "at": now,
+    }
+
+
+class StepRecords:
+    """The step tree, written by the worker's interceptor around every activity."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def begin(
+        self, operation_id: UUID, attempt: int, step_id: str, name: str, tries: int, limit_s: float
+    ) -> None:
+        """A step, or its next try, begins."""
+        now = self._clock()
+        row = {
+            "operation_id": operation_id,
+            "attempt": attempt,
+            "step_id": step_id,
+            "name": name,
+            "state": StepState.RUNNING.value,
+            "tries": tries,
+            "started_at": now,
+            "deadline_at": now + timedelta(seconds=limit_s),
+        }
+        await self._database.write(lambda connection: operations.begin_step(connection, row))
+
+    async def finish(
+        self,
+        operation_id: UUID,
+        attempt: int,
+        step_id: str,
+        *,
+        detail: str | None = None,
+        problem: Problem | None = None,
+    ) -> None:
+        """A try of a step ended, well or with a problem."""
+        state = StepState.SUCCEEDED if problem is None else StepState.FAILED
+        plain = None if problem is None else problem.model_dump(mode="json")
+        now = self._clock()
+
+        async def work(connection: AsyncConnection) -> None:
+            await operations.finish_step(
+                connection, operation_id, attempt, step_id, state, now, detail=detail, problem=plain
+            )
+
+        await self._database.write(work)

@@ -1,0 +1,284 @@
+"""Rows of incidents, as the steps of a recovery keep them."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.recovery import (
+    AssessOrder,
+    ClaimVictimsOrder,
+    FenceChildOrder,
+    ReportOrder,
+    SeenVote,
+)
+from domain.context import PriorityClass
+from domain.errors import NotFound, Refused
+from domain.hosts import HostEvent
+from domain.operations import OperationState, Outcome, Problem
+from domain.orders import HostRef, Restart, RestartPlan
+from domain.placement import Guest, Placed, place_all
+from domain.recovery import Decision, Move, restart_sequence
+from domain.storm import FenceFacts, Vote
+from engine.clock import Clock, utc_now
+from engine.records.operations import close_operation
+from engine.records.runs import guest_of, rooms_of
+from engine.refs import run_ref
+from store import hosts, incidents, inventory, observations, operations, plumbing, runs
+from store.database import Database
+from store.ids import new_id
+from store.rows import Row
+
+MONITOR_LIVE = timedelta(seconds=60)
+"""A monitor that has not written for this long is gone rather than late."""
+
+
+class RecoveryRecords:
+    """Implements the port of `activities.recovery`."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def votes(self, host: HostRef) -> tuple[SeenVote, ...]:
+        """What each monitor last wrote about a host."""
+
+        async def work(connection: AsyncConnection) -> tuple[SeenVote, ...]:
+            monitors = {row["name"]: row for row in await observations.monitors(connection)}
+            rows = await observations.latest(connection, host.host_id)
+            return tuple(self._vote(row, monitors[row["monitor"]]) for row in rows)
+
+        return await self._database.read(work)
+
+    def _vote(self, row: Row, monitor: Row) -> SeenVote:
+        return SeenVote(
+            monitor=row["monitor"],
+            sequence=row["sequence"],
+            live=self._clock() - monitor["seen_at"] < MONITOR_LIVE,
+            silent=row["verdict"] not in ("up", "refused"),
+            others_seen=row["others_seen"],
+            warm=monitor["warm"],
+        )
+
+    async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
+        """What the storm guard looks at."""
+
+        async def work(connection: AsyncConnection) -> FenceFacts:
+            host = await _host(connection, order.host.host_id)
+            cluster = await inventory.get(connection, "cluster", host["cluster_id"])
+            assert cluster is not None
+            total, silent = await hosts.silent_count(connection, cluster["id"])
+            since = self._clock() - timedelta(seconds=order.policy.window_s)
+            return FenceFacts(
+                host=host["name"],
+                armed=cluster["armed"],
+                own_host=host["own_host"],
+                devices=len(order.readings),
+                hosts=total,
+                hosts_silent=silent,
+                fences_in_window=await incidents.fences_in_window(
+                    connection, cluster["id"], since, host["id"]
+                ),
+                votes=votes,
+            )
+
+        return await self._database.read(work)
+
+    async def note_decision(self, order: AssessOrder, decision: Decision) -> None:
+        """Keep the decision and enter the phase that follows from it."""
+
+        async def work(connection: AsyncConnection) -> None:
+            plain = decision.model_dump(mode="json")
+            await incidents.note_decision(connection, order.incident_id, plain)
+            if decision.move in (Move.ACCEPT, Move.FENCE):
+                await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
+
+        await self._database.write(work)
+
+    async def open_fence(self, order: FenceChildOrder) -> UUID:
+        """The child operation of the fence: opened once, then found again while it is open."""
+
+        async def work(connection: AsyncConnection) -> UUID:
+            for child in await operations.children(connection, order.operation_id):
+                if child["kind"] == "host.fence" and child["state"] in operations.OPEN:
+                    known: UUID = child["id"]
+                    return known
+            parent = await operations.get(connection, order.operation_id)
+            assert parent is not None
+            target = ("host", order.host.host_id, order.host.name)
+            row = _child_row(parent, "host.fence", "FenceHost", target, self._clock())
+            await operations.insert(connection, row)
+            child_id: UUID = row["id"]
+            return child_id
+
+        return await self._database.write(work)
+
+    async def claim_victims(self, order: ClaimVictimsOrder) -> RestartPlan:
+        """Close the dead host's runs under its certificate, reserve places, free the host.
+
+        One transaction; repeating it finds the children that it wrote.
+        """
+        return await self._database.write(lambda c: _Claim(c, order, self._clock()).run())
+
+    async def report(self, order: ReportOrder) -> str:
+        """Close the incident, give a sentence about it, and bring a returned host to `up`."""
+
+        async def work(connection: AsyncConnection) -> str:
+            now = self._clock()
+            if order.returned:
+                why = "it answers again; nothing was moved"
+                await hosts.move(connection, order.host.host_id, HostEvent.RETURNED, why, now)
+                await incidents.close(connection, order.incident_id, "returned", now)
+                return f"{order.host.name} answers again; nothing was moved"
+            good = [o for o in order.outcomes if o.state is OperationState.SUCCEEDED]
+            outcome = "recovered" if len(good) == len(order.outcomes) else "incomplete"
+            await incidents.enter_phase(connection, order.incident_id, "ready", now)
+            await incidents.enter_phase(connection, order.incident_id, "done", now)
+            await incidents.close(connection, order.incident_id, outcome, now)
+            return f"{len(good)} of {len(order.outcomes)} VMs of {order.host.name} run again"
+
+        return await self._database.write(work)
+
+
+class _Claim:
+    """One transaction that takes a dead host's VMs."""
+
+    def __init__(
+        self, connection: AsyncConnection, order: ClaimVictimsOrder, now: datetime
+    ) -> None:
+        self._connection = connection
+        self._order = order
+        self._now = now
+
+    async def run(self) -> RestartPlan:
+        """Take them, or give what an earlier try took."""
+        connection, order = self._connection, self._order
+        parent = await operations.get(connection, order.operation_id)
+        host = await _host(connection, order.host.host_id)
+        assert parent is not None
+        victims = await runs.active_runs(connection, host["id"])
+        lost = [run for run in victims if run["epoch"] == order.host.epoch]
+        for run in lost:
+            if not await runs.lose(connection, run["id"], order.certificate_id, self._now):
+                raise Refused(
+                    "CERTIFICATE_VOID",
+                    f"the certificate of {host['name']} is not valid any more",
+                    next_step="a sign of life voided it: look at the host before anything else",
+                    host=host["name"],
+                )
+        guests = await self._guests(lost)
+        if any(guest.protected for guest in guests):
+            await self._open_children(parent, guests)
+        await plumbing.free_locks(connection, order.operation_id, "host")
+        await incidents.enter_phase(connection, order.incident_id, "start", self._now)
+        return await self._plan()
+
+    async def _guests(self, lost: list[Row]) -> tuple[Guest, ...]:
+        depends = await inventory.dependencies(self._connection)
+        guests = []
+        for run in lost:
+            vm = await inventory.get(self._connection, "vm", run["vm_id"])
+            assert vm is not None
+            if run["state"] != "stopping" and vm["wanted"]:
+                guests.append(guest_of(vm, depends.get(vm["id"], ())))
+            loser = await plumbing.lock_holder(self._connection, "vm", vm["id"])
+            if loser is not None:
+                await self._supersede(loser["operation_id"])
+        return tuple(guests)
+
+    async def _supersede(self, operation_id: UUID) -> None:
+        problem = Problem(
+            code="SUPERSEDED",
+            detail=f"{self._order.host.name} is dead; its recovery took the VM over",
+        )
+        outcome = Outcome(
+            operation_id=operation_id, state=OperationState.CANCELLED, problem=problem
+        )
+        await close_operation(self._connection, outcome, self._now)
+
+    async def _open_children(self, parent: Row, guests: tuple[Guest, ...]) -> None:
+        host = await _host(self._connection, self._order.host.host_id)
+        rooms = await rooms_of(self._connection, host["cluster_id"])
+        wanted = restart_sequence(tuple(guest for guest in guests if guest.protected))
+        places = {p.vm_id: p for p in place_all(wanted, rooms)}
+        for guest in wanted:
+            target = ("vm", guest.vm_id, guest.name)
+            row = _child_row(parent, "vm.start", "StartVm", target, self._now)
+            row["priority"] = int(PriorityClass.PROTECTED)
+            await operations.insert(self._connection, row)
+            await plumbing.take_lock(self._connection, "vm", guest.vm_id, row["id"], self._now)
+            choice = places[guest.vm_id]
+            if isinstance(choice, Placed):
+                await runs.place(
+                    self._connection,
+                    guest.vm_id,
+                    choice.host_id,
+                    choice.epoch,
+                    row["id"],
+                    self._now,
+                    licence_id=self._order.certificate_id,
+                    incident_id=self._order.incident_id,
+                )
+
+    async def _plan(self) -> RestartPlan:
+        depends = await inventory.dependencies(self._connection)
+        children = [
+            child
+            for child in await operations.children(self._connection, self._order.operation_id)
+            if child["kind"] == "vm.start"
+        ]
+        taken = {child["target_id"] for child in children}
+        restarts = [await self._restart(child, depends, taken) for child in children]
+        lost = await incidents.runs_lost(self._connection, self._order.incident_id)
+        left = [run["vm_id"] for run in lost if run["vm_id"] not in taken]
+        names = [await inventory.get(self._connection, "vm", vm_id) for vm_id in left]
+        return RestartPlan(
+            restarts=tuple(restarts), left_down=tuple(vm["name"] for vm in names if vm)
+        )
+
+    async def _restart(
+        self, child: Row, depends: dict[UUID, tuple[UUID, ...]], taken: set[UUID]
+    ) -> Restart:
+        vm = await inventory.get(self._connection, "vm", child["target_id"])
+        assert vm is not None
+        cluster = await inventory.get(self._connection, "cluster", vm["cluster_id"])
+        run = await runs.active_run(self._connection, vm["id"])
+        mine = run if run is not None and run["operation_id"] == child["id"] else None
+        ref = None
+        if mine is not None and cluster is not None:
+            host = await _host(self._connection, mine["host_id"])
+            ref = run_ref(mine, vm, host, cluster["virt_type"])
+        return Restart(
+            operation_id=child["id"],
+            vm_id=vm["id"],
+            vm_name=vm["name"],
+            protected=vm["protected"],
+            depends_on=tuple(other for other in depends.get(vm["id"], ()) if other in taken),
+            run=ref,
+            licence_id=self._order.certificate_id,
+        )
+
+
+async def _host(connection: AsyncConnection, host_id: UUID) -> Row:
+    host = await inventory.get(connection, "host", host_id)
+    if host is None:
+        raise NotFound("HOST_NOT_FOUND", f"there is no host {host_id}")
+    return host
+
+
+def _child_row(
+    parent: Row, kind: str, workflow: str, target: tuple[str, UUID, str], now: datetime
+) -> Row:
+    same = ("cluster_id", "incident_id", "priority", "principal", "reason", "correlation_id")
+    target_type, target_id, target_name = target
+    return {field: parent[field] for field in same} | {
+        "id": new_id(),
+        "kind": kind,
+        "state": OperationState.PENDING.value,
+        "target_type": target_type,
+        "target_id": target_id,
+        "target_name": target_name,
+        "parent_id": parent["id"],
+        "workflow": workflow,
+        "created_at": now,
+    }

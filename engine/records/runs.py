@@ -1,0 +1,135 @@
+"""Rows of runs, as the steps on guests keep them."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.guests import PlaceOrder
+from domain.errors import NotFound, Superseded
+from domain.orders import Placement, RunRef
+from domain.placement import Guest, NoRoom, Room, place_one
+from engine.clock import Clock, utc_now
+from engine.refs import run_ref
+from store import inventory, plumbing, runs
+from store.database import Database, Work
+from store.rows import Row
+
+
+class RunRecords:
+    """Implements the port of `activities.guests`."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def place(self, order: PlaceOrder) -> Placement:
+        """Choose a host and write the next run as placed, or say why there is no room."""
+        return await self._database.write(lambda connection: self._place(connection, order))
+
+    async def _place(self, connection: AsyncConnection, order: PlaceOrder) -> Placement:
+        vm = await _row(connection, "vm", order)
+        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+        assert cluster is not None
+        active = await runs.active_run(connection, vm["id"])
+        if active is not None:
+            host = await inventory.get(connection, "host", active["host_id"])
+            assert host is not None
+            if active["operation_id"] != order.operation_id:
+                return Placement(already_running=True)
+            return Placement(run=run_ref(active, vm, host, cluster["virt_type"]))
+        if not await plumbing.holds_lock(connection, "vm", vm["id"], order.operation_id):
+            raise Superseded("SUPERSEDED", f"another operation took over {vm['name']}")
+        rooms = await rooms_of(connection, vm["cluster_id"])
+        if order.host_id is not None:
+            rooms = tuple(room for room in rooms if room.host_id == order.host_id)
+        choice = place_one(guest_of(vm), rooms)
+        if isinstance(choice, NoRoom):
+            return Placement(no_room=choice.detail)
+        run = await runs.place(
+            connection,
+            vm["id"],
+            choice.host_id,
+            choice.epoch,
+            order.operation_id,
+            self._clock(),
+            licence_id=order.licence_id,
+            incident_id=order.incident_id,
+        )
+        if run is None:
+            return Placement(no_room=f"the room for {vm['name']} was taken meanwhile")
+        host = await inventory.get(connection, "host", choice.host_id)
+        assert host is not None
+        return Placement(run=run_ref(run, vm, host, cluster["virt_type"]))
+
+    async def begin_start(self, run: RunRef) -> None:
+        """Claim the run for `create()`; Superseded when it may not start any more."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            found = await runs.get(connection, run.run_id)
+            if found is not None and found["state"] == "running":
+                return True  # an earlier try got through and only its answer was lost
+            return await runs.begin_start(connection, run.run_id, run.operation_id)
+
+        await self._must(work, run, "may not start any more")
+
+    async def started(self, run: RunRef) -> None:
+        """Record the run as running; Superseded when it was closed meanwhile."""
+        now = self._clock()
+        await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
+
+    async def begin_stop(self, run: RunRef) -> None:
+        """Record that the run's end was asked for."""
+        await self._must(lambda c: runs.begin_stop(c, run.run_id), run, "is not running any more")
+
+    async def ended(self, run: RunRef, reason: str) -> None:
+        """Close the run and free its memory; closed already is success."""
+        now = self._clock()
+        await self._database.write(lambda c: runs.end(c, run.run_id, reason, now))
+
+    async def _must(self, work: Work[bool], run: RunRef, what: str) -> None:
+        if not await self._database.write(work):
+            raise Superseded(
+                "SUPERSEDED",
+                f"run {run.generation} of {run.spec.name} on {run.host_name} {what}",
+                next_step="look at the VM: a recovery or another operation took it over",
+                vm=run.spec.name,
+                generation=run.generation,
+            )
+
+
+async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:
+    """Hosts of a cluster that may receive VMs, by name."""
+    counts: dict[UUID, int] = {}
+    for run in await runs.active_runs(connection):
+        counts[run["host_id"]] = counts.get(run["host_id"], 0) + 1
+    hosts = await inventory.listing(connection, "host", cluster_id=cluster_id, state="up")
+    return tuple(
+        Room(
+            host_id=host["id"],
+            name=host["name"],
+            epoch=host["epoch"],
+            memory_mib=host["memory_mib"],
+            reserved_mib=host["memory_reserved_mib"],
+            vms=counts.get(host["id"], 0),
+        )
+        for host in hosts
+    )
+
+
+def guest_of(vm: Row, depends_on: tuple[UUID, ...] = ()) -> Guest:
+    """A VM as the planner sees it."""
+    return Guest(
+        vm_id=vm["id"],
+        name=vm["name"],
+        memory_mib=vm["memory_mib"],
+        protected=vm["protected"],
+        priority=vm["priority"],
+        depends_on=depends_on,
+    )
+
+
+async def _row(connection: AsyncConnection, entity: str, order: PlaceOrder) -> Row:
+    row = await inventory.get(connection, entity, order.vm_id)
+    if row is None:
+        raise NotFound("VM_NOT_FOUND", f"there is no VM {order.vm_id}")
+    return row

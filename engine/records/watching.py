@@ -1,0 +1,190 @@
+"""Rows of observations, and the small moves of a host that a monitor makes itself."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.base import Frozen
+from domain.hosts import POLLED, HostEvent
+from domain.inventory import FenceDevice, HostState
+from domain.profiles import Profile
+from domain.readings import HostReading
+from engine.clock import Clock, utc_now
+from engine.refs import fence_device
+from store import hosts, incidents, inventory, observations, plumbing
+from store.database import Database
+from store.ids import new_id
+from store.rows import Row
+
+
+class WatchedHost(Frozen):
+    """One host as a monitor needs it in one round."""
+
+    id: UUID
+    name: str
+    uri: str
+    epoch: int
+    state: HostState
+    devices: tuple[FenceDevice, ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether a miss of this host means anything."""
+        return self.state in POLLED
+
+
+class Seen(Frozen):
+    """What one round saw of one host."""
+
+    host_id: UUID
+    verdict: str
+    silent_s: float
+    misses: int
+    others_seen: int
+    reading: HostReading | None
+    detail: str | None
+    last_answer_at: datetime | None
+
+
+class WatchRecords:
+    """What a monitor reads and writes. Every method is one transaction."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def register(self, name: str) -> None:
+        """Begin a monitor's count afresh."""
+        now = self._clock()
+        await self._database.write(lambda c: observations.register_monitor(c, name, now))
+
+    async def watched(self, profile: Profile) -> tuple[WatchedHost, ...]:
+        """Hosts of clusters with this profile that were ever admitted, by name."""
+
+        async def work(connection: AsyncConnection) -> tuple[WatchedHost, ...]:
+            devices: dict[UUID, list[FenceDevice]] = {}
+            found: list[Row] = []
+            for cluster in await inventory.listing(connection, "cluster", profile=profile.value):
+                found += await inventory.listing(connection, "host", cluster_id=cluster["id"])
+            if not found:
+                return ()
+            for row in await inventory.listing(connection, "fence_device"):
+                devices.setdefault(row["host_id"], []).append(fence_device(row))
+            return tuple(
+                WatchedHost(
+                    id=row["id"],
+                    name=row["name"],
+                    uri=row["uri"],
+                    epoch=row["epoch"],
+                    state=row["state"],
+                    devices=tuple(devices.get(row["id"], ())),
+                )
+                for row in found
+                if row["epoch"] > 0
+            )
+
+        return await self._database.read(work)
+
+    async def record(self, name: str, sequence: int, seen: tuple[Seen, ...], *, warm: bool) -> None:
+        """Write one round."""
+        now = self._clock()
+        await self._database.write(
+            lambda c: observations.record_round(
+                c,
+                name,
+                sequence,
+                warm=warm,
+                observations=[_observation(item) for item in seen],
+                samples=[_sample(i.host_id, i.reading) for i in seen if i.reading is not None],
+                now=now,
+            )
+        )
+
+    async def missed(self, host: WatchedHost, why: str) -> None:
+        """A host in service missed a poll."""
+        await self._move(host, HostEvent.MISSED, f"missed a poll: {why}")
+
+    async def answered(self, host: WatchedHost) -> None:
+        """A host that missed polls answers again."""
+        await self._move(host, HostEvent.ANSWERED, "answers")
+
+    async def sign_of_life(self, host: WatchedHost, mark: int | None) -> bool:
+        """Settle that a host out of service answers; True when it was held to be dead.
+
+        A host whose boot still carries the mark of its epoch never was off: its certificate is
+        void from here on. Without the mark it has rebooted, and the certificate stays true.
+        """
+
+        async def work(connection: AsyncConnection) -> bool:
+            now = self._clock()
+            opened = await incidents.find_open(connection, host.id, host.epoch)
+            if host.state is HostState.NON_RESPONSIVE and opened is None:
+                why = "answers again; nothing was moved"
+                await hosts.move(connection, host.id, HostEvent.RETURNED, why, now)
+            if mark != host.epoch:
+                return False
+            reason = "the host answers, in the same boot"
+            voided = await incidents.void_certificate(connection, host.id, host.epoch, reason, now)
+            if voided:
+                event = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
+                await plumbing.append_event(connection, event)
+            return voided
+
+        return await self._database.write(work)
+
+    async def reported_again(self, host: WatchedHost) -> None:
+        """Count one more report of an open incident."""
+
+        async def work(connection: AsyncConnection) -> None:
+            opened = await incidents.find_open(connection, host.id, host.epoch)
+            if opened is not None:
+                await incidents.reported_again(connection, opened["id"])
+
+        await self._database.write(work)
+
+    async def prune(self, before: datetime) -> int:
+        """Forget samples older than a time."""
+        return await self._database.write(lambda c: observations.prune_samples(c, before))
+
+    async def _move(self, host: WatchedHost, event: HostEvent, why: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            now = self._clock()
+            if await hosts.move(connection, host.id, event, why, now):
+                row = _alarm(host, f"host.{event}", {"host": host.name, "why": why}, now)
+                await plumbing.append_event(connection, row)
+
+        await self._database.write(work)
+
+
+def _observation(seen: Seen) -> Row:
+    plain = seen.model_dump(exclude={"reading"})
+    reading = seen.reading
+    return plain | {
+        "boot_mark": reading.boot_mark if reading else None,
+        "took_s": reading.took_s if reading else None,
+    }
+
+
+def _sample(host_id: UUID, reading: HostReading) -> Row:
+    return {
+        "host_id": host_id,
+        "memory_total_mib": reading.memory_total_mib,
+        "memory_free_mib": reading.memory_free_mib,
+        "cpus": reading.cpus,
+        "took_s": reading.took_s,
+        "guests": [guest.model_dump(mode="json") for guest in reading.guests],
+    }
+
+
+def _alarm(host: WatchedHost, kind: str, data: Row, now: datetime) -> Row:
+    return {
+        "id": new_id(),
+        "type": kind,
+        "subject_type": "host",
+        "subject_id": host.id,
+        "principal": "monitor",
+        "correlation_id": f"{host.name}:{host.epoch}",
+        "data": data,
+        "at": now,
+    }

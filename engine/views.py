@@ -1,0 +1,215 @@
+"""What people and programs read: the shapes behind queries, API and console."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from domain.base import Frozen
+from domain.inventory import HostState, VmState
+from domain.operations import OperationState, StepState
+
+
+class ClusterView(Frozen):
+    """One cluster."""
+
+    id: UUID
+    name: str
+    profile: str
+    virt_type: str
+    armed: bool
+    predicted_power_cut_s: float
+    predicted_isolation_s: float
+    version: int
+
+
+class HostView(Frozen):
+    """One host with what its monitors saw last."""
+
+    id: UUID
+    cluster_id: UUID
+    name: str
+    uri: str
+    state: HostState
+    state_reason: str
+    state_since: datetime
+    epoch: int
+    memory_mib: int
+    memory_reserved_mib: int
+    cpus: int
+    vms: int
+    last_answer_at: datetime | None
+    open_incident_id: UUID | None
+    version: int
+
+
+class HostSampleView(Frozen):
+    """One answered poll of one host."""
+
+    at: datetime
+    memory_total_mib: int
+    memory_free_mib: int
+    cpus: int
+    took_s: float
+    guests: list[dict[str, Any]]
+
+
+class FenceDeviceView(Frozen):
+    """One power controller, without its secrets."""
+
+    id: UUID
+    host_id: UUID
+    host_name: str
+    name: str
+    agent: str
+    options: dict[str, str]
+    deadline_s: float
+    last_reading: str | None
+    last_read_at: datetime | None
+    version: int
+
+
+class VmView(Frozen):
+    """One VM and where it runs."""
+
+    id: UUID
+    cluster_id: UUID
+    name: str
+    state: VmState
+    host_id: UUID | None
+    host_name: str | None
+    memory_mib: int
+    vcpus: int
+    protected: bool
+    priority: int
+    depends_on: tuple[UUID, ...]
+    generation: int
+    run_state: str | None
+    running_since: datetime | None
+    operation_id: UUID | None
+    version: int
+
+
+class StepView(Frozen):
+    """One step of an operation."""
+
+    id: str
+    name: str
+    state: StepState
+    attempt: int
+    tries: int
+    detail: str | None
+    problem: dict[str, Any] | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+class OperationView(Frozen):
+    """One operation with its steps and children."""
+
+    id: UUID
+    kind: str
+    state: OperationState
+    done: bool
+    reason_code: str | None
+    waiting_for: str | None
+    target_type: str
+    target_id: UUID
+    target_name: str
+    parent_id: UUID | None
+    incident_id: UUID | None
+    priority: int
+    principal: str
+    reason: str
+    correlation_id: str
+    workflow_id: str | None
+    problem: dict[str, Any] | None
+    summary: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    steps: tuple[StepView, ...] = ()
+    children: tuple["OperationView", ...] = ()
+
+
+class EvidenceView(Frozen):
+    """One graded fact."""
+
+    kind: str
+    device: str
+    verdict: str
+    detail: str
+    took_s: float
+    at: datetime
+
+
+class CertificateView(Frozen):
+    """One death certificate."""
+
+    id: UUID
+    host_id: UUID
+    epoch: int
+    state: str
+    uses: int
+    evidence: list[dict[str, Any]]
+    digest: str
+    issued_at: datetime
+    voided_at: datetime | None
+    void_reason: str | None
+
+
+class IncidentVmView(Frozen):
+    """One VM of an incident and what became of it."""
+
+    vm_id: UUID
+    name: str
+    protected: bool
+    host_before: str
+    host_after: str | None
+    running_again_at: datetime | None
+    recovery_s: float | None
+
+
+class IncidentView(Frozen):
+    """One host failure, from the last answered poll to the last VM back."""
+
+    id: UUID
+    host_id: UUID
+    host_name: str
+    epoch: int
+    open: bool
+    phase: str
+    outcome: str | None
+    why: str
+    reported_by: str
+    reports: int
+    operation_id: UUID | None
+    decision: dict[str, Any] | None
+    phase_began: dict[str, datetime]
+    phases_s: dict[str, float]
+    last_answer_at: datetime | None
+    opened_at: datetime
+    closed_at: datetime | None
+    evidence: tuple[EvidenceView, ...] = ()
+    certificate: CertificateView | None = None
+    vms: tuple[IncidentVmView, ...] = ()
+
+
+class EventView(Frozen):
+    """One thing that happened."""
+
+    seq: int
+    type: str
+    subject_type: str
+    subject_id: UUID
+    principal: str
+    correlation_id: str
+    operation_id: UUID | None
+    data: dict[str, Any]
+    at: datetime
+
+
+class Page(Frozen):
+    """One page of a list; no cursor means that it was the last."""
+
+    items: tuple[Any, ...]
+    next_cursor: str | None = None

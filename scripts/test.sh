@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Run every check and every test. All stages run even if one fails, so that one run tells
+# everything; the exit code is that of the first that failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+failed=0
+failures=()
+
+stage() {
+  local name=$1 started=$SECONDS code=0
+  shift
+  printf '\n==> %s\n' "$name"
+  "$@" || code=$?
+  if [ "$code" -ne 0 ]; then
+    failures+=("$name (exit $code after $((SECONDS - started)) s)")
+    [ "$failed" -ne 0 ] || failed=$code
+  fi
+}
+
+cores=$(nproc)
+workers=$((cores < 4 ? cores : 4))
+
+stage "style, types and import rules" make --no-print-directory lint
+stage "unit, store, workflow and replay tests" \
+  .venv/bin/pytest -n "$workers" --dist loadfile -m "not lab"
+# One after the other: lab tests watch real time-outs, which a busy neighbour would stretch.
+stage "lab tests" .venv/bin/pytest -m lab
+
+if [ "$failed" -ne 0 ]; then
+  printf '\nfailed: %s\n' "${failures[@]}" >&2
+fi
+exit "$failed"

@@ -1,0 +1,85 @@
+"""Statements that move a host: its state, its epoch and its memory.
+
+Every move is a compare-and-set on the states that the table in `domain.hosts` lets expect the
+event, so two processes cannot both move a host, and a forbidden move touches no row.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.hosts import NEXT, HostEvent, sources
+from domain.inventory import HostState
+from store.rows import changed, number
+from store.schema import host
+
+
+async def move(
+    connection: AsyncConnection, host_id: UUID, event: HostEvent, why: str, now: datetime
+) -> bool:
+    """Apply one event to a host; False when its state does not expect it."""
+    targets = sa.case(*[(host.c.state == s, NEXT[s][event].value) for s in sources(event)])
+    query = (
+        host.update()
+        .where(host.c.id == host_id, host.c.state.in_([s.value for s in sources(event)]))
+        .values(state=targets, state_reason=why[:1024], state_since=now)
+    )
+    return await changed(connection, query) == 1
+
+
+async def admit(connection: AsyncConnection, host_id: UUID, epoch: int, now: datetime) -> bool:
+    """Let a reconciled host into `up` with its next epoch; False unless it stands at `epoch`."""
+    query = (
+        host.update()
+        .where(host.c.id == host_id, host.c.epoch == epoch, host.c.state == HostState.RECONCILING)
+        .values(
+            state=HostState.UP.value,
+            state_reason="reconciled",
+            state_since=now,
+            epoch=epoch + 1,
+            version=host.c.version + 1,
+        )
+    )
+    return await changed(connection, query) == 1
+
+
+async def set_capacity(
+    connection: AsyncConnection, host_id: UUID, memory_mib: int, cpus: int
+) -> None:
+    """Record what the host itself says it has; idempotent."""
+    query = host.update().where(host.c.id == host_id).values(memory_mib=memory_mib, cpus=cpus)
+    await changed(connection, query)
+
+
+async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, memory_mib: int) -> bool:
+    """Promise memory of an `up` host of that epoch to a VM; False when there is no room (I6)."""
+    query = (
+        host.update()
+        .where(
+            host.c.id == host_id,
+            host.c.state == HostState.UP,
+            host.c.epoch == epoch,
+            host.c.memory_reserved_mib + memory_mib <= host.c.memory_mib,
+        )
+        .values(memory_reserved_mib=host.c.memory_reserved_mib + memory_mib)
+    )
+    return await changed(connection, query) == 1
+
+
+async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -> None:
+    """Take a promise back. Called once a run, by the statement that ends it."""
+    left = host.c.memory_reserved_mib - memory_mib
+    query = host.update().where(host.c.id == host_id).values(memory_reserved_mib=left)
+    await changed(connection, query)
+
+
+async def silent_count(connection: AsyncConnection, cluster_id: UUID) -> tuple[int, int]:
+    """How many hosts of a cluster are in service, and how many of them are silent now."""
+    counted = ("up", "connecting", "non_responsive", "fencing")
+    total = sa.select(sa.func.count()).where(
+        host.c.cluster_id == cluster_id, host.c.state.in_(counted)
+    )
+    silent = total.where(host.c.state != HostState.UP)
+    return await number(connection, total), await number(connection, silent)

@@ -1,0 +1,238 @@
+"""Statements on incidents, evidence, fence claims and death certificates."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.hosts import HostEvent, sources
+from store import hosts
+from store.ids import new_id
+from store.rows import Row, changed, many, number, one
+from store.schema import cluster, host
+from store.schema_ha import death_certificate, evidence, fence_claim, incident, observation, vm_run
+
+
+async def open_incident(connection: AsyncConnection, values: Row) -> None:
+    """Write an open incident; a second one for the same host and epoch breaks a unique index."""
+    await changed(connection, incident.insert().values(**values, open=1))
+
+
+async def find_open(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:
+    """The open incident of a host in an epoch, or None."""
+    query = sa.select(incident).where(
+        incident.c.host_id == host_id, incident.c.epoch == epoch, incident.c.open == 1
+    )
+    return await one(connection, query)
+
+
+async def get(connection: AsyncConnection, incident_id: UUID) -> Row | None:
+    """One incident with its host's name."""
+    query = (
+        sa.select(incident, host.c.name.label("host_name"))
+        .join(host, host.c.id == incident.c.host_id)
+        .where(incident.c.id == incident_id)
+    )
+    return await one(connection, query)
+
+
+async def listing(connection: AsyncConnection, limit: int) -> list[Row]:
+    """Incidents, newest first, with their hosts' names."""
+    query = (
+        sa.select(incident, host.c.name.label("host_name"))
+        .join(host, host.c.id == incident.c.host_id)
+        .order_by(incident.c.id.desc())
+        .limit(limit)
+    )
+    return await many(connection, query)
+
+
+async def link_operation(
+    connection: AsyncConnection, incident_id: UUID, operation_id: UUID
+) -> None:
+    """Name the operation that recovers from an incident."""
+    query = incident.update().where(incident.c.id == incident_id)
+    await changed(connection, query.values(operation_id=operation_id))
+
+
+async def reported_again(connection: AsyncConnection, incident_id: UUID) -> None:
+    """Count one more report of a failure that is known already."""
+    query = incident.update().where(incident.c.id == incident_id)
+    await changed(connection, query.values(reports=incident.c.reports + 1))
+
+
+async def enter_phase(
+    connection: AsyncConnection, incident_id: UUID, phase: str, now: datetime
+) -> None:
+    """Record when an incident entered a phase; the first time counts."""
+    row = await one(connection, sa.select(incident.c.phases).where(incident.c.id == incident_id))
+    phases = dict(row["phases"]) if row else {}
+    phases.setdefault(phase, now.isoformat())
+    query = incident.update().where(incident.c.id == incident_id)
+    await changed(connection, query.values(phase=phase, phases=phases))
+
+
+async def note_decision(connection: AsyncConnection, incident_id: UUID, decision: Row) -> None:
+    """Keep the latest decision of an incident with its reasons."""
+    query = incident.update().where(incident.c.id == incident_id)
+    await changed(connection, query.values(decision=decision))
+
+
+async def close(
+    connection: AsyncConnection, incident_id: UUID, outcome: str, now: datetime
+) -> bool:
+    """Close an open incident; False when it is closed already."""
+    query = incident.update().where(incident.c.id == incident_id, incident.c.open == 1)
+    return await changed(connection, query.values(open=None, outcome=outcome, closed_at=now)) == 1
+
+
+async def add_evidence(connection: AsyncConnection, values: Row) -> None:
+    """Write one graded fact; facts are never changed."""
+    await changed(connection, evidence.insert().values(**values))
+
+
+async def evidence_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """Every fact of an incident, oldest first."""
+    query = sa.select(evidence).where(evidence.c.incident_id == incident_id)
+    return await many(connection, query.order_by(evidence.c.at, evidence.c.id))
+
+
+async def fences_in_window(
+    connection: AsyncConnection, cluster_id: UUID, since: datetime, except_host: UUID
+) -> int:
+    """How many other hosts of a cluster were claimed for a fence since a time."""
+    query = sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id))).where(
+        fence_claim.c.cluster_id == cluster_id,
+        fence_claim.c.claimed_at > since,
+        fence_claim.c.host_id != except_host,
+    )
+    return await number(connection, query)
+
+
+async def claim_fence(
+    connection: AsyncConnection,
+    host_id: UUID,
+    epoch: int,
+    operation_id: UUID,
+    *,
+    not_seen_since: datetime,
+    window_start: datetime,
+    fences_per_window: int,
+    now: datetime,
+) -> bool:
+    """The last word before a power controller is told to cut power (I5, I8).
+
+    One statement holds every condition: the host stands at this epoch in a state that may be
+    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it since the
+    incident began, and the window's budget has room. Repeatable: the same operation's claim
+    counts once.
+    """
+    spent = (
+        sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id)))
+        .where(
+            fence_claim.c.cluster_id == host.c.cluster_id,
+            fence_claim.c.claimed_at > window_start,
+            fence_claim.c.host_id != host.c.id,
+        )
+        .correlate(host)
+        .scalar_subquery()
+    )
+    armed = sa.exists().where(cluster.c.id == host.c.cluster_id, cluster.c.armed.is_(True))
+    heard = sa.exists().where(
+        observation.c.host_id == host.c.id, observation.c.last_answer_at > not_seen_since
+    )
+    query = host.update().where(
+        host.c.id == host_id,
+        host.c.epoch == epoch,
+        host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
+        host.c.own_host.is_(False),
+        armed,
+        ~heard,
+        spent < fences_per_window,
+    )
+    values = {"state": "fencing", "state_reason": "its power is being cut", "state_since": now}
+    if await changed(connection, query.values(**values)) != 1:
+        return False
+    mine = sa.select(fence_claim).where(
+        fence_claim.c.host_id == host_id,
+        fence_claim.c.epoch == epoch,
+        fence_claim.c.operation_id == operation_id,
+    )
+    if await one(connection, mine) is None:
+        found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
+        row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
+        cluster_id = found["cluster_id"] if found else None
+        insert = fence_claim.insert().values(**row, cluster_id=cluster_id, claimed_at=now)
+        await changed(connection, insert)
+    return True
+
+
+async def issue_certificate(
+    connection: AsyncConnection, values: Row, *, not_seen_since: datetime, why: str
+) -> bool:
+    """Declare a host of an epoch dead; False when it was heard since, or stands elsewhere.
+
+    Moves the host to `down` in the same transaction. The unique index allows one valid certificate
+    a host and epoch. The caller looks for an earlier one first, which makes this repeatable.
+    """
+    heard = sa.select(sa.func.count()).where(
+        observation.c.host_id == values["host_id"],
+        observation.c.last_answer_at > not_seen_since,
+    )
+    stands = sa.select(sa.func.count()).where(
+        host.c.id == values["host_id"], host.c.epoch == values["epoch"]
+    )
+    if await number(connection, heard) > 0 or await number(connection, stands) != 1:
+        return False
+    if not await hosts.move(
+        connection, values["host_id"], HostEvent.PROVEN_OFF, why, values["issued_at"]
+    ):
+        return False
+    await changed(connection, death_certificate.insert().values(**values, state="valid", valid=1))
+    return True
+
+
+async def valid_certificate(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:
+    """The valid certificate of a host's epoch, or None."""
+    query = sa.select(death_certificate).where(
+        death_certificate.c.host_id == host_id,
+        death_certificate.c.epoch == epoch,
+        death_certificate.c.valid == 1,
+    )
+    return await one(connection, query)
+
+
+async def certificates_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """Certificates of an incident, oldest first."""
+    query = sa.select(death_certificate).where(death_certificate.c.incident_id == incident_id)
+    return await many(connection, query.order_by(death_certificate.c.issued_at))
+
+
+async def void_certificate(
+    connection: AsyncConnection, host_id: UUID, epoch: int, reason: str, now: datetime
+) -> bool:
+    """Void the valid certificate of a host's epoch; no start under it can commit afterwards."""
+    query = death_certificate.update().where(
+        death_certificate.c.host_id == host_id,
+        death_certificate.c.epoch == epoch,
+        death_certificate.c.valid == 1,
+    )
+    values = {"state": "void", "valid": None, "voided_at": now, "void_reason": reason[:1024]}
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def runs_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """Runs that an incident started elsewhere, oldest first."""
+    query = sa.select(vm_run).where(vm_run.c.incident_id == incident_id)
+    return await many(connection, query.order_by(vm_run.c.created_at, vm_run.c.id))
+
+
+async def runs_lost(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """Runs that an incident's certificates declared lost, by VM."""
+    query = (
+        sa.select(vm_run)
+        .join(death_certificate, death_certificate.c.id == vm_run.c.lost_certificate_id)
+        .where(death_certificate.c.incident_id == incident_id)
+    )
+    return await many(connection, query.order_by(vm_run.c.vm_id))

@@ -1,0 +1,76 @@
+"""Statements on clusters, hosts, fence devices and VMs as configuration."""
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.rows import Row, changed, many, one
+from store.schema import cluster, fence_device, host, vm, vm_dependency
+
+TABLES = {"cluster": cluster, "host": host, "fence_device": fence_device, "vm": vm}
+
+
+async def insert(connection: AsyncConnection, entity: str, values: Row) -> None:
+    """Add one cluster, host, fence device or VM."""
+    await changed(connection, TABLES[entity].insert().values(**values))
+
+
+async def get(connection: AsyncConnection, entity: str, entity_id: UUID) -> Row | None:
+    """One object by id."""
+    table = TABLES[entity]
+    return await one(connection, sa.select(table).where(table.c.id == entity_id))
+
+
+async def find(connection: AsyncConnection, entity: str, name: str) -> Row | None:
+    """One object by its unique name."""
+    table = TABLES[entity]
+    return await one(connection, sa.select(table).where(table.c.name == name))
+
+
+async def listing(connection: AsyncConnection, entity: str, **equal: Any) -> list[Row]:
+    """Objects whose columns equal the given values, by name."""
+    table = TABLES[entity]
+    query = sa.select(table).order_by(table.c.name)
+    for column, value in equal.items():
+        query = query.where(table.c[column] == value)
+    return await many(connection, query)
+
+
+async def add_dependencies(
+    connection: AsyncConnection, vm_id: UUID, depends_on: tuple[UUID, ...]
+) -> None:
+    """Note that a VM is started only after others are ready."""
+    for other in depends_on:
+        row = {"vm_id": vm_id, "depends_on_id": other}
+        await changed(connection, vm_dependency.insert().values(**row))
+
+
+async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ...]]:
+    """Every VM that depends on others, with the others sorted by id."""
+    query = sa.select(vm_dependency).order_by(vm_dependency.c.vm_id, vm_dependency.c.depends_on_id)
+    found: dict[UUID, list[UUID]] = {}
+    for row in await many(connection, query):
+        found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
+    return {vm_id: tuple(others) for vm_id, others in found.items()}
+
+
+async def want_vm(connection: AsyncConnection, vm_id: UUID, *, wanted: bool) -> None:
+    """Record whether a person wants the VM to run; idempotent."""
+    await changed(connection, vm.update().where(vm.c.id == vm_id).values(wanted=wanted))
+
+
+async def note_reading(
+    connection: AsyncConnection, device_id: UUID, reading: str, at: object
+) -> None:
+    """Keep the latest power reading of a fence device."""
+    values = {"last_reading": reading, "last_read_at": at}
+    query = fence_device.update().where(fence_device.c.id == device_id).values(**values)
+    await changed(connection, query)
+
+
+async def arm_cluster(connection: AsyncConnection, cluster_id: UUID, *, armed: bool) -> None:
+    """Allow or stop every automatic action in a cluster; idempotent."""
+    query = cluster.update().where(cluster.c.id == cluster_id)
+    await changed(connection, query.values(armed=armed, version=cluster.c.version + 1))

@@ -1,0 +1,146 @@
+"""Statements on operations and their steps.
+
+An operation is claimed by (try, run id): the first workflow run to claim a try owns it, a repeated
+claim by the same run is success, any other is refused. That is what makes a workflow that Temporal
+forgot, or started twice, harmless.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.operations import OPEN_STATES, OperationState, StepState
+from store.rows import Row, changed, many, one
+from store.schema import operation, step
+
+OPEN = [state.value for state in OPEN_STATES]
+
+
+async def insert(connection: AsyncConnection, values: Row) -> None:
+    """Write an accepted operation."""
+    await changed(connection, operation.insert().values(**values))
+
+
+async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
+    """One operation."""
+    return await one(connection, sa.select(operation).where(operation.c.id == operation_id))
+
+
+async def claim(
+    connection: AsyncConnection, operation_id: UUID, attempt: int, run_id: str, now: datetime
+) -> bool:
+    """Make one workflow run the owner of one try; repeatable by that run alone."""
+    mine = sa.and_(operation.c.attempt == attempt, operation.c.run_id == run_id)
+    free = sa.and_(operation.c.attempt == attempt, operation.c.run_id.is_(None))
+    query = operation.update().where(
+        operation.c.id == operation_id,
+        operation.c.state.in_(OPEN),
+        sa.or_(mine, free, operation.c.attempt < attempt),
+    )
+    at = sa.func.coalesce(operation.c.started_at, now, type_=operation.c.started_at.type)
+    values = {"state": "running", "attempt": attempt, "run_id": run_id, "started_at": at}
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def wait(connection: AsyncConnection, operation_id: UUID, code: str, detail: str) -> bool:
+    """Record that a running operation waits, for what, and that it goes on by itself."""
+    query = operation.update().where(
+        operation.c.id == operation_id, operation.c.state.in_(["running", "waiting"])
+    )
+    values = {"state": "waiting", "reason_code": code, "waiting_for": detail[:1024]}
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def resume(connection: AsyncConnection, operation_id: UUID) -> bool:
+    """Record that a waiting operation runs again; repeatable."""
+    query = operation.update().where(
+        operation.c.id == operation_id, operation.c.state.in_(["running", "waiting"])
+    )
+    values = {"state": "running", "reason_code": None, "waiting_for": None}
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def close(
+    connection: AsyncConnection,
+    operation_id: UUID,
+    state: OperationState,
+    now: datetime,
+    *,
+    problem: Row | None = None,
+    summary: str = "",
+    reason_code: str | None = None,
+) -> bool:
+    """End an open operation; False when it has ended already."""
+    query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
+    values = {
+        "state": state.value,
+        "problem": problem,
+        "summary": summary[:1024],
+        "reason_code": reason_code,
+        "waiting_for": None,
+        "finished_at": now,
+    }
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def listing(
+    connection: AsyncConnection,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    filters: Row | None = None,
+) -> list[Row]:
+    """Newest first; `before` is the id of the last row of the page before."""
+    query = sa.select(operation).order_by(operation.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(operation.c.id < before)
+    for column, value in (filters or {}).items():
+        query = query.where(operation.c[column] == value)
+    return await many(connection, query)
+
+
+async def children(connection: AsyncConnection, parent_id: UUID) -> list[Row]:
+    """Child operations, oldest first."""
+    query = sa.select(operation).where(operation.c.parent_id == parent_id)
+    return await many(connection, query.order_by(operation.c.id))
+
+
+async def steps(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
+    """Steps in the order they began."""
+    query = sa.select(step).where(step.c.operation_id == operation_id)
+    return await many(connection, query.order_by(step.c.attempt, step.c.started_at))
+
+
+async def begin_step(connection: AsyncConnection, values: Row) -> None:
+    """Write a step's start, or its next try; repeatable."""
+    key = sa.and_(
+        step.c.operation_id == values["operation_id"],
+        step.c.attempt == values["attempt"],
+        step.c.step_id == values["step_id"],
+    )
+    again = {k: values[k] for k in ("state", "tries", "deadline_at")} | {"finished_at": None}
+    if await changed(connection, step.update().where(key).values(**again)) == 0:
+        await changed(connection, step.insert().values(**values))
+
+
+async def finish_step(
+    connection: AsyncConnection,
+    operation_id: UUID,
+    attempt: int,
+    step_id: str,
+    state: StepState,
+    now: datetime,
+    *,
+    detail: str | None = None,
+    problem: Row | None = None,
+) -> None:
+    """Write how a step's latest try ended; repeatable."""
+    query = step.update().where(
+        step.c.operation_id == operation_id, step.c.attempt == attempt, step.c.step_id == step_id
+    )
+    values = {"state": state.value, "finished_at": now, "problem": problem}
+    if detail is not None:
+        values["detail"] = detail[:1024]
+    await changed(connection, query.values(**values))

@@ -1,0 +1,216 @@
+"""Statements on runs of VMs: the place where "never two copies" is decided.
+
+Each function is one step in a run's life and a compare-and-set: it says False (or raises nothing
+and changes nothing) when the row is not where the caller believes. Callers run them in one writing
+transaction with whatever belongs together.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
+from store import hosts
+from store.ids import new_id
+from store.rows import Row, changed, many, one
+from store.schema import host, vm
+from store.schema_ha import death_certificate, vm_run
+
+
+async def get(connection: AsyncConnection, run_id: UUID) -> Row | None:
+    """One run by id."""
+    return await one(connection, sa.select(vm_run).where(vm_run.c.id == run_id))
+
+
+async def active_run(connection: AsyncConnection, vm_id: UUID) -> Row | None:
+    """The one run of a VM that may have a process, or None."""
+    query = sa.select(vm_run).where(vm_run.c.vm_id == vm_id, vm_run.c.active == 1)
+    return await one(connection, query)
+
+
+async def active_runs(connection: AsyncConnection, host_id: UUID | None = None) -> list[Row]:
+    """Active runs, of one host or of all, by VM."""
+    query = sa.select(vm_run).where(vm_run.c.active == 1).order_by(vm_run.c.vm_id)
+    if host_id is not None:
+        query = query.where(vm_run.c.host_id == host_id)
+    return await many(connection, query)
+
+
+async def place(
+    connection: AsyncConnection,
+    vm_id: UUID,
+    host_id: UUID,
+    epoch: int,
+    operation_id: UUID,
+    now: datetime,
+    *,
+    licence_id: UUID | None = None,
+    incident_id: UUID | None = None,
+) -> Row | None:
+    """Reserve memory and write the next run of a VM as `placed`; None when there is no room.
+
+    The unique index on active runs refuses a second one (I1). A run that follows a lost one names
+    the certificate that licenses it.
+    """
+    found = await one(connection, sa.select(vm).where(vm.c.id == vm_id))
+    if found is None or not await hosts.reserve(connection, host_id, epoch, found["memory_mib"]):
+        return None
+    raised = vm.update().where(vm.c.id == vm_id, vm.c.generation == found["generation"])
+    if await changed(connection, raised.values(generation=found["generation"] + 1)) != 1:
+        return None
+    row = {
+        "id": new_id(),
+        "vm_id": vm_id,
+        "host_id": host_id,
+        "epoch": epoch,
+        "generation": found["generation"] + 1,
+        "state": RunState.PLACED.value,
+        "active": 1,
+        "memory_mib": found["memory_mib"],
+        "operation_id": operation_id,
+        "licence_id": licence_id,
+        "incident_id": incident_id,
+        "created_at": now,
+    }
+    await changed(connection, vm_run.insert().values(**row))
+    return row
+
+
+async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
+    """Claim a placed run for `create()`: the last word before a process may exist (I1, I2).
+
+    True only if the run is still this operation's, its host is `up` at the run's epoch, and the
+    certificate that licenses it is valid: raising `uses` locks that row until commit, so voiding
+    it and starting under it cannot both happen. Repeatable.
+    """
+    run = await get(connection, run_id)
+    if run is None:
+        return False
+    if run["licence_id"] is not None:
+        spend = death_certificate.update().where(
+            death_certificate.c.id == run["licence_id"], death_certificate.c.state == "valid"
+        )
+        uses = death_certificate.c.uses + 1
+        if await changed(connection, spend.values(uses=uses)) != 1:
+            return False
+    host_ready = sa.exists().where(
+        host.c.id == vm_run.c.host_id,
+        host.c.epoch == vm_run.c.epoch,
+        host.c.state.in_([HostState.UP.value, HostState.CONNECTING.value]),
+    )
+    query = vm_run.update().where(
+        vm_run.c.id == run_id,
+        vm_run.c.operation_id == operation_id,
+        vm_run.c.state.in_([RunState.PLACED.value, RunState.STARTING.value]),
+        host_ready,
+    )
+    return await changed(connection, query.values(state=RunState.STARTING.value)) == 1
+
+
+async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:
+    """Record that the run was read back as running. Repeatable."""
+    expected = [RunState.STARTING.value, RunState.RUNNING.value]
+    query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
+    at = sa.func.coalesce(vm_run.c.started_at, now, type_=vm_run.c.started_at.type)
+    return await changed(connection, query.values(state="running", started_at=at)) == 1
+
+
+async def begin_stop(connection: AsyncConnection, run_id: UUID) -> bool:
+    """Record that the end of a run was asked for. Repeatable."""
+    expected = [RunState.STARTING.value, RunState.RUNNING.value, RunState.STOPPING.value]
+    query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
+    return await changed(connection, query.values(state="stopping")) == 1
+
+
+async def end(connection: AsyncConnection, run_id: UUID, reason: str, now: datetime) -> bool:
+    """Close a run that was read back as gone on its live host, and free its memory."""
+    return await _close(connection, run_id, now, state="ended", end_reason=reason)
+
+
+async def lose(
+    connection: AsyncConnection, run_id: UUID, certificate_id: UUID, now: datetime
+) -> bool:
+    """Close a run whose host is proven dead, under a valid certificate of its host and epoch."""
+    run = await get(connection, run_id)
+    if run is None or run["active"] is None:
+        return False
+    spend = death_certificate.update().where(
+        death_certificate.c.id == certificate_id,
+        death_certificate.c.state == "valid",
+        death_certificate.c.host_id == run["host_id"],
+        death_certificate.c.epoch == run["epoch"],
+    )
+    if await changed(connection, spend.values(uses=death_certificate.c.uses + 1)) != 1:
+        return False
+    return await _close(
+        connection, run_id, now, state="lost", end_reason="host dead", lost=certificate_id
+    )
+
+
+async def _close(
+    connection: AsyncConnection,
+    run_id: UUID,
+    now: datetime,
+    *,
+    state: str,
+    end_reason: str,
+    lost: UUID | None = None,
+) -> bool:
+    run = await get(connection, run_id)
+    states = [s.value for s in ACTIVE_RUN_STATES]
+    query = vm_run.update().where(
+        vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.state.in_(states)
+    )
+    values = {
+        "state": state,
+        "active": None,
+        "ended_at": now,
+        "end_reason": end_reason,
+        "lost_certificate_id": lost,
+    }
+    if run is None or await changed(connection, query.values(**values)) != 1:
+        return False
+    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    return True
+
+
+async def adopt(connection: AsyncConnection, host_id: UUID, epoch: int) -> int:
+    """Carry a reconciled host's surviving runs into its new epoch; how many there are."""
+    query = vm_run.update().where(vm_run.c.host_id == host_id, vm_run.c.active == 1)
+    return await changed(connection, query.values(epoch=epoch))
+
+
+async def newest_generation(connection: AsyncConnection, vm_id: UUID) -> int | None:
+    """The VM's generation, or None when the engine does not know the VM."""
+    found = await one(connection, sa.select(vm.c.generation).where(vm.c.id == vm_id))
+    return None if found is None else int(found["generation"])
+
+
+async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, generation: int) -> bool:
+    """Make a lost run active again whose copy was found alive on its host; False if it may not.
+
+    Only the VM's newest run can be revived, and only while it has no active one (I1).
+    """
+    query = sa.select(vm_run).where(
+        vm_run.c.vm_id == vm_id,
+        vm_run.c.host_id == host_id,
+        vm_run.c.generation == generation,
+        vm_run.c.state == RunState.LOST,
+    )
+    run = await one(connection, query)
+    if run is None:
+        return False
+    raised = host.update().where(host.c.id == host_id)
+    reserved = host.c.memory_reserved_mib + run["memory_mib"]
+    await changed(connection, raised.values(memory_reserved_mib=reserved))
+    values = {
+        "state": "running",
+        "active": 1,
+        "lost_certificate_id": None,
+        "ended_at": None,
+        "end_reason": None,
+    }
+    again = vm_run.update().where(vm_run.c.id == run["id"], vm_run.c.state == RunState.LOST)
+    return await changed(connection, again.values(**values)) == 1

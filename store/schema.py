@@ -1,0 +1,184 @@
+"""The tables. A safety rule that a constraint can hold stands here, not in Python.
+
+I1  `uq_vm_run_active`: `active` is 1 for a run that may have a process and NULL afterwards, so the
+    unique index allows one active run a VM on every database (no partial index needed).
+I2  `ck_vm_run_lost`: a run is `lost` only under a certificate, and the composite foreign key
+    `fk_vm_run_lost_certificate` makes it a certificate of that very host and epoch.
+One open incident a host and epoch: `uq_incident_open`, with the same NULL trick, and likewise one
+valid certificate a host and epoch: `uq_certificate_valid`.
+"""
+
+import sqlalchemy as sa
+
+from store.columns import document, flag, identity, integer, metadata, reference, text, time
+
+cluster = sa.Table(
+    "cluster",
+    metadata,
+    identity(),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    text("profile", length=16),
+    text("virt_type", length=8),
+    flag("armed", default=True),
+    integer("version", 1),
+    time("created_at", nullable=False),
+)
+
+host = sa.Table(
+    "host",
+    metadata,
+    identity(),
+    reference("cluster_id", "cluster"),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("uri", sa.String(512), nullable=False, unique=True),
+    text("state", length=24),
+    text("state_reason", length=1024),
+    time("state_since", nullable=False),
+    integer("epoch"),
+    integer("memory_mib"),
+    integer("memory_reserved_mib"),
+    integer("cpus"),
+    flag("own_host", default=False),
+    integer("version", 1),
+    time("created_at", nullable=False),
+    sa.CheckConstraint("memory_reserved_mib >= 0", name="reserved_not_negative"),
+)
+
+fence_device = sa.Table(
+    "fence_device",
+    metadata,
+    identity(),
+    reference("host_id", "host"),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    text("agent", length=64),
+    document("options"),
+    sa.Column("secrets", sa.LargeBinary, nullable=False),  # sealed by drivers.secrets
+    sa.Column("deadline_s", sa.Float, nullable=False),
+    text("last_reading", nullable=True, length=8),
+    time("last_read_at"),
+    integer("version", 1),
+    time("created_at", nullable=False),
+)
+
+vm = sa.Table(
+    "vm",
+    metadata,
+    identity(),
+    reference("cluster_id", "cluster"),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    integer("memory_mib"),
+    integer("vcpus", 1),
+    flag("protected", default=False),
+    integer("priority", 50),
+    document("spec"),  # disks and boot, as GuestSpec has them
+    flag("wanted", default=False),  # a person wants it running
+    integer("generation"),
+    integer("version", 1),
+    time("created_at", nullable=False),
+)
+
+vm_dependency = sa.Table(
+    "vm_dependency",
+    metadata,
+    sa.Column("vm_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
+    sa.Column("depends_on_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
+    sa.CheckConstraint("vm_id <> depends_on_id", name="not_itself"),
+)
+
+operation = sa.Table(
+    "operation",
+    metadata,
+    identity(),
+    text("kind", length=32),
+    text("state", length=16),
+    text("reason_code", nullable=True, length=64),
+    text("waiting_for", nullable=True, length=1024),
+    text("target_type", length=16),
+    sa.Column("target_id", sa.Uuid, nullable=False),
+    text("target_name", length=64),
+    reference("cluster_id", "cluster", nullable=True),
+    reference("parent_id", "operation", nullable=True),
+    sa.Column("incident_id", sa.Uuid, nullable=True),
+    integer("priority", 3),
+    text("principal", length=128),
+    text("reason", length=1024),
+    text("correlation_id", length=64),
+    text("workflow", nullable=True, length=32),
+    document("order", nullable=True),
+    integer("attempt", 1),
+    text("run_id", nullable=True, length=64),
+    document("problem", nullable=True),
+    text("summary", nullable=True, length=1024),
+    time("created_at", nullable=False),
+    time("started_at"),
+    time("finished_at"),
+    sa.Index("ix_operation_state", "state"),
+    sa.Index("ix_operation_created", "created_at"),
+    sa.Index("ix_operation_target", "target_type", "target_id"),
+    sa.Index("ix_operation_parent", "parent_id"),
+)
+
+step = sa.Table(
+    "step",
+    metadata,
+    sa.Column("operation_id", sa.Uuid, sa.ForeignKey("operation.id"), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),  # the operation's try
+    sa.Column("step_id", sa.String(64), primary_key=True),  # Temporal's activity id
+    text("name", length=64),
+    text("state", length=16),
+    integer("tries", 1),
+    text("detail", nullable=True, length=1024),
+    document("problem", nullable=True),
+    time("started_at", nullable=False),
+    time("finished_at"),
+    time("deadline_at"),
+)
+
+lock = sa.Table(
+    "lock",
+    metadata,
+    sa.Column("entity_type", sa.String(16), primary_key=True),
+    sa.Column("entity_id", sa.Uuid, primary_key=True),
+    reference("operation_id", "operation"),
+    integer("generation", 1),
+    time("acquired_at", nullable=False),
+    sa.Index("ix_lock_operation", "operation_id"),
+)
+
+idempotency_key = sa.Table(
+    "idempotency_key",
+    metadata,
+    sa.Column("principal", sa.String(128), primary_key=True),
+    sa.Column("key", sa.String(128), primary_key=True),
+    text("fingerprint", length=64),
+    reference("operation_id", "operation"),
+    time("created_at", nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    identity(),
+    reference("operation_id", "operation"),
+    integer("tries"),
+    text("last_error", nullable=True, length=1024),
+    time("due_at", nullable=False),
+    time("done_at"),
+    sa.Index("ix_outbox_due", "done_at", "due_at"),
+)
+
+event = sa.Table(
+    "event",
+    metadata,
+    identity(),
+    sa.Column("seq", sa.BigInteger, nullable=True, unique=True),  # given by the sequencer
+    text("type", length=64),
+    text("subject_type", length=16),
+    sa.Column("subject_id", sa.Uuid, nullable=False),
+    text("principal", length=128),
+    text("correlation_id", length=64),
+    sa.Column("operation_id", sa.Uuid, nullable=True),
+    document("data"),
+    time("at", nullable=False),
+    sa.Index("ix_event_subject", "subject_type", "subject_id", "at"),
+)

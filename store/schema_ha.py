@@ -1,0 +1,154 @@
+"""The tables of high availability: runs, observations, incidents, evidence, certificates."""
+
+import sqlalchemy as sa
+
+from store.columns import document, flag, identity, integer, metadata, reference, text, time
+from store.types import UtcDateTime
+
+incident = sa.Table(
+    "incident",
+    metadata,
+    identity(),
+    reference("host_id", "host"),
+    integer("epoch"),
+    sa.Column("open", sa.Integer, nullable=True),  # 1, or NULL once closed
+    text("phase", length=16),
+    text("outcome", nullable=True, length=32),
+    text("reported_by", length=64),
+    text("why", length=1024),
+    reference("operation_id", "operation", nullable=True),
+    integer("reports", 1),
+    document("phases"),  # phase -> time it began
+    document("decision", nullable=True),
+    time("last_answer_at"),
+    time("opened_at", nullable=False),
+    time("closed_at"),
+    sa.UniqueConstraint("host_id", "epoch", "open", name="uq_incident_open"),
+    sa.CheckConstraint("open = 1 OR open IS NULL", name="open"),
+)
+
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    identity(),
+    reference("incident_id", "incident"),
+    reference("host_id", "host"),
+    integer("epoch"),
+    text("kind", length=32),
+    text("device", length=64),
+    text("verdict", length=16),
+    text("detail", length=1024),
+    sa.Column("took_s", sa.Float, nullable=False),
+    time("at", nullable=False),
+    sa.Index("ix_evidence_incident", "incident_id"),
+)
+
+fence_claim = sa.Table(
+    "fence_claim",
+    metadata,
+    identity(),
+    reference("host_id", "host"),
+    integer("epoch"),
+    reference("operation_id", "operation"),
+    reference("cluster_id", "cluster"),
+    time("claimed_at", nullable=False),
+    sa.UniqueConstraint("host_id", "epoch", "operation_id", name="uq_fence_claim"),
+    sa.Index("ix_fence_claim_window", "cluster_id", "claimed_at"),
+)
+
+death_certificate = sa.Table(
+    "death_certificate",
+    metadata,
+    identity(),
+    reference("host_id", "host"),
+    integer("epoch"),
+    reference("incident_id", "incident"),
+    text("state", length=8),  # valid, void
+    sa.Column("valid", sa.Integer, nullable=True),  # 1 while valid, else NULL
+    integer("uses"),  # starts it licensed; raising it is how a start locks the row
+    document("evidence"),
+    text("digest", length=64),
+    time("issued_at", nullable=False),
+    time("voided_at"),
+    text("void_reason", nullable=True, length=1024),
+    sa.UniqueConstraint("host_id", "epoch", "valid", name="uq_certificate_valid"),
+    sa.UniqueConstraint("id", "host_id", "epoch", name="uq_certificate_identity"),
+    sa.CheckConstraint(
+        "(state = 'valid' AND valid = 1) OR (state = 'void' AND valid IS NULL)", name="valid"
+    ),
+)
+
+vm_run = sa.Table(
+    "vm_run",
+    metadata,
+    identity(),
+    reference("vm_id", "vm"),
+    reference("host_id", "host"),
+    integer("epoch"),
+    integer("generation"),
+    text("state", length=16),
+    sa.Column("active", sa.Integer, nullable=True),  # 1 while a process may exist, else NULL
+    integer("memory_mib"),
+    reference("operation_id", "operation", nullable=True),  # who started it
+    sa.Column("lost_certificate_id", sa.Uuid, nullable=True),  # why it is held to be dead
+    reference("licence_id", "death_certificate", nullable=True),  # under which it may start
+    reference("incident_id", "incident", nullable=True),
+    text("end_reason", nullable=True, length=64),
+    time("created_at", nullable=False),
+    time("started_at"),
+    time("ended_at"),
+    sa.UniqueConstraint("vm_id", "active", name="uq_vm_run_active"),
+    sa.UniqueConstraint("vm_id", "generation", name="uq_vm_run_generation"),
+    sa.CheckConstraint(
+        "(active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
+        " OR (active IS NULL AND state IN ('ended', 'lost'))",
+        name="active",
+    ),
+    sa.CheckConstraint("(state = 'lost') = (lost_certificate_id IS NOT NULL)", name="lost"),
+    sa.ForeignKeyConstraint(
+        ["lost_certificate_id", "host_id", "epoch"],
+        ["death_certificate.id", "death_certificate.host_id", "death_certificate.epoch"],
+        name="fk_vm_run_lost_certificate",
+    ),
+    sa.Index("ix_vm_run_host", "host_id", "active"),
+)
+
+monitor = sa.Table(
+    "monitor",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    integer("rounds"),
+    flag("warm", default=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    time("started_at", nullable=False),
+    time("seen_at", nullable=False),
+)
+
+observation = sa.Table(
+    "observation",
+    metadata,
+    sa.Column("host_id", sa.Uuid, sa.ForeignKey("host.id"), primary_key=True),
+    sa.Column("monitor", sa.String(64), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    text("verdict", length=16),
+    sa.Column("silent_s", sa.Float, nullable=False),
+    integer("misses"),
+    integer("others_seen"),
+    sa.Column("boot_mark", sa.Integer, nullable=True),
+    sa.Column("took_s", sa.Float, nullable=True),
+    text("detail", nullable=True, length=1024),
+    time("last_answer_at"),
+    time("at", nullable=False),
+)
+
+host_sample = sa.Table(
+    "host_sample",
+    metadata,
+    sa.Column("host_id", sa.Uuid, sa.ForeignKey("host.id"), primary_key=True),
+    sa.Column("at", UtcDateTime, primary_key=True),
+    integer("memory_total_mib"),
+    integer("memory_free_mib"),
+    integer("cpus"),
+    sa.Column("took_s", sa.Float, nullable=False),
+    document("guests"),
+)

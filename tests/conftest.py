@@ -1,0 +1,19 @@
+"""Leave pytest by `exit_process`: tests use Temporal clients, whose threads can crash the
+interpreter's teardown and turn a passed run into a failed one (see worker/exit.py)."""
+
+import pytest
+
+from worker.exit import exit_process
+
+_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # An xdist worker must end by itself, after it has said goodbye to its controller.
+    if _STATUS in config.stash and not hasattr(config, "workerinput"):
+        exit_process(config.stash[_STATUS])

@@ -1,0 +1,88 @@
+"""A lab of three hosts for the whole test run, whole again before each test.
+
+Without root or the lab's packages the tests are skipped with the reason; under CI=true they fail,
+because a suite that skips what it is for proves nothing.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+
+import libvirt
+import pytest
+
+from lab import guest_image, network, requirements
+from lab.bmc_control import BmcMode
+from lab.lab import Lab, default_var
+
+
+def _require_lab() -> None:
+    """Skip, or fail under CI, when no lab can run here."""
+    obstacles = requirements.obstacles()
+    if not obstacles:
+        return
+    reason = "no lab can run here: " + "; ".join(obstacles)
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str) -> Lab:
+    """A lab of this test process alone, so that several runs share a machine."""
+    return Lab(
+        name=f"{letter}{os.getpid() % 1_000_000}",
+        k=network.free_k(first=100 + os.getpid() % 100),
+        hosts=hosts,
+        var=folder.mktemp("var"),
+        cache=guest_image.cache_folder(default_var()),
+    )
+
+
+@pytest.fixture(scope="session")
+def lab_for_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three hosts; use `lab`, which is whole at the start of each test."""
+    _require_lab()
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    lab = _make_lab(tmp_path_factory, hosts=3, letter="t")
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+    """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
+    _require_lab()
+    made: list[Lab] = []
+
+    def make(hosts: int) -> Lab:
+        made.append(_make_lab(tmp_path_factory, hosts, letter="abcd"[len(made)]))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.down()
+
+
+@pytest.fixture
+def lab(lab_for_session: Lab) -> Lab:
+    """Three hosts on, connected and empty, with honest power controllers."""
+    for host in lab_for_session.state().hosts:
+        lab_for_session.bmc(host.name, BmcMode.OK)
+    lab_for_session.up()
+    for entry in lab_for_session.inventory().hosts:
+        _empty(entry.uri)
+    return lab_for_session
+
+
+def _empty(uri: str) -> None:
+    connection = libvirt.open(uri)
+    try:
+        for domain in connection.listAllDomains():
+            if domain.isActive():
+                domain.destroy()
+            if domain.isPersistent():
+                domain.undefine()
+    finally:
+        connection.close()

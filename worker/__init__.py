@@ -1,0 +1,1 @@
+"""Processes: roles, wiring, interceptors, and the Temporal server they talk to."""

@@ -1,0 +1,162 @@
+"""What happens around every step: its row in the operation's tree, heartbeats, one error form.
+
+This is the only place that turns an `EngineError` into the SDK's `ApplicationError`: the problem
+travels as its first detail, so a workflow, the operation and the API all show the same words.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+)
+
+from domain.errors import EngineError, Refused
+from domain.operations import Problem, parse_workflow_id
+
+log = structlog.get_logger()
+
+SILENT = "operation."
+"""Steps with this prefix are the operation's own book-keeping and get no row."""
+
+LIMIT_UNKNOWN_S = 60.0
+
+
+class Steps(Protocol):
+    """Where the tree of steps is kept."""
+
+    async def begin(
+        self, operation_id: UUID, attempt: int, step_id: str, name: str, tries: int, limit_s: float
+    ) -> None:
+        """A step, or its next try, begins."""
+        ...
+
+    async def finish(
+        self,
+        operation_id: UUID,
+        attempt: int,
+        step_id: str,
+        *,
+        detail: str | None = None,
+        problem: Problem | None = None,
+    ) -> None:
+        """A try of a step ended."""
+        ...
+
+
+class StepInterceptor(Interceptor):
+    """Put on every worker."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Wrap the next interceptor."""
+        return _Inbound(next, self._steps)
+
+
+class _Inbound(ActivityInboundInterceptor):
+    def __init__(self, following: ActivityInboundInterceptor, steps: Steps) -> None:
+        super().__init__(following)
+        self._steps = steps
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        info = activity.info()
+        owner = parse_workflow_id(info.workflow_id or "")
+        shown = owner is not None and not info.activity_type.startswith(SILENT)
+        try:
+            async with _heartbeats():
+                if not shown or owner is None:
+                    return await self.next.execute_activity(input)
+                return await self._shown(owner, info, input)
+        except EngineError as error:
+            raise translated(error) from error
+
+    async def _shown(
+        self,
+        owner: tuple[UUID, int],
+        info: activity.Info,
+        input: ExecuteActivityInput,  # noqa: A002
+    ) -> Any:
+        key = (*owner, info.activity_id)
+        limit = info.start_to_close_timeout
+        limit_s = limit.total_seconds() if limit else LIMIT_UNKNOWN_S
+        await self._steps.begin(*key, info.activity_type, info.attempt, limit_s)
+        try:
+            result = await self.next.execute_activity(input)
+        except EngineError as error:
+            await self._steps.finish(*key, problem=Problem.of(error))
+            log.warning(
+                "step failed",
+                step=info.activity_type,
+                operation_id=str(owner[0]),
+                tries=info.attempt,
+                code=error.code,
+                why=error.detail,
+            )
+            raise
+        except asyncio.CancelledError:
+            problem = Problem(code="CANCELLED", detail="the step was cancelled")
+            with contextlib.suppress(EngineError):
+                await asyncio.shield(self._steps.finish(*key, problem=problem))
+            raise
+        await self._steps.finish(*key, detail=_sentence(result))
+        return result
+
+
+def translated(error: EngineError) -> ApplicationError:
+    """The SDK's form of one of our errors."""
+    category = (
+        ApplicationErrorCategory.BENIGN
+        if isinstance(error, Refused)
+        else ApplicationErrorCategory.UNSPECIFIED
+    )
+    return ApplicationError(
+        error.detail,
+        Problem.of(error).model_dump(mode="json"),
+        type=error.code,
+        non_retryable=not error.retryable,
+        category=category,
+    )
+
+
+def _sentence(result: Any) -> str | None:
+    if isinstance(result, str):
+        return result
+    for name in ("why", "no_room", "summary"):
+        value = getattr(result, name, None)
+        if isinstance(value, str):
+            return value
+    if isinstance(result, tuple) and result and hasattr(result[0], "verdict"):
+        return ", ".join(f"{item.device}: {item.verdict}" for item in result)
+    return None
+
+
+@asynccontextmanager
+async def _heartbeats() -> AsyncIterator[None]:
+    """Beat three times a heartbeat limit, so that bodies stay plain."""
+    info = activity.info()
+    if info.is_local or info.heartbeat_timeout is None:
+        yield
+        return
+    every_s = info.heartbeat_timeout.total_seconds() / 3
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()

@@ -1,0 +1,116 @@
+"""The one place that joins the parts of a worker: store, drivers, steps, workflows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import Interceptor, Worker, WorkerTuner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.fencing import Fencing
+from activities.guests import Guests
+from activities.hosts import Hosts
+from activities.operations import Operations
+from activities.ports import Hypervisor, PowerSwitch
+from activities.recovery import Recovery
+from engine.records.fencing import FenceRecords
+from engine.records.hosts import HostRecords
+from engine.records.operations import OperationRecords, StepRecords
+from engine.records.recovery import RecoveryRecords
+from engine.records.runs import RunRecords
+from store.database import Database
+from worker.interceptors import StepInterceptor
+from workflows import options
+from workflows.activate_host import ActivateHost
+from workflows.fence_host import FenceHost
+from workflows.recover_host import RecoverHost
+from workflows.start_vm import StartVm
+from workflows.stop_vm import StopVm
+
+WORKFLOWS: tuple[type, ...] = (StartVm, StopVm, FenceHost, RecoverHost, ActivateHost)
+
+PASSED_THROUGH = ("domain", "activities")
+"""Our pure and stateless modules: loading them anew for each workflow would cost a quarter of the
+worker's time (notes on the SDK's sandbox) and protect from nothing."""
+
+STICKY = timedelta(seconds=2)
+"""How long a cached workflow's next task waits for its worker before any other may take it."""
+
+WORKFLOW_SLOTS = 50
+FENCING_SLOTS = 16
+SHUTDOWN = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker's steps stand on."""
+
+    database: Database
+    hypervisor: Hypervisor
+    power: PowerSwitch
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    """The workflow runner of workers and of the replayer alike."""
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    return SandboxedWorkflowRunner(restrictions=restrictions)
+
+
+def operations_worker(
+    client: Client,
+    parts: Parts,
+    *,
+    steps_at_once: int,
+    interceptors: Sequence[Interceptor] = (),
+    cached_workflows: int = 1000,
+) -> Worker:
+    """Runs every workflow, and the ordinary steps."""
+    return Worker(
+        client,
+        task_queue=options.OPERATIONS,
+        workflows=WORKFLOWS,
+        activities=_ordinary_steps(parts),
+        workflow_runner=sandbox(),
+        interceptors=[StepInterceptor(StepRecords(parts.database)), *interceptors],
+        tuner=WorkerTuner.create_fixed(
+            workflow_slots=WORKFLOW_SLOTS,
+            activity_slots=steps_at_once,
+            local_activity_slots=WORKFLOW_SLOTS,
+        ),
+        max_cached_workflows=cached_workflows,
+        sticky_queue_schedule_to_start_timeout=STICKY,
+        graceful_shutdown_timeout=SHUTDOWN,
+    )
+
+
+def fencing_worker(
+    client: Client, parts: Parts, interceptors: Sequence[Interceptor] = ()
+) -> Worker:
+    """Runs the steps that touch power controllers, in slots that nothing else can take."""
+    fencing = Fencing(parts.power, FenceRecords(parts.database))
+    return Worker(
+        client,
+        task_queue=options.FENCING,
+        activities=_methods(fencing),
+        interceptors=[StepInterceptor(StepRecords(parts.database)), *interceptors],
+        tuner=WorkerTuner.create_fixed(activity_slots=FENCING_SLOTS),
+        graceful_shutdown_timeout=SHUTDOWN,
+    )
+
+
+def _ordinary_steps(parts: Parts) -> list[Any]:
+    subjects = (
+        Operations(OperationRecords(parts.database)),
+        Guests(parts.hypervisor, RunRecords(parts.database)),
+        Hosts(parts.hypervisor, parts.power, HostRecords(parts.database)),
+        Recovery(RecoveryRecords(parts.database)),
+    )
+    return [method for subject in subjects for method in _methods(subject)]
+
+
+def _methods(subject: object) -> list[Any]:
+    names = [name for name in dir(subject) if not name.startswith("_")]
+    found = [getattr(subject, name) for name in names]
+    return [method for method in found if hasattr(method, "__temporal_activity_definition")]

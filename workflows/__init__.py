@@ -1,0 +1,1 @@
+"""Durable operations, one a file; every option in `options.py`."""

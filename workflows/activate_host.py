@@ -1,0 +1,87 @@
+"""Bring one host into service: power on, wait for it, reconcile, admit with a new epoch.
+
+Phases      powering on → waiting → reconciling → admitting → done.
+Invariants  the host gets no new work before its old copies are settled; the mark of this boot is
+            set before the epoch it names is raised, so a reboot in between is noticed.
+Giving up   the host is left `non_operational` with the reason; nothing on it was started.
+"""
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.hosts import AdmitOrder, FailOrder, Hosts, HostStep
+from domain.operations import Outcome
+from domain.orders import ActivateHostOrder, Reconciliation
+from workflows import options
+from workflows.operation import problem_of, run_operation
+
+
+@workflow.defn
+class ActivateHost:
+    """The durable operation `host.activate`."""
+
+    @workflow.init
+    def __init__(self, order: ActivateHostOrder) -> None:
+        self._order = order
+
+    @workflow.run
+    async def run(self, order: ActivateHostOrder) -> Outcome:
+        """Run the operation to its end."""
+        return await run_operation(order, self._activate, self._left)
+
+    async def _activate(self) -> str:
+        try:
+            return await self._steps()
+        except ActivityError as error:
+            await self._fail(problem_of(error).detail)
+            raise
+
+    async def _steps(self) -> str:
+        order, name = self._order, self._order.host.name
+        step = HostStep(operation_id=order.operation_id, host=order.host, policy=order.policy)
+        if order.power_on:
+            await workflow.execute_activity_method(
+                Hosts.power_on,
+                step,
+                **options.host(order.policy, f"power {name} on"),
+            )
+        await workflow.execute_activity_method(
+            Hosts.await_answer,
+            step,
+            **options.host(order.policy, f"wait for {name}"),
+        )
+        settled = await workflow.execute_activity_method(
+            Hosts.reconcile,
+            step,
+            **options.host(order.policy, f"settle the copies on {name}"),
+        )
+        epoch = await workflow.execute_activity_method(
+            Hosts.admit,
+            AdmitOrder(operation_id=order.operation_id, host=order.host, settled=settled),
+            **options.decide(f"admit {name}"),
+        )
+        return _sentence(name, epoch, settled)
+
+    async def _fail(self, why: str) -> None:
+        await workflow.execute_activity_method(
+            Hosts.fail,
+            FailOrder(host=self._order.host, why=why),
+            **options.decide("leave the host out of service"),
+        )
+
+    async def _left(self) -> str:
+        await self._fail("activation was cancelled")
+        return f"{self._order.host.name} is out of service"
+
+
+def _sentence(name: str, epoch: int, settled: Reconciliation) -> str:
+    parts = [f"{name} is up with epoch {epoch}"]
+    for word, names in (
+        ("kept", settled.kept),
+        ("destroyed old copies of", settled.destroyed),
+        ("found gone", settled.ended),
+        ("left alone", settled.foreign),
+    ):
+        if names:
+            parts.append(f"{word} {', '.join(names)}")
+    return "; ".join(parts)

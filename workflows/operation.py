@@ -1,0 +1,113 @@
+"""What every operation does around its own steps: claim, run, and close whatever happened.
+
+The end state is written by the last step in one transaction with the event and the freeing of
+locks. The workflow itself completes with the outcome, also a failed one: the outcome is data that
+people read, while a failed workflow in Temporal's UI means that the engine itself is broken.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from temporalio import workflow
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    is_cancelled_exception,
+)
+from temporalio.exceptions import (
+    TimeoutError as StepTimeoutError,
+)
+
+from activities.operations import ClaimOrder, Operations, WaitOrder
+from domain.operations import OperationState, Order, Outcome, Problem
+from workflows import options
+
+Undo = Callable[[], Awaitable[str]]
+
+
+async def run_operation(
+    order: Order, body: Callable[[], Awaitable[str]], undo: Undo | None = None
+) -> Outcome:
+    """Claim the operation, run its body, close it.
+
+    `body` returns one sentence about what was done. `undo` runs when the operation is cancelled
+    and says what was undone or left.
+    """
+    claim = ClaimOrder(operation_id=order.operation_id, attempt=order.attempt)
+    try:
+        await workflow.execute_local_activity_method(Operations.claim, claim, **options.RECORD)
+    except ActivityError as error:
+        # Another run owns this operation, or it has ended: there is nothing to do or to close.
+        return failed(order, problem_of(error))
+    try:
+        outcome = done(order, await body())
+    except (FailureError, asyncio.CancelledError) as error:
+        if is_cancelled_exception(error) or isinstance(error, asyncio.CancelledError):
+            outcome = await asyncio.shield(asyncio.create_task(_cancelled(order, undo)))
+        else:
+            outcome = failed(order, problem_of(error))
+    await asyncio.shield(asyncio.create_task(_close(outcome)))
+    return outcome
+
+
+async def _cancelled(order: Order, undo: Undo | None) -> Outcome:
+    summary = "nothing was done yet" if undo is None else await undo()
+    return Outcome(operation_id=order.operation_id, state=OperationState.CANCELLED, summary=summary)
+
+
+async def _close(outcome: Outcome) -> None:
+    await workflow.execute_local_activity_method(Operations.close, outcome, **options.RECORD)
+
+
+async def show_waiting(order: Order, code: str, detail: str) -> None:
+    """Say on the operation what it waits for."""
+    workflow.set_current_details(f"waiting: {detail}")
+    wait = WaitOrder(operation_id=order.operation_id, code=code, detail=detail)
+    await workflow.execute_local_activity_method(Operations.wait, wait, **options.RECORD)
+
+
+async def show_running(order: Order) -> None:
+    """Say on the operation that it goes on."""
+    workflow.set_current_details("running")
+    wait = WaitOrder(operation_id=order.operation_id)
+    await workflow.execute_local_activity_method(Operations.wait, wait, **options.RECORD)
+
+
+def done(order: Order, summary: str) -> Outcome:
+    """The outcome of success."""
+    return Outcome(operation_id=order.operation_id, state=OperationState.SUCCEEDED, summary=summary)
+
+
+def failed(order: Order, problem: Problem) -> Outcome:
+    """The outcome of failure; superseded work is cancelled rather than failed."""
+    superseded = problem.code in ("SUPERSEDED", "GENERATION_STALE")
+    state = OperationState.CANCELLED if superseded else OperationState.FAILED
+    return Outcome(operation_id=order.operation_id, state=state, problem=problem)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """The problem at the bottom of a failed step."""
+    cause: BaseException | None = error
+    while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
+        cause = cause.cause
+    if isinstance(cause, ApplicationError):
+        if cause.details and isinstance(cause.details[0], dict):
+            return Problem.model_validate(cause.details[0])
+        return Problem(
+            code="STEP_FAILED",
+            detail=f"{cause.type}: {cause.message}",
+            next_step="this is a defect of the engine: report it with the operation's id",
+        )
+    if isinstance(cause, StepTimeoutError):
+        return Problem(
+            code="STEP_TIMED_OUT",
+            detail=f"a step did not end in time: {cause.message}",
+            next_step="check that the engine's workers run, then try again",
+            retryable=True,
+        )
+    if isinstance(cause, CancelledError):
+        return Problem(code="CANCELLED", detail="cancelled")
+    return Problem(code="STEP_FAILED", detail=str(cause))

@@ -1,0 +1,136 @@
+"""Every time-out, retry, queue and priority of every step, in one table.
+
+Durations that a site may want to change come from the policy in the workflow's input; what stands
+here as a number is a property of the step. Priority is not repeated: a step inherits its
+workflow's. Every step on the failover path has a heartbeat limit, so that a worker that died is
+noticed within seconds; the beats come from the worker's interceptor.
+"""
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import (
+    ActivityCancellationType,
+    ActivityConfig,
+    LocalActivityConfig,
+)
+
+from domain.profiles import Policy
+
+OPERATIONS = "operations"
+FENCING = "fencing"
+
+BEAT = timedelta(seconds=5)
+"""Heartbeat limit. Higher: a dead worker's step is taken over later. Lower: a starved one is."""
+
+TASK = timedelta(seconds=5)
+"""Workflow task limit: how long a task handed to a dead worker blocks its workflow."""
+
+RECORD = LocalActivityConfig(
+    start_to_close_timeout=timedelta(seconds=15),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=5)
+    ),
+    local_retry_threshold=timedelta(seconds=2),
+)
+"""Claim, wait, close: short transactions, repeated until the database takes them."""
+
+PERSIST = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    maximum_interval=timedelta(seconds=5),
+)
+"""For steps that only wait for the engine's own parts: repeated until refused."""
+
+
+def decide(summary: str) -> ActivityConfig:
+    """Steps that read or write the engine's own tables and decide."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=OPERATIONS,
+        start_to_close_timeout=timedelta(seconds=60),
+        heartbeat_timeout=BEAT,
+        retry_policy=PERSIST,
+    )
+
+
+def guest(policy: Policy, summary: str) -> ActivityConfig:
+    """One call on one guest's host."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=OPERATIONS,
+        start_to_close_timeout=timedelta(seconds=policy.start_deadline_s + 10),
+        heartbeat_timeout=BEAT,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(milliseconds=300),
+            maximum_interval=timedelta(seconds=3),
+            maximum_attempts=5,
+        ),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def give_up(policy: Policy, summary: str) -> ActivityConfig:
+    """Undoing a start: tried longer than the start itself, since leaving it half done is worse."""
+    config = guest(policy, summary)
+    config["retry_policy"] = RetryPolicy(
+        initial_interval=timedelta(milliseconds=500),
+        maximum_interval=timedelta(seconds=5),
+        maximum_attempts=20,
+    )
+    return config
+
+
+def await_off(policy: Policy, summary: str) -> ActivityConfig:
+    """Waiting for a guest to end within its grace."""
+    config = guest(policy, summary)
+    config["start_to_close_timeout"] = timedelta(seconds=policy.stop_grace_s + 30)
+    return config
+
+
+def look(policy: Policy, summary: str) -> ActivityConfig:
+    """Reading power controllers: one try, since silence is an answer too."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=FENCING,
+        start_to_close_timeout=timedelta(seconds=policy.off_read_back_s + 20),
+        heartbeat_timeout=BEAT,
+        retry_policy=PERSIST,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def fence(policy: Policy, summary: str) -> ActivityConfig:
+    """Cutting power and reading it back. A cancelled fence still reports what it did."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=FENCING,
+        start_to_close_timeout=timedelta(seconds=policy.off_read_back_s + 30),
+        heartbeat_timeout=BEAT,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(milliseconds=500),
+            maximum_interval=timedelta(seconds=5),
+            maximum_attempts=policy.fence_tries,
+        ),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def host(policy: Policy, summary: str) -> ActivityConfig:
+    """Bringing a host into service: as long as a boot takes."""
+    return ActivityConfig(
+        summary=summary,
+        task_queue=OPERATIONS,
+        start_to_close_timeout=timedelta(seconds=policy.power_on_answer_s + 60),
+        heartbeat_timeout=BEAT,
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(milliseconds=500),
+            maximum_interval=timedelta(seconds=5),
+            maximum_attempts=5,
+        ),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def seconds(value: float) -> timedelta:
+    """A duration of the policy as Temporal wants it."""
+    return timedelta(seconds=value)

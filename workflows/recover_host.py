@@ -1,0 +1,229 @@
+"""Recover from one host's failure: judge, prove, claim its VMs, start them elsewhere, report.
+
+Phases      decide (may hold, with reasons) → prove (child `host.fence`) → place (one transaction:
+            runs lost under the certificate, places reserved, host freed) → start → ready → report.
+Invariants  no VM is placed before the certificate; a VM's dependants start after it is ready.
+Races       the host answers again before the proof: the incident ends `returned`, nothing moves.
+            One open incident a host and epoch, by a unique index; later reports only say "look".
+Cancel      honoured while it judges or holds. Restarts are children that outlive this workflow.
+"""
+
+import asyncio
+from uuid import UUID
+
+from temporalio import workflow
+from temporalio.common import Priority
+from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ParentClosePolicy
+
+from activities.fencing import FenceStep, Fencing
+from activities.recovery import (
+    AssessOrder,
+    ClaimVictimsOrder,
+    FenceChildOrder,
+    Recovery,
+    ReportOrder,
+)
+from domain.context import PriorityClass
+from domain.operations import OperationState, Outcome, Problem, workflow_id
+from domain.orders import (
+    FenceHostOrder,
+    PowerEvidence,
+    RecoverHostOrder,
+    Restart,
+    RestartPlan,
+    StartVmOrder,
+)
+from domain.recovery import Decision, Move
+from workflows import options
+from workflows.fence_host import FenceHost
+from workflows.operation import run_operation, show_running, show_waiting
+from workflows.start_vm import StartVm
+
+
+@workflow.defn
+class RecoverHost:
+    """The durable operation `host.recover`."""
+
+    @workflow.init
+    def __init__(self, order: RecoverHostOrder) -> None:
+        self._order = order
+        self._looks_wanted = 0
+
+    @workflow.run
+    async def run(self, order: RecoverHostOrder) -> Outcome:
+        """Run the operation to its end."""
+        return await run_operation(order, self._recover)
+
+    @workflow.signal
+    def look_again(self) -> None:
+        """Something may have changed: judge anew without waiting for the next look."""
+        self._looks_wanted += 1
+
+    async def _recover(self) -> str:
+        while True:
+            decision = await self._decide()
+            if decision.move is Move.RETURN:
+                return await self._report((), returned=True)
+            fence = await self._prove(cut=decision.move is Move.FENCE)
+            if fence.certificate_id is not None:
+                break
+            # Not proven: say why and judge anew; the host may be back, or the device may be.
+            problem = fence.problem or Problem(code="FENCE_FAILED", detail="the fence failed")
+            await self._hold(problem.code, problem.detail)
+        plan = await self._claim_victims(fence.certificate_id)
+        outcomes = await self._restart_all(plan)
+        return await self._report(outcomes, returned=False)
+
+    async def _decide(self) -> Decision:
+        waited = False
+        while True:
+            decision = await self._assess()
+            if decision.move is not Move.HOLD:
+                if waited:
+                    await show_running(self._order)
+                workflow.set_current_details(f"{decision.move}: {decision.why}")
+                return decision
+            waited = True
+            await self._hold(decision.held[0].reason, decision.why)
+
+    async def _assess(self) -> Decision:
+        order = self._order
+        step = FenceStep(
+            operation_id=order.operation_id,
+            host=order.host,
+            incident_id=order.incident_id,
+            policy=order.policy,
+        )
+        readings: tuple[PowerEvidence, ...] = await workflow.execute_activity_method(
+            Fencing.read_power,
+            step,
+            **options.look(order.policy, f"ask the power devices of {order.host.name}"),
+        )
+        return await workflow.execute_activity_method(
+            Recovery.assess,
+            AssessOrder(
+                operation_id=order.operation_id,
+                incident_id=order.incident_id,
+                host=order.host,
+                readings=readings,
+                policy=order.policy,
+            ),
+            **options.decide(f"judge {order.host.name}"),
+        )
+
+    async def _hold(self, code: str, detail: str) -> None:
+        looks = self._looks_wanted
+        await show_waiting(self._order, code, detail)
+        try:
+            await workflow.wait_condition(
+                lambda: self._looks_wanted > looks,
+                timeout=options.seconds(self._order.policy.hold_retry_s),
+                timeout_summary="judge anew",
+            )
+        except TimeoutError:
+            return
+
+    async def _prove(self, *, cut: bool) -> Outcome:
+        order = self._order
+        child = FenceChildOrder(
+            operation_id=order.operation_id, incident_id=order.incident_id, host=order.host
+        )
+        operation_id = await workflow.execute_activity_method(
+            Recovery.open_fence,
+            child,
+            **options.decide("open the fence"),
+        )
+        return await workflow.execute_child_workflow(
+            FenceHost.run,
+            FenceHostOrder(
+                operation_id=operation_id,
+                context=order.context.model_copy(update={"parent_id": order.operation_id}),
+                policy=order.policy,
+                host=order.host,
+                incident_id=order.incident_id,
+                cut=cut,
+            ),
+            id=workflow_id(operation_id, 1),
+            task_queue=options.OPERATIONS,
+            task_timeout=options.TASK,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            static_summary=f"fence {order.host.name}",
+        )
+
+    async def _claim_victims(self, certificate_id: UUID) -> RestartPlan:
+        order = self._order
+        return await workflow.execute_activity_method(
+            Recovery.claim_victims,
+            ClaimVictimsOrder(
+                operation_id=order.operation_id,
+                incident_id=order.incident_id,
+                host=order.host,
+                certificate_id=certificate_id,
+            ),
+            **options.decide(f"claim the VMs of {order.host.name}"),
+        )
+
+    async def _restart_all(self, plan: RestartPlan) -> tuple[Outcome, ...]:
+        ready: dict[UUID, asyncio.Event] = {r.vm_id: asyncio.Event() for r in plan.restarts}
+
+        async def restart(item: Restart) -> Outcome:
+            for other in item.depends_on:
+                await ready[other].wait()
+            outcome = await self._restart(item)
+            # A dependant waits for an attempt, not for a success: its own start may still help.
+            ready[item.vm_id].set()
+            return outcome
+
+        return tuple(await asyncio.gather(*(restart(item) for item in plan.restarts)))
+
+    async def _restart(self, item: Restart) -> Outcome:
+        order = self._order
+        priority = PriorityClass.PROTECTED
+        context = order.context.model_copy(
+            update={"parent_id": order.operation_id, "priority": priority}
+        )
+        return await workflow.execute_child_workflow(
+            StartVm.run,
+            StartVmOrder(
+                operation_id=item.operation_id,
+                context=context,
+                policy=order.policy,
+                vm_id=item.vm_id,
+                vm_name=item.vm_name,
+                run=item.run,
+                licence_id=item.licence_id,
+            ),
+            id=workflow_id(item.operation_id, 1),
+            task_queue=options.OPERATIONS,
+            task_timeout=options.TASK,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            priority=Priority(priority_key=int(priority)),
+            static_summary=f"start {item.vm_name} elsewhere",
+        )
+
+    async def _report(self, outcomes: tuple[Outcome, ...], *, returned: bool) -> str:
+        order = self._order
+        summary = await workflow.execute_activity_method(
+            Recovery.report,
+            ReportOrder(
+                incident_id=order.incident_id,
+                host=order.host,
+                returned=returned,
+                outcomes=outcomes,
+            ),
+            **options.decide("report the incident"),
+        )
+        bad = [o for o in outcomes if o.state is not OperationState.SUCCEEDED]
+        if bad:
+            raise ApplicationError(
+                summary,
+                Problem(
+                    code="RESTARTS_FAILED",
+                    detail=summary,
+                    next_step="look at the child operations that failed, then start those VMs",
+                ).model_dump(mode="json"),
+                type="RESTARTS_FAILED",
+                non_retryable=True,
+            )
+        return summary

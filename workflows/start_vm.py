@@ -1,0 +1,129 @@
+"""Start one VM: place it, define it, start it, and read it back as running.
+
+Phases      placing (may wait for room) → defining → starting → done.
+Invariants  the run is written, with its memory reserved, before any host hears of it; the claim
+            just before `create()` fails once the run has moved on.
+Races       a recovery that takes this VM closes the run; the next step here is then refused as
+            superseded and the operation ends `cancelled`.
+Giving up   a start that fails on a live host is undone: destroy, undefine, read back, close the
+            run. Where the host does not answer, the run stays and the host's recovery settles it.
+"""
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities.guests import GuestOrder, Guests, PlaceOrder
+from domain.operations import Outcome, Problem
+from domain.orders import Placement, RunRef, StartVmOrder
+from workflows import options
+from workflows.operation import problem_of, run_operation, show_running, show_waiting
+
+
+@workflow.defn
+class StartVm:
+    """The durable operation `vm.start`."""
+
+    @workflow.init
+    def __init__(self, order: StartVmOrder) -> None:
+        self._order = order
+        self._run_ref: RunRef | None = order.run
+        self._looks_wanted = 0
+
+    @workflow.run
+    async def run(self, order: StartVmOrder) -> Outcome:
+        """Run the operation to its end."""
+        return await run_operation(order, self._start, self._undo)
+
+    @workflow.signal
+    def look_again(self) -> None:
+        """Capacity may have changed: do not wait for the next look."""
+        self._looks_wanted += 1
+
+    async def _start(self) -> str:
+        if self._run_ref is None:
+            placement = await self._place()
+            if placement.already_running:
+                return f"{self._order.vm_name} runs already"
+            self._run_ref = placement.run
+        assert self._run_ref is not None
+        try:
+            return await self._start_on(self._run_ref)
+        except ActivityError as error:
+            await self._give_up(self._run_ref, problem_of(error))
+            raise
+
+    async def _place(self) -> Placement:
+        order = self._order
+        wanted = PlaceOrder(
+            operation_id=order.operation_id,
+            vm_id=order.vm_id,
+            host_id=order.host_id,
+            licence_id=order.licence_id,
+            incident_id=order.context.incident_id,
+        )
+        waited = False
+        while True:
+            looks = self._looks_wanted
+            placement = await workflow.execute_activity_method(
+                Guests.place,
+                wanted,
+                **options.decide(f"place {order.vm_name}"),
+            )
+            if placement.no_room is None:
+                if waited:
+                    await show_running(order)
+                return placement
+            await show_waiting(order, "NO_ROOM", placement.no_room)
+            waited = True
+            await self._pause(looks)
+
+    async def _pause(self, looks: int) -> None:
+        limit = options.seconds(self._order.policy.capacity_retry_s)
+        try:
+            await workflow.wait_condition(
+                lambda: self._looks_wanted > looks,
+                timeout=limit,
+                timeout_summary="look for room again",
+            )
+        except TimeoutError:
+            return
+
+    async def _start_on(self, run: RunRef) -> str:
+        policy, name = self._order.policy, self._order.vm_name
+        define = GuestOrder(run=run, deadline_s=policy.define_deadline_s)
+        start = GuestOrder(run=run, deadline_s=policy.start_deadline_s)
+        where = f"{name} on {run.host_name}, generation {run.generation}"
+        workflow.set_current_details(f"starting {where}")
+        await workflow.execute_activity_method(
+            Guests.define,
+            define,
+            **options.guest(policy, f"define {where}"),
+        )
+        return await workflow.execute_activity_method(
+            Guests.start,
+            start,
+            **options.guest(policy, f"start {where}"),
+        )
+
+    async def _give_up(self, run: RunRef, problem: Problem) -> None:
+        if problem.code == "SUPERSEDED":
+            return  # another owner settles this VM; touching its copies would be wrong
+        order = GuestOrder(run=run, deadline_s=self._order.policy.define_deadline_s)
+        try:
+            await workflow.execute_activity_method(
+                Guests.end,
+                order,
+                **options.give_up(self._order.policy, "undo the start"),
+            )
+        except ActivityError as error:
+            workflow.logger.warning("start was not undone", extra={"code": problem_of(error).code})
+
+    async def _undo(self) -> str:
+        if self._run_ref is None:
+            return "nothing was started"
+        order = GuestOrder(run=self._run_ref, deadline_s=self._order.policy.define_deadline_s)
+        return await workflow.execute_activity_method(
+            Guests.end,
+            order,
+            **options.give_up(self._order.policy, "undo the start"),
+        )
