@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 import uvicorn
@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.auth import TokenAuth, read_or_create_token, token_file
 from domain.errors import EngineError
-from domain.inventory import FenceDevice
 from drivers.fence_agents import FenceAgents
+from drivers.fence_metadata import check_options
 from drivers.libvirt_hypervisor import LibvirtHypervisor
 from drivers.secrets import SecretBox
 from engine.backend import Backend
@@ -54,10 +54,9 @@ class Process:
         row = await self.database.read(lambda c: inventory.get(c, "fence_device", device_id))
         return {} if row is None else self.box.open(row["secrets"])
 
-    async def check(self, agent: str, options: dict[str, str]) -> None:
-        """Invalid when a fence agent does not exist or does not know an option."""
-        device = FenceDevice(id=uuid4(), host_id=uuid4(), name="new", agent=agent, options=options)
-        await self.power.check(device)
+    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
+        """Invalid when a fence agent does not exist or an option does not fit it."""
+        check_options(await self.power.agent_parameters(agent), options, secrets)
 
     async def delivery(self) -> Delivery:
         """What starts workflows; Temporal is reached at the first use."""

@@ -37,6 +37,7 @@ class Watch(Frozen):
 
     verdict: Verdict = Verdict.UP
     heard_at_s: float  # last sign of life of the host's kernel
+    last: PollResult = PollResult.ANSWERED  # how the last poll ended
     looked_at_s: float | None = None  # end of the last poll; None: not polled since heard
     silent_s: float = 0.0  # watched silence since the last sign of life
     misses: int = 0
@@ -55,6 +56,7 @@ def after_poll(watch: Watch, result: PollResult, now_s: float, timing: Timing) -
     return Watch(
         verdict=verdict,
         heard_at_s=now_s if refused else watch.heard_at_s,
+        last=result,
         looked_at_s=now_s,
         silent_s=silent_s,
         misses=watch.misses + 1,
@@ -65,12 +67,12 @@ def after_poll(watch: Watch, result: PollResult, now_s: float, timing: Timing) -
 def _watched_s(watch: Watch, now_s: float, timing: Timing) -> float:
     """How much of the time since the last look one poll can speak for."""
     looked_at_s = watch.heard_at_s if watch.looked_at_s is None else watch.looked_at_s
-    return min(now_s - looked_at_s, timing.poll_s + timing.poll_deadline_s)
+    return max(0.0, min(now_s - looked_at_s, timing.poll_s + timing.poll_deadline_s))
 
 
 def after_power_reading(watch: Watch, reading: PowerReading) -> Watch:
     """The watch after the power controller was asked; only off of a silent host says anything."""
-    if watch.silent_s > 0 and reading is PowerReading.OFF:
+    if watch.last is PollResult.SILENT and reading is PowerReading.OFF:
         return watch.model_copy(update={"verdict": Verdict.POWERED_OFF})
     return watch
 

@@ -174,9 +174,10 @@ def _translated(error: DBAPIError) -> Exception:
 
 
 def _down(error: Exception) -> Unavailable:
+    cause = getattr(error, "orig", None) or error
     return Unavailable(
         "DATABASE_UNAVAILABLE",
-        f"the database does not answer ({type(error).__name__})",
+        f"the database does not answer: {str(cause)[:300] or type(cause).__name__}",
         next_step="nothing was changed; try again when the database is back",
     )
 

@@ -154,12 +154,13 @@ async def claim_fence(
     values = {"state": "fencing", "state_reason": "its power is being cut", "state_since": now}
     if await changed(connection, query.values(**values)) != 1:
         return False
-    mine = sa.select(fence_claim).where(
+    # A claim that is repeated later is a fence now: the window has to count it where it happens.
+    mine = fence_claim.update().where(
         fence_claim.c.host_id == host_id,
         fence_claim.c.epoch == epoch,
         fence_claim.c.operation_id == operation_id,
     )
-    if await one(connection, mine) is None:
+    if await changed(connection, mine.values(claimed_at=now)) == 0:
         found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
         row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
         cluster_id = found["cluster_id"] if found else None

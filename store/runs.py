@@ -51,14 +51,18 @@ async def place(
 ) -> Row | None:
     """Reserve memory and write the next run of a VM as `placed`; None when there is no room.
 
-    The unique index on active runs refuses a second one (I1). A run that follows a lost one names
-    the certificate that licenses it.
+    None also when the VM has an active run: looking first only spares a loser its futile retries,
+    it is the unique index on active runs that refuses a second one (I1). A run that follows a lost
+    one names the certificate that licenses it.
     """
     found = await one(connection, sa.select(vm).where(vm.c.id == vm_id))
-    if found is None or not await hosts.reserve(connection, host_id, epoch, found["memory_mib"]):
+    if found is None or await active_run(connection, vm_id) is not None:
+        return None
+    if not await hosts.reserve(connection, host_id, epoch, found["memory_mib"]):
         return None
     raised = vm.update().where(vm.c.id == vm_id, vm.c.generation == found["generation"])
     if await changed(connection, raised.values(generation=found["generation"] + 1)) != 1:
+        await hosts.release(connection, host_id, found["memory_mib"])
         return None
     row = {
         "id": new_id(),
@@ -81,20 +85,13 @@ async def place(
 async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
     """Claim a placed run for `create()`: the last word before a process may exist (I1, I2).
 
-    True only if the run is still this operation's, its host is `up` at the run's epoch, and the
-    certificate that licenses it is valid: raising `uses` locks that row until commit, so voiding
-    it and starting under it cannot both happen. Repeatable.
+    True only if the run is still this operation's, its host is `up` at the run's epoch, and valid
+    certificates license it: raising `uses` locks their rows until commit, so voiding one and
+    starting under it cannot both happen. Repeatable.
     """
     run = await get(connection, run_id)
-    if run is None:
+    if run is None or not await _licensed(connection, run):
         return False
-    if run["licence_id"] is not None:
-        spend = death_certificate.update().where(
-            death_certificate.c.id == run["licence_id"], death_certificate.c.state == "valid"
-        )
-        uses = death_certificate.c.uses + 1
-        if await changed(connection, spend.values(uses=uses)) != 1:
-            return False
     host_ready = sa.exists().where(
         host.c.id == vm_run.c.host_id,
         host.c.epoch == vm_run.c.epoch,
@@ -107,6 +104,31 @@ async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: U
         host_ready,
     )
     return await changed(connection, query.values(state=RunState.STARTING.value)) == 1
+
+
+async def _licensed(connection: AsyncConnection, run: Row) -> bool:
+    """Whether each earlier copy of the VM that may still exist is dead by a valid certificate.
+
+    A lost run counts until its host has been reconciled into a later epoch. So a start that names
+    no certificate is judged, too; one that names a certificate needs it to be of a lost run of
+    this very VM, and valid.
+    """
+    query = (
+        sa.select(vm_run.c.lost_certificate_id, host.c.epoch == vm_run.c.epoch)
+        .join(host, host.c.id == vm_run.c.host_id)
+        .where(vm_run.c.vm_id == run["vm_id"], vm_run.c.state == RunState.LOST)
+    )
+    lost = [tuple(row) for row in await connection.execute(query)]
+    needed = {certificate for certificate, unsettled in lost if unsettled}
+    if run["licence_id"] is not None:
+        if run["licence_id"] not in {certificate for certificate, _ in lost}:
+            return False
+        needed.add(run["licence_id"])
+    spend = death_certificate.update().where(
+        death_certificate.c.id.in_(sorted(needed)), death_certificate.c.state == "valid"
+    )
+    uses = death_certificate.c.uses + 1
+    return not needed or await changed(connection, spend.values(uses=uses)) == len(needed)
 
 
 async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:
@@ -191,20 +213,19 @@ async def newest_generation(connection: AsyncConnection, vm_id: UUID) -> int | N
 async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, generation: int) -> bool:
     """Make a lost run active again whose copy was found alive on its host; False if it may not.
 
-    Only the VM's newest run can be revived, and only while it has no active one (I1).
+    Only the VM's newest run can be revived, and only while it has no active one (I1). Its memory
+    counts whether there is room or not: the copy is there.
     """
-    query = sa.select(vm_run).where(
+    other = vm_run.alias("other")
+    newest = sa.select(vm.c.generation).where(vm.c.id == vm_id).scalar_subquery()
+    query = vm_run.update().where(
         vm_run.c.vm_id == vm_id,
         vm_run.c.host_id == host_id,
         vm_run.c.generation == generation,
+        vm_run.c.generation == newest,
         vm_run.c.state == RunState.LOST,
+        ~sa.exists().where(other.c.vm_id == vm_id, other.c.active == 1),
     )
-    run = await one(connection, query)
-    if run is None:
-        return False
-    raised = host.update().where(host.c.id == host_id)
-    reserved = host.c.memory_reserved_mib + run["memory_mib"]
-    await changed(connection, raised.values(memory_reserved_mib=reserved))
     values = {
         "state": "running",
         "active": 1,
@@ -212,5 +233,9 @@ async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, genera
         "ended_at": None,
         "end_reason": None,
     }
-    again = vm_run.update().where(vm_run.c.id == run["id"], vm_run.c.state == RunState.LOST)
-    return await changed(connection, again.values(**values)) == 1
+    if await changed(connection, query.values(**values)) != 1:
+        return False
+    memory = sa.select(vm_run.c.memory_mib).where(vm_run.c.vm_id == vm_id, vm_run.c.active == 1)
+    reserved = host.c.memory_reserved_mib + memory.scalar_subquery()
+    raised = host.update().where(host.c.id == host_id)
+    return await changed(connection, raised.values(memory_reserved_mib=reserved)) == 1

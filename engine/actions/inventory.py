@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, SecretStr
 
-from domain.errors import Conflict, Invalid
+from domain.errors import Conflict
 from domain.inventory import MAX_PRIORITY, Boot, Disk, HostState, VirtType
 from domain.orders import ActivateHostOrder, HostRef
 from domain.profiles import Profile, policy_for
@@ -30,8 +30,8 @@ class SecretSealer(Protocol):
 class AgentCheck(Protocol):
     """Knows the fence agents of this machine."""
 
-    async def check(self, agent: str, options: dict[str, str]) -> None:
-        """Invalid when the agent does not exist or does not know an option."""
+    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
+        """Invalid when the agent does not exist or an option or secret does not fit it."""
         ...
 
 
@@ -121,9 +121,6 @@ class AddFenceDevice(Params):
     deadline_s: float = Field(default=10.0, gt=0, le=300)
 
 
-SECRET_OPTIONS = frozenset({"password", "passwd", "snmp_priv_passwd", "snmp_auth_passwd"})
-
-
 class AddFenceDeviceAction(Action[AddFenceDevice]):
     """`fence.add`: checked against the agent's own metadata, secrets sealed."""
 
@@ -138,15 +135,9 @@ class AddFenceDeviceAction(Action[AddFenceDevice]):
         """Write the device."""
         host = await existing(tx, "host", params.host_id)
         await _refuse_taken(tx, "fence_device", params.name)
-        if named := sorted(SECRET_OPTIONS & set(params.options)):
-            raise Invalid(
-                "SECRET_IN_OPTIONS",
-                f"{', '.join(named)} would be stored and shown in clear text",
-                next_step="put it under `secrets` instead of `options`",
-            )
-        await self._agents.check(params.agent, params.options | dict.fromkeys(params.secrets, ""))
-        device_id = new_id()
         secrets = {key: value.get_secret_value() for key, value in params.secrets.items()}
+        await self._agents.check(params.agent, params.options, secrets)
+        device_id = new_id()
         row = params.model_dump(exclude={"secrets"}) | {
             "id": device_id,
             "secrets": self._sealer.seal(secrets),

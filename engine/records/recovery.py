@@ -132,7 +132,9 @@ class RecoveryRecords:
                 return f"{order.host.name} answers again; nothing was moved"
             good = [o for o in order.outcomes if o.state is OperationState.SUCCEEDED]
             outcome = "recovered" if len(good) == len(order.outcomes) else "incomplete"
-            await incidents.enter_phase(connection, order.incident_id, "ready", now)
+            again = await incidents.runs_of(connection, order.incident_id)
+            last = max((run["started_at"] for run in again if run["started_at"]), default=now)
+            await incidents.enter_phase(connection, order.incident_id, "ready", last)
             await incidents.enter_phase(connection, order.incident_id, "done", now)
             await incidents.close(connection, order.incident_id, outcome, now)
             return f"{len(good)} of {len(order.outcomes)} VMs of {order.host.name} run again"

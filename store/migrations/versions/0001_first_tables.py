@@ -1,5 +1,6 @@
 """Clusters, hosts, VMs and fence devices; operations with all that goes with them.
 
+Names of checks are final (`op.f`): else the naming convention would prefix them once more.
 Frozen once released: a later change of `store.schema` gets a revision of its own. Times are UTC.
 """
 
@@ -81,7 +82,7 @@ def _host() -> None:
         sa.Column("own_host", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("version", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
-        sa.CheckConstraint("memory_reserved_mib >= 0", name="ck_host_reserved_not_negative"),
+        sa.CheckConstraint("memory_reserved_mib >= 0", name=op.f("ck_host_reserved_not_negative")),
         sa.ForeignKeyConstraint(["cluster_id"], ["cluster.id"], name="fk_host_cluster_id"),
         sa.PrimaryKeyConstraint("id", name="pk_host"),
         sa.UniqueConstraint("name", name="uq_host_name"),
@@ -254,7 +255,7 @@ def _vm_dependency() -> None:
         "vm_dependency",
         sa.Column("vm_id", sa.Uuid(), nullable=False),
         sa.Column("depends_on_id", sa.Uuid(), nullable=False),
-        sa.CheckConstraint("vm_id <> depends_on_id", name="ck_vm_dependency_not_itself"),
+        sa.CheckConstraint("vm_id <> depends_on_id", name=op.f("ck_vm_dependency_not_itself")),
         sa.ForeignKeyConstraint(
             ["depends_on_id"], ["vm.id"], name="fk_vm_dependency_depends_on_id"
         ),

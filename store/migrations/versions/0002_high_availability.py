@@ -1,5 +1,6 @@
 """Runs of VMs, observations of hosts, incidents, evidence, death certificates.
 
+Names of checks are final (`op.f`): else the naming convention would prefix them once more.
 Frozen once released: a later change of `store.schema_ha` gets a revision of its own. A unique index
 over `active`, `open` or `valid` lets one row hold 1 there and any number NULL, on every database.
 """
@@ -110,7 +111,7 @@ def _incident() -> None:
         sa.Column("last_answer_at", TIME, nullable=True),
         sa.Column("opened_at", TIME, nullable=False),
         sa.Column("closed_at", TIME, nullable=True),
-        sa.CheckConstraint("open = 1 OR open IS NULL", name="ck_incident_open"),
+        sa.CheckConstraint("open = 1 OR open IS NULL", name=op.f("ck_incident_open")),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name="fk_incident_host_id"),
         sa.ForeignKeyConstraint(
             ["operation_id"], ["operation.id"], name="fk_incident_operation_id"
@@ -177,7 +178,7 @@ def _death_certificate() -> None:
         sa.Column("void_reason", sa.String(length=1024), nullable=True),
         sa.CheckConstraint(
             "(state = 'valid' AND valid = 1) OR (state = 'void' AND valid IS NULL)",
-            name="ck_death_certificate_valid",
+            name=op.f("ck_death_certificate_valid"),
         ),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name="fk_death_certificate_host_id"),
         sa.ForeignKeyConstraint(
@@ -211,10 +212,10 @@ def _vm_run() -> None:
         sa.CheckConstraint(
             "(active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
             " OR (active IS NULL AND state IN ('ended', 'lost'))",
-            name="ck_vm_run_active",
+            name=op.f("ck_vm_run_active"),
         ),
         sa.CheckConstraint(
-            "(state = 'lost') = (lost_certificate_id IS NOT NULL)", name="ck_vm_run_lost"
+            "(state = 'lost') = (lost_certificate_id IS NOT NULL)", name=op.f("ck_vm_run_lost")
         ),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name="fk_vm_run_host_id"),
         sa.ForeignKeyConstraint(["incident_id"], ["incident.id"], name="fk_vm_run_incident_id"),

@@ -1,0 +1,134 @@
+"""Databases to test on: SQLite in a file, SQLite in memory, PostgreSQL.
+
+Each worker of a parallel run has its own PostgreSQL, each test its own database, copied from one
+that was migrated once.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from store.database import Database
+from store.migrate import upgrade, upgrade_database
+from tests.store.postgres import Cluster, programs
+from tests.store.world import World
+
+TEMPLATE = "holdfast_template"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A running private cluster with a migrated template database."""
+    cluster = new_cluster()
+    try:
+        cluster.start()
+        _run(_administer(cluster, f"CREATE DATABASE {TEMPLATE}"))
+        _run(upgrade(cluster.url(TEMPLATE)))
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def postgres_apart() -> Iterator[Cluster]:
+    """A stopped cluster of the test's own, to be started and stopped as it likes."""
+    cluster = new_cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _run(upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which database a test runs on; `@pytest.mark.parametrize("kind", ...)` narrows it."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+async def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without tables."""
+    if kind == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgres")
+        return cluster.url(await _create(cluster, "template1"))
+    return f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
+
+
+@pytest.fixture
+async def database(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """A migrated database of the test's own."""
+    if kind == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgres")
+        name = await _create(cluster, TEMPLATE)
+        made = Database(cluster.url(name))
+    elif kind == "sqlite-file":
+        path = tmp_path / "test.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        made = Database(f"sqlite+aiosqlite:///{path}")
+    else:
+        made = Database("sqlite+aiosqlite:///:memory:")
+        await upgrade_database(made)
+    yield made
+    await made.close()
+    if kind == "postgresql":
+        await _administer(cluster, f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+async def world(database: Database) -> World:
+    """A cluster that hosts, VMs and operations can be added to."""
+    return await World(database).build()
+
+
+def new_cluster() -> Cluster:
+    """A private cluster; skips the test where PostgreSQL is missing, and fails it under CI."""
+    where = programs()
+    reason = "PostgreSQL's server programs (initdb) are not installed"
+    if where is None and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if where is None:
+        pytest.skip(reason)
+    return Cluster(where)
+
+
+async def _create(cluster: Cluster, template: str) -> str:
+    name = f"test_{next(_numbers)}"
+    await _administer(cluster, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return name
+
+
+async def _administer(cluster: Cluster, statement: str) -> None:
+    connection = await asyncpg.connect(
+        host="127.0.0.1", port=cluster.port, user="holdfast", database="postgres"
+    )
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    # A thread of its own: this one's event loop belongs to the tests.
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(run, coroutine).result()

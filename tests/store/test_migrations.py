@@ -1,0 +1,135 @@
+"""The migrations give exactly the tables that the code believes in."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from domain.errors import Invalid, Unavailable
+from store import migrate, schema, schema_ha
+from store.columns import metadata
+from store.database import Database
+
+pytestmark = pytest.mark.store
+
+ROOT = Path(__file__).resolve().parents[2]
+ON_DISK = pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"], indirect=True)
+TABLES = (schema.host, schema_ha.vm_run)  # importing the modules fills the metadata
+
+CATALOGUES = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'"
+    " AND tbl_name NOT LIKE 'alembic%' ORDER BY name",
+    "postgresql": "SELECT conrelid::regclass::text || '.' || conname, pg_get_constraintdef(oid)"
+    " FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
+    " AND conrelid <> coalesce(to_regclass('alembic_version'), 0) UNION ALL"
+    " SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    " AND tablename <> 'alembic_version' UNION ALL"
+    " SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable,"
+    " column_default, character_maximum_length) FROM information_schema.columns"
+    " WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1",
+}
+
+
+def catalogue(connection: sa.Connection) -> dict[str, set[str]]:
+    """What the database itself says about every table, column, index and constraint.
+
+    SQLite keeps the text of each CREATE, whose lines may stand in another order.
+    """
+    rows = connection.exec_driver_sql(CATALOGUES[connection.dialect.name])
+    return {name: {line.strip(" \t,") for line in str(sql).splitlines()} for name, sql in rows}
+
+
+async def test_the_migrated_tables_are_those_of_the_metadata(database: Database) -> None:
+    def compare(connection: sa.Connection) -> object:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        return compare_metadata(context, metadata)
+
+    assert await database.alone(compare) == []
+
+
+@ON_DISK
+async def test_the_migrated_database_keeps_every_constraint_of_the_metadata(
+    database: Database, empty_url: str
+) -> None:
+    plain = Database(empty_url)
+    await plain.create_all(metadata)
+    expected = await plain.alone(catalogue)
+    await plain.close()
+    assert len(expected) > len(metadata.tables)
+    assert await database.alone(catalogue) == expected
+
+
+@ON_DISK
+async def test_an_upgrade_reaches_the_newest_revision_and_may_be_repeated(empty_url: str) -> None:
+    assert await migrate.current(empty_url) is None
+    await migrate.upgrade(empty_url)
+    await migrate.upgrade(empty_url)
+    assert await migrate.current(empty_url) == migrate.newest() is not None
+
+
+@ON_DISK
+async def test_a_downgrade_leaves_no_table_behind(database: Database) -> None:
+    await database.alone(lambda c: command.downgrade(migrate.config(c), "base"))
+    assert await database.alone(catalogue) == {}
+
+
+@ON_DISK
+async def test_two_processes_may_upgrade_one_database_at_once(empty_url: str) -> None:
+    code = f"import asyncio; from store.migrate import upgrade; asyncio.run(upgrade({empty_url!r}))"
+    command_line = (sys.executable, "-c", code)
+    one = await asyncio.create_subprocess_exec(*command_line, cwd=ROOT, stderr=subprocess.PIPE)
+    other = await asyncio.create_subprocess_exec(*command_line, cwd=ROOT, stderr=subprocess.PIPE)
+    ends = await asyncio.gather(one.communicate(), other.communicate())
+    assert (one.returncode, other.returncode) == (0, 0), ends
+    assert await migrate.current(empty_url) == migrate.newest()
+
+
+@ON_DISK
+async def test_many_upgrades_at_once_all_succeed(empty_url: str) -> None:
+    await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(5)))
+    assert await migrate.current(empty_url) == migrate.newest()
+
+
+@ON_DISK
+async def test_a_migration_that_fails_leaves_nothing_half_changed(
+    empty_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.FOLDER, folder)
+    broken = folder / "versions" / "0003_broken.py"
+    broken.write_text(
+        "from alembic import op\nrevision, down_revision = '0003', '0002'\n"
+        "def upgrade(): op.create_table('half'); op.execute('no SQL at all')\n"
+    )
+    database = Database(empty_url)
+    with pytest.raises((sa.exc.DBAPIError, Unavailable)):
+        await database.alone(lambda c: command.upgrade(migrate.config(c, folder), "head"))
+    assert await database.alone(catalogue) == {}
+    await database.close()
+
+
+async def test_the_template_gives_a_revision_that_runs(database: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.FOLDER, folder)
+
+    def draft(connection: sa.Connection) -> None:
+        config = migrate.config(connection, folder)
+        command.revision(config, "Nothing new", autogenerate=True, rev_id="9999")
+        command.upgrade(config, "head")
+
+    await database.alone(draft)
+    revision = await database.alone(lambda c: MigrationContext.configure(c).get_current_revision())
+    assert revision == "9999"
+
+
+async def test_a_memory_database_is_not_upgraded_by_its_address() -> None:
+    with pytest.raises(Invalid, match="DATABASE_IN_MEMORY"):
+        await migrate.upgrade("sqlite+aiosqlite:///:memory:")

@@ -1,0 +1,94 @@
+"""Small builders for facts of the domain: each names only what the test is about."""
+
+from uuid import UUID, uuid5
+
+from domain.inventory import PowerReading
+from domain.placement import Guest, Room
+from domain.recovery import RecoveryFacts
+from domain.storm import FenceFacts, Vote
+
+NAMESPACE = UUID("00000000-0000-4000-8000-000000000000")
+ON, OFF, UNKNOWN = PowerReading.ON, PowerReading.OFF, PowerReading.UNKNOWN
+
+
+def id_of(name: str) -> UUID:
+    """The id that a name has in every test."""
+    return uuid5(NAMESPACE, name)
+
+
+def guest(
+    name: str,
+    *after: str,
+    memory_mib: int = 128,
+    protected: bool = True,
+    priority: int = 50,
+) -> Guest:
+    """A protected VM that depends on the VMs named in `after`."""
+    return Guest(
+        vm_id=id_of(name),
+        name=name,
+        memory_mib=memory_mib,
+        protected=protected,
+        priority=priority,
+        depends_on=tuple(id_of(other) for other in after),
+    )
+
+
+def room(
+    name: str, *, memory_mib: int = 1024, reserved_mib: int = 0, vms: int = 0, epoch: int = 1
+) -> Room:
+    """An empty host with 1 GiB."""
+    return Room(
+        host_id=id_of(name),
+        name=name,
+        epoch=epoch,
+        memory_mib=memory_mib,
+        reserved_mib=reserved_mib,
+        vms=vms,
+    )
+
+
+def vote(
+    monitor: str = "m1",
+    *,
+    fresh: bool = True,
+    silent: bool = True,
+    others_seen: int = 2,
+    warm: bool = True,
+) -> Vote:
+    """A vote against the host that nobody can object to."""
+    return Vote(monitor=monitor, fresh=fresh, silent=silent, others_seen=others_seen, warm=warm)
+
+
+def fence_facts(
+    *votes: Vote,
+    armed: bool = True,
+    own_host: bool = False,
+    devices: int = 1,
+    hosts: int = 3,
+    hosts_silent: int = 1,
+    fences_in_window: int = 0,
+) -> FenceFacts:
+    """h1 of three hosts is silent, and nothing speaks against cutting its power."""
+    return FenceFacts(
+        host="h1",
+        armed=armed,
+        own_host=own_host,
+        devices=devices,
+        hosts=hosts,
+        hosts_silent=hosts_silent,
+        fences_in_window=fences_in_window,
+        votes=votes or (vote(),),
+    )
+
+
+def recovery_facts(
+    *readings: PowerReading, answers: bool = False, fence: FenceFacts | None = None
+) -> RecoveryFacts:
+    """A reported host, its power readings, and a guard without objections."""
+    return RecoveryFacts(
+        host="h1",
+        answers=answers,
+        readings=readings,
+        fence=fence or fence_facts(devices=len(readings)),
+    )

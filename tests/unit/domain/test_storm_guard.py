@@ -1,0 +1,205 @@
+"""The guard against fencing storms: each reason alone with its numbers, then together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.profiles import Policy, Profile, policy_for
+from domain.storm import FenceFacts, HoldReason, Vote, why_held
+from tests.unit.domain.builders import fence_facts, vote
+
+pytestmark = pytest.mark.unit
+
+POLICY = Policy()
+
+
+def reasons(facts: FenceFacts, policy: Policy = POLICY) -> list[HoldReason]:
+    return [held.reason for held in why_held(facts, policy)]
+
+
+def test_one_silent_host_of_three_may_be_fenced() -> None:
+    assert why_held(fence_facts(), POLICY) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "detail"),
+    [
+        (fence_facts(armed=False), HoldReason.DISARMED, "automatic action is disarmed"),
+        (fence_facts(own_host=True), HoldReason.OWN_HOST, "the engine itself runs on h1"),
+        (
+            fence_facts(devices=0),
+            HoldReason.NO_FENCE_DEVICE,
+            "h1 has no fence device, so it cannot be proven off",
+        ),
+        (
+            fence_facts(vote("m1"), vote("m2", fresh=False)),
+            HoldReason.VOTES_MISSING,
+            "1 of 2 monitors gave a fresh vote",
+        ),
+        (
+            fence_facts(vote("m3", silent=False), vote("m1", silent=False), vote("m2")),
+            HoldReason.VOTES_DISAGREE,
+            "h1 still answers m1, m3",
+        ),
+        (
+            fence_facts(vote("m2", others_seen=0), vote("m1")),
+            HoldReason.MANY_SILENT,
+            "m2 sees no other host either, so it mistrusts itself",
+        ),
+        (
+            fence_facts(vote("m2", warm=False), vote("m1", warm=False), vote("m3")),
+            HoldReason.VIEW_COLD,
+            "m1, m2 started too recently to judge",
+        ),
+        (
+            fence_facts(hosts=8, hosts_silent=5),
+            HoldReason.MANY_SILENT,
+            "5 of 8 hosts are silent: our own network first",
+        ),
+        (
+            fence_facts(fences_in_window=1),
+            HoldReason.BUDGET_SPENT,
+            "1 of 1 fences in the last 300 s are spent",
+        ),
+    ],
+    ids=lambda value: value.value if isinstance(value, HoldReason) else "",
+)
+def test_each_reason_holds_a_fence_alone_and_says_its_numbers(
+    facts: FenceFacts, reason: HoldReason, detail: str
+) -> None:
+    (held,) = why_held(facts, POLICY)
+    assert (held.reason, held.detail) == (reason, detail)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "hosts_silent", "held"),
+    [
+        (1, 1, False),
+        (2, 1, True),
+        (2, 2, True),
+        (3, 1, False),
+        (3, 2, True),
+        (3, 3, True),
+        (4, 1, False),
+        (4, 2, True),
+        (4, 3, True),
+        (5, 2, False),
+        (5, 3, True),
+    ],
+)
+def test_half_or_more_silent_hosts_hold_the_fence(
+    hosts: int, hosts_silent: int, held: bool
+) -> None:
+    facts = fence_facts(hosts=hosts, hosts_silent=hosts_silent)
+    assert reasons(facts) == ([HoldReason.MANY_SILENT] if held else [])
+
+
+def test_a_monitor_of_the_only_host_has_nobody_else_to_see() -> None:
+    assert reasons(fence_facts(vote(others_seen=0), hosts=1)) == []
+
+
+def test_a_missing_vote_is_not_silence_even_when_no_monitor_is_left() -> None:
+    nobody = fence_facts().model_copy(update={"votes": ()})
+    (held,) = why_held(nobody, POLICY)
+    assert held.detail == "0 of 0 monitors gave a fresh vote"
+    assert held.reason is HoldReason.VOTES_MISSING
+
+
+def test_a_vote_that_is_old_says_nothing_about_who_still_answers() -> None:
+    stale = fence_facts(vote("m1", fresh=False, silent=False), vote("m2"))
+    assert reasons(stale) == [HoldReason.VOTES_MISSING]
+
+
+def test_one_monitor_that_hears_the_host_outvotes_the_others() -> None:
+    votes = [vote(f"m{n}") for n in range(9)]
+    assert reasons(fence_facts(*votes)) == []
+    assert reasons(fence_facts(*votes, vote("m9", silent=False))) == [HoldReason.VOTES_DISAGREE]
+
+
+@pytest.mark.parametrize(("spent", "allowed", "held"), [(0, 2, 0), (1, 2, 0), (2, 2, 1), (3, 2, 1)])
+def test_the_budget_holds_when_as_many_were_fenced_as_the_policy_allows(
+    spent: int, allowed: int, held: int
+) -> None:
+    policy = policy_for(Profile.BALANCED, fences_per_window=allowed, window_s=60)
+    found = why_held(fence_facts(fences_in_window=spent), policy)
+    text = f"{spent} of {allowed} fences in the last 60 s are spent"
+    assert [h.detail for h in found] == [text] * held
+
+
+def test_a_budget_of_none_leaves_every_fence_to_a_person() -> None:
+    policy = policy_for(Profile.BALANCED, fences_per_window=0)
+    assert reasons(fence_facts(), policy) == [HoldReason.BUDGET_SPENT]
+
+
+def test_careful_cuts_nothing_that_its_devices_cannot_prove_off() -> None:
+    careful = policy_for(Profile.CAREFUL)
+    (held,) = why_held(fence_facts(devices=1), careful)
+    assert held.reason is HoldReason.PROOFS_MISSING
+    assert held.detail == "h1 has 1 of the 2 fence devices that prove it off"
+    assert reasons(fence_facts(devices=0), careful) == [HoldReason.NO_FENCE_DEVICE]
+    assert reasons(fence_facts(devices=2), careful) == []
+
+
+def test_every_reason_is_named_at_once_when_everything_is_wrong() -> None:
+    facts = fence_facts(
+        vote("m1", warm=False, others_seen=0),
+        armed=False,
+        own_host=True,
+        devices=0,
+        hosts=4,
+        hosts_silent=4,
+        fences_in_window=7,
+    )
+    assert reasons(facts) == [
+        HoldReason.DISARMED,
+        HoldReason.OWN_HOST,
+        HoldReason.NO_FENCE_DEVICE,
+        HoldReason.MANY_SILENT,
+        HoldReason.VIEW_COLD,
+        HoldReason.MANY_SILENT,
+        HoldReason.BUDGET_SPENT,
+    ]
+
+
+counts = st.integers(min_value=0, max_value=6)
+any_votes = st.lists(
+    st.builds(
+        Vote,
+        monitor=st.sampled_from(["m1", "m2", "m3"]),
+        fresh=st.booleans(),
+        silent=st.booleans(),
+        others_seen=counts,
+        warm=st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@given(
+    facts=st.builds(
+        FenceFacts,
+        host=st.just("h1"),
+        armed=st.booleans(),
+        own_host=st.booleans(),
+        devices=counts,
+        hosts=st.integers(min_value=1, max_value=6),
+        hosts_silent=counts,
+        fences_in_window=counts,
+        votes=any_votes.map(tuple),
+    ),
+    profile=st.sampled_from(Profile),
+)
+def test_power_is_cut_only_when_every_condition_holds(facts: FenceFacts, profile: Profile) -> None:
+    policy = policy_for(profile)
+    all_agree = facts.votes != () and all(v.fresh and v.silent and v.warm for v in facts.votes)
+    lonely = facts.hosts == 1
+    allowed = (
+        facts.armed
+        and not facts.own_host
+        and facts.devices >= (2 if profile is Profile.CAREFUL else 1)
+        and all_agree
+        and (lonely or all(v.others_seen > 0 for v in facts.votes))
+        and (lonely or facts.hosts_silent < facts.hosts / 2)
+        and facts.fences_in_window == 0
+    )
+    assert (why_held(facts, policy) == ()) is allowed
