@@ -15,12 +15,12 @@ from uuid import UUID
 
 from temporalio import activity
 
-from activities.ports import PowerSwitch
+from activities.ports import Hypervisor, PowerSwitch
 from activities.waiting import until
 from domain.base import Frozen
-from domain.errors import NoAnswer, Refused
-from domain.inventory import FenceDevice, PowerReading
-from domain.orders import Certificate, HostRef, PowerEvidence
+from domain.errors import EngineError, NoAnswer, Refused
+from domain.inventory import FenceDevice, PowerReading, Silence
+from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
 
 
@@ -39,7 +39,7 @@ class CertifyOrder(Frozen):
     operation_id: UUID
     host: HostRef
     incident_id: UUID
-    evidence: tuple[PowerEvidence, ...]
+    evidence: tuple[Evidence, ...]
     proofs_required: int
 
 
@@ -54,7 +54,7 @@ class FenceRecords(Protocol):
         """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) with the reasons."""
         ...
 
-    async def add_evidence(self, step: FenceStep, evidence: tuple[PowerEvidence, ...]) -> None:
+    async def add_evidence(self, step: FenceStep, evidence: tuple[Evidence, ...]) -> None:
         """Keep readings, whatever they say."""
         ...
 
@@ -69,17 +69,19 @@ class Fencing:
     def __init__(
         self,
         power: PowerSwitch,
+        hypervisor: Hypervisor,
         records: FenceRecords,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._power = power
+        self._hypervisor = hypervisor
         self._records = records
         self._now = now
 
     @activity.defn(name="fencing.read_power")
-    async def read_power(self, step: FenceStep) -> tuple[PowerEvidence, ...]:
+    async def read_power(self, step: FenceStep) -> tuple[Evidence, ...]:
         """Ask every device of a host; harms nobody. What each says is kept as evidence."""
-        return await self._readings(step, await self._devices(step))
+        return await self._readings(step, await self._records.devices(step.host.host_id))
 
     @activity.defn(name="fencing.power_off")
     async def power_off(self, step: FenceStep) -> None:
@@ -93,10 +95,14 @@ class Fencing:
             await self._power.off(device)
 
     @activity.defn(name="fencing.read_back")
-    async def read_back(self, step: FenceStep) -> tuple[PowerEvidence, ...]:
-        """Read until every device says off; NoAnswer when one does not within the limit."""
+    async def read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
+        """Read until every device says off, then knock at the host, which must stay silent.
+
+        NoAnswer when a device does not say off within the limit. Refused (`SIGN_OF_LIFE`) when the
+        host answers or refuses: then the device lies, or belongs to another host.
+        """
         devices = await self._devices(step)
-        last: tuple[PowerEvidence, ...] = ()
+        last: tuple[Evidence, ...] = ()
 
         async def all_off() -> bool:
             nonlocal last
@@ -106,7 +112,9 @@ class Fencing:
         policy = step.policy
         every_s, within_s = policy.off_read_every_s, policy.off_read_back_s
         if await until(all_off, every_s=every_s, within_s=within_s):
-            return last
+            knock = await self._knock(step)
+            await self._records.add_evidence(step, (knock,))
+            return (*last, knock)
         said = ", ".join(f"{reading.device}: {reading.verdict}" for reading in last)
         raise NoAnswer(
             "POWER_NOT_PROVEN_OFF",
@@ -142,14 +150,36 @@ class Fencing:
 
     async def _readings(
         self, step: FenceStep, devices: tuple[FenceDevice, ...]
-    ) -> tuple[PowerEvidence, ...]:
+    ) -> tuple[Evidence, ...]:
         readings = tuple(await asyncio.gather(*(self._reading(device) for device in devices)))
         await self._records.add_evidence(step, readings)
         return readings
 
-    async def _reading(self, device: FenceDevice) -> PowerEvidence:
+    async def _knock(self, step: FenceStep) -> Evidence:
+        began, host = time.monotonic(), step.host
+        try:
+            async with self._hypervisor.session(host.uri, step.policy.knock_s):
+                said = "answers"
+        except NoAnswer as error:
+            said = "refuses connections" if error.code == "HOST_PORT_REFUSED" else ""
+        except EngineError:
+            said = "answers with a refusal"
+        if said:
+            raise Refused(
+                "SIGN_OF_LIFE",
+                f"{host.name} {said} at {host.uri} though its power reads off",
+                next_step="check that the fence device belongs to this host: it may be lying",
+                host=host.name,
+            )
+        took_s = round(time.monotonic() - began, 3)
+        at = self._now().isoformat()
+        return Evidence(
+            kind="libvirt_knock", device=host.name, verdict=Silence.SILENT, took_s=took_s, at=at
+        )
+
+    async def _reading(self, device: FenceDevice) -> Evidence:
         began = time.monotonic()
         verdict = await self._power.read(device)
         took_s = round(time.monotonic() - began, 3)
         at = self._now().isoformat()
-        return PowerEvidence(device=device.name, verdict=verdict, took_s=took_s, at=at)
+        return Evidence(device=device.name, verdict=verdict, took_s=took_s, at=at)

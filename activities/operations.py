@@ -18,6 +18,7 @@ class ClaimOrder(Frozen):
 
     operation_id: UUID
     attempt: int
+    run_id: str  # of the chain's first run: continuing as new stays the same owner
 
 
 class WaitOrder(Frozen):
@@ -53,8 +54,7 @@ class Operations:
     @activity.defn(name="operation.claim")
     async def claim(self, order: ClaimOrder) -> None:
         """Claim the operation for this workflow run."""
-        run_id = activity.info().workflow_run_id or ""
-        await self._records.claim(order.operation_id, order.attempt, run_id)
+        await self._records.claim(order.operation_id, order.attempt, order.run_id)
 
     @activity.defn(name="operation.wait")
     async def wait(self, order: WaitOrder) -> None:

@@ -14,7 +14,7 @@ from activities.waiting import until
 from domain.base import Frozen
 from domain.inventory import PowerReading
 from domain.operations import Outcome
-from domain.orders import HostRef, PowerEvidence, RestartPlan
+from domain.orders import Evidence, HostRef, RestartPlan
 from domain.profiles import Policy
 from domain.recovery import Decision, RecoveryFacts, decide
 from domain.storm import FenceFacts, Vote
@@ -26,7 +26,7 @@ class AssessOrder(Frozen):
     operation_id: UUID
     incident_id: UUID
     host: HostRef
-    readings: tuple[PowerEvidence, ...]
+    readings: tuple[Evidence, ...]
     policy: Policy
 
 

@@ -1,23 +1,18 @@
-"""The ASGI app: routes under /api/v1, correlation ids, problem documents, liveness."""
+"""The ASGI app: routes under /api/v1, problem documents, its own description, liveness."""
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from opentelemetry import trace
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
 
 from api import problems
+from api.frame import Frame
 from api.routes import inventory, operations
 from engine.backend import Backend
 from engine.queries.inventory import ListClusters
-from store.ids import new_id
 
 VERSION = "0.1.0"
-CORRELATION = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
-BODY_BYTES_MAX = 1024 * 1024
-
-tracer = trace.get_tracer("holdfast.api")
 
 
 def create_app(backend: Backend, auth: Callable[[Request], Awaitable[str]]) -> FastAPI:
@@ -27,6 +22,7 @@ def create_app(backend: Backend, auth: Callable[[Request], Awaitable[str]]) -> F
         version=VERSION,
         summary="Durable operations for KVM/libvirt clusters",
         docs_url="/api/v1/docs",
+        swagger_ui_oauth2_redirect_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
@@ -35,30 +31,32 @@ def create_app(backend: Backend, auth: Callable[[Request], Awaitable[str]]) -> F
     problems.install(app)
     app.include_router(inventory.router, prefix="/api/v1")
     app.include_router(operations.router, prefix="/api/v1")
-    app.middleware("http")(_correlated)
+    app.add_middleware(Frame)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     app.add_api_route("/livez", _livez, methods=["GET"], tags=["health"])
-    app.add_api_route("/readyz", _readyz, methods=["GET"], tags=["health"])
+    unready: dict[int | str, dict[str, Any]] = {503: problems.RESPONSES[503]}
+    app.add_api_route("/readyz", _readyz, methods=["GET"], tags=["health"], responses=unready)
     return app
 
 
-async def _correlated(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    given = request.headers.get("Correlation-Id", "")
-    request.state.correlation_id = given if CORRELATION.match(given) else str(new_id())
-    length = request.headers.get("Content-Length", "0")
-    if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        document = problems.ProblemDocument(
-            title="Too large",
-            status=413,
-            code="BODY_TOO_LARGE",
-            detail=f"the body has {length} bytes, at most {BODY_BYTES_MAX} are read",
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: problems under their own media type, and the token that is needed."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
-        return problems.problem_response(request, document)
-    with tracer.start_as_current_span(f"{request.method} {request.url.path}"):
-        response = await call_next(request)
-    response.headers["Correlation-Id"] = request.state.correlation_id
-    return response
+        scheme = {"type": "http", "scheme": "bearer"}
+        document.setdefault("components", {})["securitySchemes"] = {"token": scheme}
+        for path, item in document["paths"].items():
+            for operation in item.values():
+                if path.startswith("/api/"):
+                    operation["security"] = [{"token": []}]
+                for answer in operation["responses"].values():
+                    content = answer.get("content", {})
+                    if problems.MEDIA_TYPE in content:
+                        content[problems.MEDIA_TYPE] = content.pop("application/json")
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 async def _livez() -> dict[str, str]:

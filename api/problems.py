@@ -47,6 +47,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         401: "No valid token",
         404: "No such object",
         409: "The object's state forbids it, or another operation works on it",
+        413: "The body is too large",
         422: "The request is understood and wrong",
         503: "A part of the engine does not answer; nothing was changed",
     }.items()
@@ -62,6 +63,17 @@ def problem_response(request: Request, document: ProblemDocument) -> JSONRespons
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
         document.model_dump(), status_code=document.status, media_type=MEDIA_TYPE, headers=headers
+    )
+
+
+def too_large(limit: int) -> ProblemDocument:
+    """The refusal of a body of more than `limit` bytes."""
+    return ProblemDocument(
+        title="Too large",
+        status=413,
+        code="BODY_TOO_LARGE",
+        detail=f"the body is too large: at most {limit} bytes are read",
+        next_step="send less in one request",
     )
 
 

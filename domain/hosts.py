@@ -21,6 +21,7 @@ class HostEvent(StrEnum):
     RETURNED = "returned"  # alive again before any proof; same boot, nothing moved
     ACTIVATE = "activate"  # brought back into service
     ADMITTED = "admitted"  # reconciled; a new epoch begins
+    ALIVE = "alive"  # heard though it was proven off, in the same boot
     FAILED = "failed"  # a step needs a person
 
 
@@ -45,7 +46,7 @@ NEXT: dict[HostState, dict[HostEvent, HostState]] = {
         E.RETURNED: S.UP,
         E.FAILED: S.NON_RESPONSIVE,
     },
-    S.DOWN: {E.PROVEN_OFF: S.DOWN, E.ACTIVATE: S.RECONCILING},
+    S.DOWN: {E.PROVEN_OFF: S.DOWN, E.ALIVE: S.NON_OPERATIONAL, E.ACTIVATE: S.RECONCILING},
     S.RECONCILING: {E.ADMITTED: S.UP, E.ACTIVATE: S.RECONCILING, E.FAILED: S.NON_OPERATIONAL},
     S.NON_OPERATIONAL: {E.ACTIVATE: S.RECONCILING},
     S.MAINTENANCE: {E.ACTIVATE: S.RECONCILING},

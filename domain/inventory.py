@@ -106,6 +106,12 @@ class FenceDevice(Frozen):
     deadline_s: float = 10.0
 
 
+class Silence(StrEnum):
+    """What a knock at a host's libvirt gave that counts as evidence."""
+
+    SILENT = "silent"
+
+
 class PowerReading(StrEnum):
     """What a power controller says; no answer, a time-out or an error is `unknown`."""
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from domain.base import Frozen
-from domain.inventory import GuestSpec, PowerReading
+from domain.inventory import GuestSpec, PowerReading, Silence
 from domain.operations import Order
 
 
@@ -70,12 +70,12 @@ class ActivateHostOrder(Order):
     power_on: bool = True
 
 
-class PowerEvidence(Frozen):
-    """One reading of one power controller, as it stands on a certificate."""
+class Evidence(Frozen):
+    """One graded fact about a host being dead, as it stands on a certificate."""
 
     kind: str = "power_reading"
     device: str
-    verdict: PowerReading
+    verdict: PowerReading | Silence
     took_s: float
     at: str  # UTC, RFC 3339
 
@@ -86,7 +86,7 @@ class Certificate(Frozen):
     certificate_id: UUID
     host_id: UUID
     epoch: int
-    evidence: tuple[PowerEvidence, ...]
+    evidence: tuple[Evidence, ...]
 
 
 class Placement(Frozen):

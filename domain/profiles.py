@@ -58,10 +58,12 @@ class Policy(Frozen):
     stop_grace_s: float = 60.0
     stop_read_s: float = 0.5
     off_read_back_s: float = 10.0
+    knock_s: float = 0.5  # how long a host that reads off is listened to before it is certified
     off_read_every_s: float = 0.25
     fence_tries: int = 3
     power_on_answer_s: float = 300.0
-    hold_retry_s: float = 5.0
+    hold_retry_s: float = 1.0  # doubled at each hold, up to the limit
+    hold_retry_max_s: float = 30.0
     capacity_retry_s: float = 5.0
     fences_per_window: int = 1
     window_s: float = 300.0

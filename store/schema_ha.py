@@ -1,4 +1,8 @@
-"""The tables of high availability: runs, observations, incidents, evidence, certificates."""
+"""The tables of high availability: runs, observations, incidents, evidence, certificates.
+
+A CHECK that comes out as NULL is not violated, so each branch of one says first that its column is
+not NULL.
+"""
 
 import sqlalchemy as sa
 
@@ -74,7 +78,8 @@ death_certificate = sa.Table(
     sa.UniqueConstraint("host_id", "epoch", "valid", name="uq_certificate_valid"),
     sa.UniqueConstraint("id", "host_id", "epoch", name="uq_certificate_identity"),
     sa.CheckConstraint(
-        "(state = 'valid' AND valid = 1) OR (state = 'void' AND valid IS NULL)", name="valid"
+        "(state = 'valid' AND valid IS NOT NULL AND valid = 1) OR (state = 'void' AND valid IS NULL)",
+        name="valid",
     ),
 )
 
@@ -100,7 +105,7 @@ vm_run = sa.Table(
     sa.UniqueConstraint("vm_id", "active", name="uq_vm_run_active"),
     sa.UniqueConstraint("vm_id", "generation", name="uq_vm_run_generation"),
     sa.CheckConstraint(
-        "(active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
+        "(active IS NOT NULL AND active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
         " OR (active IS NULL AND state IN ('ended', 'lost'))",
         name="active",
     ),

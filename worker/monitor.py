@@ -156,12 +156,12 @@ class Monitor:
         began = self._now()
         readings = await asyncio.gather(*(self._power.read(d) for d in host.devices))
         took_s = (self._now() - began).total_seconds()
-        for reading in readings:
-            if all(r is PowerReading.OFF for r in readings):
-                watch = after_power_reading(watch, reading)
+        if self._watches.get(host.id) is not watch:
+            return  # another poll has ended meanwhile, and what it saw is newer
+        if readings and all(reading is PowerReading.OFF for reading in readings):
+            watch = self._watches[host.id] = after_power_reading(watch, PowerReading.OFF)
         if not wants_recovery(watch):
             return
-        self._watches[host.id] = watch
         facts = tuple(
             {
                 "kind": "power_reading",

@@ -89,7 +89,7 @@ def fencing_worker(
     client: Client, parts: Parts, interceptors: Sequence[Interceptor] = ()
 ) -> Worker:
     """Runs the steps that touch power controllers, in slots that nothing else can take."""
-    fencing = Fencing(parts.power, FenceRecords(parts.database))
+    fencing = Fencing(parts.power, parts.hypervisor, FenceRecords(parts.database))
     return Worker(
         client,
         task_queue=options.FENCING,

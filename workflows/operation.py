@@ -36,7 +36,11 @@ async def run_operation(
     `body` returns one sentence about what was done. `undo` runs when the operation is cancelled
     and says what was undone or left.
     """
-    claim = ClaimOrder(operation_id=order.operation_id, attempt=order.attempt)
+    claim = ClaimOrder(
+        operation_id=order.operation_id,
+        attempt=order.attempt,
+        run_id=workflow.info().first_execution_run_id,
+    )
     try:
         await workflow.execute_local_activity_method(Operations.claim, claim, **options.RECORD)
     except ActivityError as error:

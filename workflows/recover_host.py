@@ -13,7 +13,7 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import Priority
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.fencing import FenceStep, Fencing
@@ -27,8 +27,8 @@ from activities.recovery import (
 from domain.context import PriorityClass
 from domain.operations import OperationState, Outcome, Problem, workflow_id
 from domain.orders import (
+    Evidence,
     FenceHostOrder,
-    PowerEvidence,
     RecoverHostOrder,
     Restart,
     RestartPlan,
@@ -37,7 +37,7 @@ from domain.orders import (
 from domain.recovery import Decision, Move
 from workflows import options
 from workflows.fence_host import FenceHost
-from workflows.operation import run_operation, show_running, show_waiting
+from workflows.operation import problem_of, run_operation, show_running, show_waiting
 from workflows.start_vm import StartVm
 
 
@@ -49,6 +49,7 @@ class RecoverHost:
     def __init__(self, order: RecoverHostOrder) -> None:
         self._order = order
         self._looks_wanted = 0
+        self._holds = 0
 
     @workflow.run
     async def run(self, order: RecoverHostOrder) -> Outcome:
@@ -65,15 +66,21 @@ class RecoverHost:
             decision = await self._decide()
             if decision.move is Move.RETURN:
                 return await self._report((), returned=True)
-            fence = await self._prove(cut=decision.move is Move.FENCE)
-            if fence.certificate_id is not None:
-                break
-            # Not proven: say why and judge anew; the host may be back, or the device may be.
-            problem = fence.problem or Problem(code="FENCE_FAILED", detail="the fence failed")
-            await self._hold(problem.code, problem.detail)
-        plan = await self._claim_victims(fence.certificate_id)
-        outcomes = await self._restart_all(plan)
-        return await self._report(outcomes, returned=False)
+            claimed = await self._prove_and_claim(cut=decision.move is Move.FENCE)
+            if isinstance(claimed, RestartPlan):
+                outcomes = await self._restart_all(claimed)
+                return await self._report(outcomes, returned=False)
+            # Not proven, or not any more: say why and judge anew; something may be back.
+            await self._hold(claimed.code, claimed.detail)
+
+    async def _prove_and_claim(self, *, cut: bool) -> RestartPlan | Problem:
+        fence = await self._prove(cut=cut)
+        if fence.certificate_id is None:
+            return fence.problem or Problem(code="FENCE_CANCELLED", detail="no certificate")
+        try:
+            return await self._claim_victims(fence.certificate_id)
+        except ActivityError as error:
+            return problem_of(error)
 
     async def _decide(self) -> Decision:
         waited = False
@@ -95,7 +102,7 @@ class RecoverHost:
             incident_id=order.incident_id,
             policy=order.policy,
         )
-        readings: tuple[PowerEvidence, ...] = await workflow.execute_activity_method(
+        readings: tuple[Evidence, ...] = await workflow.execute_activity_method(
             Fencing.read_power,
             step,
             **options.look(order.policy, f"ask the power devices of {order.host.name}"),
@@ -115,10 +122,15 @@ class RecoverHost:
     async def _hold(self, code: str, detail: str) -> None:
         looks = self._looks_wanted
         await show_waiting(self._order, code, detail)
+        if workflow.info().is_continue_as_new_suggested():
+            workflow.continue_as_new(self._order)
+        policy = self._order.policy
+        wait_s = min(policy.hold_retry_s * 2**self._holds, policy.hold_retry_max_s)
+        self._holds += 1
         try:
             await workflow.wait_condition(
                 lambda: self._looks_wanted > looks,
-                timeout=options.seconds(self._order.policy.hold_retry_s),
+                timeout=options.seconds(wait_s),
                 timeout_summary="judge anew",
             )
         except TimeoutError:

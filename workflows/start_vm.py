@@ -78,6 +78,8 @@ class StartVm:
             await self._pause(looks)
 
     async def _pause(self, looks: int) -> None:
+        if workflow.info().is_continue_as_new_suggested():
+            workflow.continue_as_new(self._order)
         limit = options.seconds(self._order.policy.capacity_retry_s)
         try:
             await workflow.wait_condition(

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.fencing import CertifyOrder, FenceStep
 from domain.errors import Refused
 from domain.inventory import FenceDevice
-from domain.orders import Certificate, PowerEvidence
+from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
 from store import incidents, inventory
@@ -38,7 +38,7 @@ class FenceRecords:
         now = self._clock()
 
         async def work(connection: AsyncConnection) -> bool:
-            since = await _not_seen_since(connection, step.incident_id)
+            since = await _judged_at(connection, step.incident_id)
             return await incidents.claim_fence(
                 connection,
                 step.host.host_id,
@@ -60,7 +60,7 @@ class FenceRecords:
                 epoch=step.host.epoch,
             )
 
-    async def add_evidence(self, step: FenceStep, evidence: tuple[PowerEvidence, ...]) -> None:
+    async def add_evidence(self, step: FenceStep, evidence: tuple[Evidence, ...]) -> None:
         """Keep readings, whatever they say."""
 
         async def work(connection: AsyncConnection) -> None:
@@ -86,7 +86,7 @@ class FenceRecords:
         found = await incidents.valid_certificate(connection, host.host_id, host.epoch)
         if found is None:
             row = _certificate_row(order, self._clock())
-            since = await _not_seen_since(connection, order.incident_id)
+            since = min(datetime.fromisoformat(fact.at) for fact in order.evidence)
             why = f"proven off by {', '.join(e.device for e in order.evidence)}"
             if not await incidents.issue_certificate(
                 connection, row, not_seen_since=since, why=why
@@ -108,15 +108,15 @@ class FenceRecords:
         )
 
 
-async def _not_seen_since(connection: AsyncConnection, incident_id: UUID) -> datetime:
+async def _judged_at(connection: AsyncConnection, incident_id: UUID) -> datetime:
+    """When the fence was decided on: a host heard after that is not to be cut."""
     row = await incidents.get(connection, incident_id)
-    if row is None:
-        raise Refused("INCIDENT_NOT_FOUND", f"there is no incident {incident_id}")
-    opened: datetime = row["opened_at"]
-    return opened
+    if row is None or row["decision"] is None:
+        raise Refused("INCIDENT_NOT_JUDGED", f"no decision is recorded for incident {incident_id}")
+    return datetime.fromisoformat(row["decision"]["at"])
 
 
-def _evidence_row(step: FenceStep, fact: PowerEvidence) -> Row:
+def _evidence_row(step: FenceStep, fact: Evidence) -> Row:
     return {
         "id": new_id(),
         "incident_id": step.incident_id,

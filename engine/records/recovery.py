@@ -88,7 +88,7 @@ class RecoveryRecords:
         """Keep the decision and enter the phase that follows from it."""
 
         async def work(connection: AsyncConnection) -> None:
-            plain = decision.model_dump(mode="json")
+            plain = decision.model_dump(mode="json") | {"at": self._clock().isoformat()}
             await incidents.note_decision(connection, order.incident_id, plain)
             if decision.move in (Move.ACCEPT, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())

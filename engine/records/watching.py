@@ -127,6 +127,8 @@ class WatchRecords:
             reason = "the host answers, in the same boot"
             voided = await incidents.void_certificate(connection, host.id, host.epoch, reason, now)
             if voided:
+                why = "it answers though its power was read as off: the power controller lies"
+                await hosts.move(connection, host.id, HostEvent.ALIVE, why, now)
                 event = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
                 await plumbing.append_event(connection, event)
             return voided

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -80,18 +81,19 @@ async def database(
     if kind == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgres")
         name = await _create(cluster, TEMPLATE)
-        made = Database(cluster.url(name))
-    elif kind == "sqlite-file":
+        async with _open(cluster.url(name)) as made:
+            yield made
+        await _administer(cluster, f"DROP DATABASE {name}")
+        return
+    if kind == "sqlite-file":
         path = tmp_path / "test.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        made = Database(f"sqlite+aiosqlite:///{path}")
-    else:
-        made = Database("sqlite+aiosqlite:///:memory:")
+        async with _open(f"sqlite+aiosqlite:///{path}") as made:
+            yield made
+        return
+    async with _open("sqlite+aiosqlite:///:memory:") as made:
         await upgrade_database(made)
-    yield made
-    await made.close()
-    if kind == "postgresql":
-        await _administer(cluster, f"DROP DATABASE {name}")
+        yield made
 
 
 @pytest.fixture
@@ -109,6 +111,15 @@ def new_cluster() -> Cluster:
     if where is None:
         pytest.skip(reason)
     return Cluster(where)
+
+
+@asynccontextmanager
+async def _open(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def _create(cluster: Cluster, template: str) -> str:

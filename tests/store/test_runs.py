@@ -5,6 +5,7 @@ from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import hosts, incidents, runs
 from store.ids import new_id
@@ -264,11 +265,11 @@ async def test_a_revival_and_a_placement_that_overlap_leave_one_active_run(world
     vm, dead, certificate = await lost_run(world)
     other, owner = await world.host("other"), await world.operation()
 
-    async def revived(connection: object) -> bool:
-        return await runs.revive(connection, vm, dead, 1)  # type: ignore[arg-type]
+    async def revived(connection: AsyncConnection) -> bool:
+        return await runs.revive(connection, vm, dead, 1)
 
-    async def placed(connection: object) -> bool:
-        new = await runs.place(connection, vm, other, 1, owner, world.now, licence_id=certificate)  # type: ignore[arg-type]
+    async def placed(connection: AsyncConnection) -> bool:
+        new = await runs.place(connection, vm, other, 1, owner, world.now, licence_id=certificate)
         return new is not None
 
     assert sorted(await world.together(revived, placed)) == [False, True]

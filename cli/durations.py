@@ -1,0 +1,25 @@
+"""Durations and sizes as people write them on a command line."""
+
+import math
+import re
+
+import typer
+
+UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNITS_MIB = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2}
+
+
+def duration_s(text: str | float) -> float:
+    """Seconds of `90`, `90s`, `1.5m`, `2h`; typer.BadParameter for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(text).strip())
+    if match is None or not math.isfinite(float(match[1])):
+        raise typer.BadParameter(f"{text} is not a duration: write 90, 90s, 10m or 2h")
+    return float(match[1]) * UNITS_S[match[2] or ""]
+
+
+def size_mib(text: str | int) -> int:
+    """MiB of `512`, `512MiB`, `2G`; typer.BadParameter for anything else."""
+    match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(text).strip().lower())
+    if match is None or match[2] not in UNITS_MIB:
+        raise typer.BadParameter(f"{text} is not a size: write 512 (MiB), 512M or 2G")
+    return int(match[1]) * UNITS_MIB[match[2]]

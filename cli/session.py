@@ -1,0 +1,234 @@
+"""What every command starts from: the engine, the way to print, and the options they share.
+
+`queries` and `actions` turn a plain function into a command: its first parameter is filled with a
+`Session` or an `Act`, and the options that belong to it are added to the command's own.
+"""
+
+import inspect
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.durations import duration_s
+from cli.failures import Exit, Failure, Json, failure, of_operation
+from cli.progress import Progress
+from cli.render import print_json, print_line
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from cli.client import Api
+
+DEFAULT_WAIT = "10m"
+
+
+class Output(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass
+class Session:
+    """One run of this program; `transport` is for tests."""
+
+    url: str | None = None
+    output: Output = Output.TABLE
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    transport: "httpx2.BaseTransport | None" = None
+    pause: Callable[[float], None] | None = None
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the API's own JSON is wanted."""
+        return self.output is Output.JSON
+
+    @cached_property
+    def api(self) -> "Api":
+        """The engine; looked for at the first use."""
+        from cli.client import Api, pause
+        from cli.endpoint import find_endpoint
+
+        return Api(find_endpoint(self.url, self.env), self.transport, self.pause or pause)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if "api" in self.__dict__:
+            self.api.close()
+
+
+@dataclass(frozen=True)
+class Act:
+    """An action about to be asked for, and how to go on once it is accepted."""
+
+    session: Session
+    wait: bool
+    timeout: float
+    reason: str
+    idempotency_key: str
+    progress: Progress
+
+    @property
+    def api(self) -> "Api":
+        """The engine."""
+        return self.session.api
+
+    def run(self, path: str, body: Json) -> None:
+        """Ask for the action, wait if wanted, print; Failure unless it succeeded."""
+        key = self.idempotency_key or str(uuid.uuid4())
+        operation = self._accepted(path, body, key)
+        if not self.wait:
+            if self.session.as_json:
+                print_json(operation)
+            else:
+                print_line(operation["id"])
+            return
+        follow(self.session, operation, self.progress, self.timeout)
+
+    def _accepted(self, path: str, body: Json, key: str) -> Json:
+        headers = {"Idempotency-Key": f'"{key}"'}
+        if reason := " ".join(self.reason.split()):
+            headers["X-Reason"] = reason
+        again = f"the same command with --idempotency-key {key} asks once more, and acts only once"
+        try:
+            accepted: Json = self.api.post(path, body, headers)
+        except KeyboardInterrupt:
+            raise failure(
+                Exit.INTERRUPTED,
+                "INTERRUPTED",
+                "the action may or may not have been accepted",
+                next_step=again,
+                idempotency_key=key,
+            ) from None
+        except Failure as found:
+            if found.document["context"].get("request_may_have_arrived"):
+                found.document["detail"] += "; the action may or may not have been accepted"
+                found.document["next_step"] = again
+            raise
+        return accepted
+
+
+def follow(session: Session, operation: Json, progress: Progress, timeout_s: float) -> None:
+    """Watch an operation to its end and print it; Failure unless it succeeded."""
+    from cli.client import pause
+    from cli.progress import Silent
+    from cli.watch import Watch, screen_for
+
+    screen = screen_for(progress, session.api, as_json=session.as_json)
+    if operation["done"]:
+        screen = Silent()
+    ended = Watch(session.api, screen, timeout_s, session.pause or pause).until_done(operation)
+    if session.as_json:
+        print_json(ended)
+    if ended["state"] != "succeeded":
+        raise of_operation(ended)
+    if not session.as_json:
+        summary = f": {ended['summary']}" if ended["summary"] else ""
+        print_line(f"{ended['kind']} {ended['target_name']} succeeded{summary}")
+
+
+def _choose_output(ctx: typer.Context, value: Output) -> Output:
+    # Remembered at once, so that a failure in the command knows how to print itself.
+    if isinstance(ctx.obj, Session):
+        ctx.obj.output = value
+    return value
+
+
+def _checked_key(value: str) -> str:
+    if not all("!" <= sign <= "~" and sign != '"' for sign in value) or len(value) > 128:
+        raise typer.BadParameter("a key is at most 128 visible ASCII characters without quotes")
+    return value
+
+
+OutputOption = Annotated[
+    Output,
+    typer.Option("-o", "--output", help="How to print.", callback=_choose_output),
+]
+ProgressOption = Annotated[
+    Progress,
+    typer.Option("--progress", help="How to show progress; auto: live on a terminal."),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        parser=duration_s,
+        metavar="DURATION",
+        help="How long to wait, such as 90, 90s, 10m or 2h; the operation goes on after that.",
+    ),
+]
+
+QUERY_OPTIONS: dict[str, tuple[Any, Any]] = {"output": (OutputOption, Output.TABLE)}
+ACTION_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "wait": (
+        Annotated[bool, typer.Option(help="Wait for the end, or only print the operation's id.")],
+        True,
+    ),
+    "timeout": (TimeoutOption, DEFAULT_WAIT),
+    "reason": (Annotated[str, typer.Option(help="Why; kept with the operation.")], ""),
+    "idempotency_key": (
+        Annotated[
+            str,
+            typer.Option(
+                callback=_checked_key,
+                help="Makes repeating the command safe; a fresh one by default.",
+            ),
+        ],
+        "",
+    ),
+    "progress": (ProgressOption, Progress.AUTO),
+    **QUERY_OPTIONS,
+}
+
+
+def session_of(ctx: typer.Context) -> Session:
+    """The session of this run."""
+    session: Session = ctx.obj
+    return session
+
+
+def queries(function: Callable[..., None]) -> Callable[..., None]:
+    """A command from a function whose first parameter is the `Session`."""
+    return _command(function, QUERY_OPTIONS, lambda session, _options: session)
+
+
+def actions(function: Callable[..., None]) -> Callable[..., None]:
+    """A command from a function whose first parameter is the `Act`."""
+
+    def build(session: Session, options: dict[str, Any]) -> Act:
+        del options["output"]
+        return Act(session, **options)
+
+    return _command(function, ACTION_OPTIONS, build)
+
+
+def _command(
+    function: Callable[..., None],
+    options: dict[str, tuple[Any, Any]],
+    build: Callable[[Session, dict[str, Any]], Any],
+) -> Callable[..., None]:
+    @wraps(function)
+    def command(ctx: typer.Context, **given: Any) -> None:
+        shared = {name: given.pop(name) for name in options}
+        function(build(session_of(ctx), shared), **given)
+
+    _first, *own = inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        *(parameter.replace(kind=keyword) for parameter in own),
+        *(
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, (annotation, default) in options.items()
+        ),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

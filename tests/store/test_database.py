@@ -1,0 +1,234 @@
+"""Transactions: all or nothing, repeated when they lost a race, honest when there is no database."""
+
+import asyncio
+from datetime import datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import Unavailable
+from store import inventory, migrate
+from store.database import TRIES, Database
+from store.schema import host
+from store.types import UtcDateTime
+from tests.store.postgres import Cluster
+from tests.store.world import World
+
+pytestmark = pytest.mark.store
+
+POSTGRES = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+
+
+async def names(database: Database) -> list[str]:
+    rows = await database.read(partial(inventory.listing, entity="cluster"))
+    return [row["name"] for row in rows]
+
+
+async def test_a_transaction_that_fails_writes_nothing(world: World) -> None:
+    async def work(connection: AsyncConnection) -> None:
+        await inventory.arm_cluster(connection, world.cluster_id, armed=False)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await world.database.write(work)
+    assert (await world.get("cluster", world.cluster_id))["armed"] is True
+
+
+async def test_a_cancelled_transaction_writes_nothing_and_the_next_one_works(world: World) -> None:
+    inside = asyncio.Event()
+
+    async def work(connection: AsyncConnection) -> None:
+        await inventory.arm_cluster(connection, world.cluster_id, armed=False)
+        inside.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(world.database.write(work))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await world.get("cluster", world.cluster_id))["armed"] is True
+
+
+async def test_concurrent_read_modify_write_loses_no_update(world: World) -> None:
+    machine = await world.host()
+
+    async def add_one(connection: AsyncConnection) -> None:
+        row = await inventory.get(connection, "host", machine)
+        assert row is not None
+        more = host.update().where(host.c.id == machine).values(cpus=row["cpus"] + 1)
+        await connection.execute(more)
+
+    await world.together(*[add_one] * 8)
+    assert (await world.get("host", machine))["cpus"] == 8
+
+
+async def test_each_of_many_concurrent_transactions_is_atomic(world: World) -> None:
+    """Half of them fail: on a shared connection their writes would ride on the others' commits."""
+    machine = await world.host()
+
+    async def work(connection: AsyncConnection, fails: bool) -> None:
+        more = host.update().where(host.c.id == machine).values(cpus=host.c.cpus + 1)
+        await connection.execute(more)
+        await connection.execute(sa.select(host))
+        if fails:
+            raise LookupError
+
+    tasks = (world.database.write(partial(work, fails=n % 2 == 0)) for n in range(10))
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [LookupError, type(None)] * 5
+    assert (await world.get("host", machine))["cpus"] == 5
+
+
+async def test_a_reader_sees_one_moment_whatever_others_write_meanwhile(world: World) -> None:
+    if world.database.url.endswith(":memory:"):
+        return  # Its transactions take turns, so there is no meanwhile.
+
+    async def look_twice(connection: AsyncConnection) -> list[bool]:
+        seen = []
+        for armed in (False, True):
+            row = await inventory.get(connection, "cluster", world.cluster_id)
+            assert row is not None
+            seen.append(row["armed"])
+            await world.do(inventory.arm_cluster, world.cluster_id, armed=armed)
+        return seen
+
+    assert await world.database.read(look_twice) == [True, True]
+
+
+@POSTGRES
+async def test_a_reading_transaction_cannot_write(world: World) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="read-only"):
+        await world.database.read(lambda c: inventory.arm_cluster(c, world.cluster_id, armed=False))
+    await world.do(inventory.arm_cluster, world.cluster_id, armed=False)
+
+
+@POSTGRES
+async def test_a_deadlock_is_resolved_by_trying_again(world: World) -> None:
+    pair = [await world.host("h1"), await world.host("h2")]
+    met = asyncio.Barrier(2)
+
+    def crossing(order: list[Any]) -> Any:
+        tries = count()
+
+        async def work(connection: AsyncConnection) -> None:
+            for step, machine in enumerate(order):
+                more = host.update().where(host.c.id == machine).values(cpus=host.c.cpus + 1)
+                await connection.execute(more)
+                if step == 0 and next(tries) == 0:
+                    await met.wait()
+
+        return world.database.write(work)
+
+    await asyncio.gather(crossing(pair), crossing(pair[::-1]))
+    assert [(await world.get("host", machine))["cpus"] for machine in pair] == [2, 2]
+
+
+@POSTGRES
+async def test_a_transaction_that_always_loses_gives_up_as_busy(world: World) -> None:
+    tries = count(1)
+
+    async def lose(connection: AsyncConnection) -> None:
+        next(tries)
+        lost = "DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40001'; END $$"
+        await connection.exec_driver_sql(lost)
+
+    with pytest.raises(Unavailable) as refusal:
+        await world.database.write(lose)
+    assert (refusal.value.code, refusal.value.retryable) == ("DATABASE_BUSY", True)
+    assert next(tries) == TRIES + 1
+
+
+async def test_a_broken_rule_is_not_mistaken_for_a_lost_race(world: World) -> None:
+    tries = count(1)
+
+    async def work(connection: AsyncConnection) -> None:
+        next(tries)
+        await connection.execute(host.update().values(memory_reserved_mib=-1))
+
+    await world.host()
+    with pytest.raises(sa.exc.IntegrityError):
+        await world.database.write(work)
+    assert next(tries) == 2
+
+
+async def test_times_come_back_aware_and_to_the_microsecond(world: World) -> None:
+    row = await world.get("cluster", world.cluster_id)
+    assert row["created_at"] == world.now
+    assert row["created_at"].tzinfo is not None
+
+
+def test_a_time_without_a_zone_is_refused_rather_than_guessed() -> None:
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001 - that is the point
+    with pytest.raises(ValueError, match="zone"):
+        UtcDateTime().process_bind_param(naive, sa.create_mock_engine("sqlite://", print).dialect)
+
+
+async def test_a_database_that_was_stopped_is_reported_and_works_again_when_it_is_back(
+    postgres_apart: Cluster,
+) -> None:
+    postgres_apart.start()
+    url = postgres_apart.url("postgres")
+    await migrate.upgrade(url)
+    database = Database(url)
+    world = await World(database).build()
+    for _ in range(2):
+        postgres_apart.stop()
+        for work in (database.write, database.read):
+            with pytest.raises(Unavailable) as refusal:
+                await work(partial(inventory.listing, entity="cluster"))
+            assert refusal.value.code == "DATABASE_UNAVAILABLE"
+            assert refusal.value.retryable
+        postgres_apart.start()
+        await world.do(inventory.arm_cluster, world.cluster_id, armed=True)
+        assert await names(database) == ["c1"]
+    await database.close()
+
+
+async def test_a_server_that_goes_away_in_the_middle_leaves_no_half_transaction(
+    postgres_apart: Cluster,
+) -> None:
+    postgres_apart.start()
+    url = postgres_apart.url("postgres")
+    await migrate.upgrade(url)
+    world = await World(Database(url)).build()
+
+    async def work(connection: AsyncConnection) -> None:
+        await inventory.arm_cluster(connection, world.cluster_id, armed=False)
+        await asyncio.to_thread(postgres_apart.stop)
+        await inventory.arm_cluster(connection, world.cluster_id, armed=False)
+
+    with pytest.raises(Unavailable, match="DATABASE_UNAVAILABLE"):
+        await world.database.write(work)
+    postgres_apart.start()
+    assert (await world.get("cluster", world.cluster_id))["armed"] is True
+    await world.database.close()
+
+
+async def test_an_address_where_nobody_listens_is_reported_as_unavailable(
+    postgres_apart: Cluster,
+) -> None:
+    url = postgres_apart.url("postgres")
+    with pytest.raises(Unavailable, match="DATABASE_UNAVAILABLE"):
+        await migrate.upgrade(url)
+    with pytest.raises(Unavailable, match="DATABASE_UNAVAILABLE"):
+        await migrate.current(url)
+
+
+async def test_a_database_that_does_not_exist_is_reported_with_its_name(postgres: Cluster) -> None:
+    database = Database(postgres.url("nowhere"))
+    with pytest.raises(Unavailable, match="nowhere"):
+        await names(database)
+    await database.close()
+
+
+async def test_a_file_that_cannot_be_opened_is_reported_as_unavailable(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/missing/x.db")
+    with pytest.raises(Unavailable, match="DATABASE_UNAVAILABLE"):
+        await names(database)
+    await database.close()

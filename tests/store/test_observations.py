@@ -1,0 +1,83 @@
+"""What monitors wrote: one row a host and monitor, and the samples of the last hour."""
+
+from datetime import timedelta
+
+import pytest
+
+from store import observations
+from store.rows import Row
+from tests.store.world import START, World
+
+pytestmark = pytest.mark.store
+
+
+async def test_a_round_replaces_what_that_monitor_last_saw(world: World) -> None:
+    await world.monitor()
+    h1, h2 = await world.host("h1"), await world.host("h2")
+    await world.observe(h1, 1)
+    await world.observe(h2, 2)
+    await world.observe(h1, 3, verdict="connecting", misses=1)
+    seen = {row["host_id"]: row for row in await world.do(observations.latest)}
+    assert (seen[h1]["sequence"], seen[h1]["verdict"], seen[h1]["misses"]) == (3, "connecting", 1)
+    assert seen[h2]["sequence"] == 2
+    (monitor,) = await world.do(observations.monitors)
+    assert (monitor["rounds"], monitor["sequence"], monitor["warm"]) == (3, 3, True)
+
+
+async def test_a_monitor_that_starts_afresh_is_cold_and_has_seen_nothing(world: World) -> None:
+    await world.monitor()
+    host = await world.host()
+    await world.observe(host)
+    await world.monitor()
+    assert await world.do(observations.latest, host) == []
+    (monitor,) = await world.do(observations.monitors)
+    assert (monitor["rounds"], monitor["warm"]) == (0, False)
+
+
+async def test_the_last_answer_is_the_newest_of_any_monitor(world: World) -> None:
+    host = await world.host()
+    assert await world.do(observations.last_answer, host) is None
+    for name, seconds in (("m1", 5), ("m2", 9)):
+        await world.monitor(name)
+        heard = START + timedelta(seconds=seconds)
+        row: Row = {"host_id": host, "verdict": "up", "silent_s": 0.0, "last_answer_at": heard}
+        seen = {"warm": True, "observations": [row], "samples": [], "now": world.now}
+        await world.do(observations.record_round, name, 1, **seen)
+    assert await world.do(observations.last_answer, host) == START + timedelta(seconds=9)
+    assert len(await world.do(observations.latest, host)) == 2
+
+
+async def sample(world: World, host: object, free: int) -> None:
+    row = {"host_id": host, "memory_total_mib": 1000, "memory_free_mib": free, "cpus": 2}
+    row |= {"took_s": 0.01, "guests": [{"name": "db"}]}
+    seen = {"warm": True, "observations": [], "samples": [row], "now": world.now}
+    await world.do(observations.record_round, "m1", free, **seen)
+
+
+async def test_samples_come_newest_first_and_old_ones_are_pruned(world: World) -> None:
+    await world.monitor()
+    host = await world.host()
+    for free in range(5):
+        await sample(world, host, free)
+        world.later(600)
+    since = START + timedelta(seconds=600)
+    rows = await world.do(observations.samples, host, since, 3)
+    assert [row["memory_free_mib"] for row in rows] == [4, 3, 2]
+    assert rows[0]["guests"] == [{"name": "db"}]
+    assert await world.do(observations.prune_samples, START + timedelta(seconds=1800)) == 3
+    rows = await world.do(observations.samples, host, START, 100)
+    assert [row["memory_free_mib"] for row in rows] == [4, 3]
+
+
+async def test_a_round_of_a_hundred_hosts_is_written_in_one_go(world: World) -> None:
+    await world.monitor()
+    hosts = [await world.host(f"h{n}") for n in range(100)]
+    rows: list[Row] = [
+        {"host_id": host, "verdict": "up", "silent_s": 0.0, "last_answer_at": world.now}
+        for host in hosts
+    ]
+    figures: Row = {"memory_total_mib": 1, "memory_free_mib": 1, "took_s": 0.1, "guests": []}
+    samples: list[Row] = [{"host_id": host} | figures for host in hosts]
+    seen = {"warm": True, "observations": rows, "samples": samples, "now": world.now}
+    await world.do(observations.record_round, "m1", 1, **seen)
+    assert {row["host_id"] for row in await world.do(observations.latest)} == set(hosts)
