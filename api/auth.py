@@ -1,5 +1,6 @@
 """Who asks: one bearer token for the embedded engine, kept in a file that only its owner reads."""
 
+import contextlib
 import hmac
 import os
 import secrets
@@ -22,22 +23,41 @@ def token_file(var: Path) -> Path:
 
 
 def read_or_create_token(path: Path) -> str:
-    """The token in the file, made there (mode 0600) when there is none; repeatable."""
+    """The token in the file, made there (mode 0600) when there is none; repeatable.
+
+    Denied when others can read the file, or when it holds no token.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = f"holdfast_{secrets.token_urlsafe(32)}"
+    if not path.exists():
+        _write_new(path, f"holdfast_{secrets.token_urlsafe(32)}")
+    with path.open() as file:
+        exposed = os.fstat(file.fileno()).st_mode & 0o077
+        token = file.read().strip()
+    if exposed:
+        raise Denied(
+            "TOKEN_EXPOSED",
+            f"{path} can be read by others",
+            next_step=f"chmod 600 {path}, or remove it to get a new token",
+        )
+    if not token:
+        raise Denied(
+            "TOKEN_EMPTY", f"{path} holds no token", next_step="remove it to get a new one"
+        )
+    return token
+
+
+def _write_new(path: Path, token: str) -> None:
+    # Written aside and linked to its name, which fails when the name exists: of processes that
+    # start together one makes the token, and nobody ever reads half of it.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise Denied(
-                "TOKEN_EXPOSED",
-                f"{path} can be read by others",
-                next_step=f"chmod 600 {path}, or remove it to get a new token",
-            ) from None
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(fresh + "\n")
-    return fresh
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        aside.unlink()
 
 
 class TokenAuth:
@@ -49,7 +69,9 @@ class TokenAuth:
     async def __call__(self, request: Request) -> str:
         """The principal of a request; NotAuthenticated without the token."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        given = given.strip()
+        right = hmac.compare_digest(given.encode(), self._token)
+        if scheme.lower() == "bearer" and given and right:
             return "admin"
         raise NotAuthenticated(
             "TOKEN_MISSING" if not given else "TOKEN_WRONG",

@@ -10,11 +10,10 @@ from opentelemetry import trace
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems
+from api.problems import BODY_BYTES_MAX, problem_response, too_large
 from store.ids import new_id
 
 CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-BODY_BYTES_MAX = 1024 * 1024
 
 tracer = trace.get_tracer("holdfast.api")
 
@@ -37,7 +36,7 @@ class Frame:
         correlated = _correlated(send, request.state.correlation_id)
         length = request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > BODY_BYTES_MAX:
-            answer = problems.problem_response(request, problems.too_large(BODY_BYTES_MAX))
+            answer = problem_response(request, too_large())
             await answer(scope, receive, correlated)
             return
         with tracer.start_as_current_span(f"{request.method} {request.url.path}"):

@@ -1,11 +1,11 @@
 """Every error as an RFC 9457 problem: a code, what happened with numbers, what to do next."""
 
+import json
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -15,6 +15,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 BLANK = "about:blank"
+BODY_BYTES_MAX = 1024 * 1024
+HTTP_CODES = {400: "BODY_UNREADABLE", 404: "PATH_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
 class FieldProblem(BaseModel):
@@ -54,25 +56,29 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem_response(request: Request, document: ProblemDocument) -> JSONResponse:
+def problem_response(request: Request, document: ProblemDocument) -> Response:
     """The answer that carries a problem."""
     document.instance = request.url.path
     document.correlation_id = getattr(request.state, "correlation_id", None)
     headers = {"Retry-After": "2"} if document.status == 503 else {}
     if document.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(
-        document.model_dump(), status_code=document.status, media_type=MEDIA_TYPE, headers=headers
+    # ASCII only: a misspelt field may be named by half a surrogate pair, which is JSON and no text.
+    return Response(
+        json.dumps(document.model_dump()).encode(),
+        status_code=document.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
     )
 
 
-def too_large(limit: int) -> ProblemDocument:
-    """The refusal of a body of more than `limit` bytes."""
+def too_large() -> ProblemDocument:
+    """The refusal of a body of more than `BODY_BYTES_MAX` bytes."""
     return ProblemDocument(
         title="Too large",
         status=413,
         code="BODY_TOO_LARGE",
-        detail=f"the body is too large: at most {limit} bytes are read",
+        detail=f"the body is too large: at most {BODY_BYTES_MAX} bytes are read",
         next_step="send less in one request",
     )
 
@@ -85,7 +91,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _defect)
 
 
-async def _engine_error(request: Request, error: Exception) -> JSONResponse:
+async def _engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
     document = ProblemDocument(
         title=(type(error).__doc__ or "").split(";")[0].strip().rstrip("."),
@@ -99,7 +105,7 @@ async def _engine_error(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, document)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     broken = [item for item in error.errors() if item["type"] == "json_invalid"]
     if broken:
@@ -124,9 +130,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, document)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {404: "PATH_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "HTTP_ERROR")
+    if error.status_code == 413:
+        return problem_response(request, too_large())
+    code = HTTP_CODES.get(error.status_code, "HTTP_ERROR")
     document = ProblemDocument(
         title=str(error.detail),
         status=error.status_code,
@@ -137,7 +145,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return problem_response(request, document)
 
 
-async def _defect(request: Request, error: Exception) -> JSONResponse:
+async def _defect(request: Request, error: Exception) -> Response:
     log.error("request failed", path=request.url.path, exc_info=error)
     document = ProblemDocument(
         title="Defect of the engine",

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from uuid import UUID
 
 import httpx2
 
 from cli.endpoint import NO_TOKEN, Endpoint
 from cli.failures import BY_STATUS, Exit, Failure, Json, failure
+from cli.values import as_id
 
 TIMEOUT_S = 30.0
 RETRY_PAUSES_S = (0.2, 0.5, 1.0)
@@ -24,6 +24,9 @@ RETRY_PAUSES_S = (0.2, 0.5, 1.0)
 CLOCK_DIFFERS = timedelta(seconds=2)
 """The Date header has whole seconds, so a smaller difference of clocks cannot be seen."""
 
+READ_BY_ID = ("host", "vm")
+"""Nouns whose objects have an address of their own; the others are found in their list."""
+
 LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 REFUSED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
@@ -31,14 +34,6 @@ REFUSED = (httpx2.ConnectError, httpx2.ConnectTimeout)
 def pause(seconds: float) -> None:
     """Wait; an interrupt ends it."""
     threading.Event().wait(seconds)
-
-
-def as_id(text: str) -> str | None:
-    """The id that a text is, in the API's spelling; None for everything else."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None
 
 
 class Api:
@@ -83,10 +78,13 @@ class Api:
     def find(self, noun: str, wanted: str) -> Json:
         """One object by name or id; Failure (exit code 3) when there is none."""
         wanted_id = as_id(wanted)
-        if wanted_id is None:
-            found = self.get(f"/{noun}s", name=wanted)
-        else:
+        if wanted_id is not None and noun in READ_BY_ID:
+            item: Json = self.get(f"/{noun}s/{wanted_id}")
+            return item
+        if wanted_id is not None:
             found = [item for item in self.get(f"/{noun}s") if item["id"] == wanted_id]
+        else:
+            found = self.get(f"/{noun}s", name=wanted)
         if not found:
             raise failure(
                 Exit.NOT_FOUND,

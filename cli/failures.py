@@ -92,7 +92,7 @@ class Failure(Exception):
 
 def failure(code: Exit, name: str, detail: str, next_step: str = "", **context: Any) -> Failure:
     """A problem that arose in this program: `name` is its UPPER_SNAKE code."""
-    document = {
+    document: Json = {
         "type": "about:blank",
         "title": code.name.replace("_", " ").capitalize(),
         "status": None,

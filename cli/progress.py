@@ -80,13 +80,15 @@ def tree(operation: Json, depth: int = 0, *, folded: bool = False) -> Iterator[N
     yield _operation_node(operation, owner, depth)
     if folded and depth > 0 and operation["state"] == "succeeded":
         return
-    parts = [(step["started_at"], "step", step) for step in operation["steps"]]
-    parts += [(child["created_at"], "child", child) for child in operation["children"]]
-    for _at, kind, part in sorted(parts, key=lambda p: parsed(p[0]) or datetime.max):
-        if kind == "child":
+    for part in sorted((*operation["steps"], *operation["children"]), key=_began):
+        if "steps" in part:
             yield from tree(part, depth + 1, folded=folded)
         else:
             yield _step_node(operation, part, owner, depth + 1)
+
+
+def _began(part: Json) -> datetime:
+    return datetime.fromisoformat(part.get("created_at") or part["started_at"])
 
 
 def _operation_node(operation: Json, owner: str, depth: int) -> Node:

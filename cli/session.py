@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.durations import duration_s
 from cli.failures import Exit, Failure, Json, failure, of_operation
 from cli.progress import Progress
 from cli.render import print_json, print_line
+from cli.values import duration_s
 
 if TYPE_CHECKING:
     import httpx2

@@ -12,7 +12,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -37,8 +36,8 @@ ALONE_KEY = 0x686F6C64
 RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATE of serialisation failure, deadlock and lock time-out (PostgreSQL, appendix A)."""
 
-NO_CONNECTION = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What the driver raises while it connects; SQLAlchemy wraps only what statements raise."""
+DOWN_STATES = ("08", "28", "3D", "53", "57")
+"""Classes of SQLSTATE: no connection, no access, no such database, no resources, shut down."""
 
 
 class Database:
@@ -72,7 +71,7 @@ class Database:
                     return await connection.run_sync(work)
         except DBAPIError as error:
             raise _translated(error) from error
-        except NO_CONNECTION as error:
+        except (TimeoutError, OSError) as error:
             raise _down(error) from error
 
     async def close(self) -> None:
@@ -96,7 +95,7 @@ class Database:
                 await asyncio.sleep(random.uniform(0.002, 0.02) * (TRIES - left))
             except sa.exc.TimeoutError as error:
                 raise _busy("no connection was free in time") from error
-            except NO_CONNECTION as error:
+            except (TimeoutError, OSError) as error:
                 raise _down(error) from error
         raise AssertionError("the last try either returns or raises")
 
@@ -170,7 +169,7 @@ def _translated(error: DBAPIError) -> Exception:
     if error.connection_invalidated or isinstance(error, OperationalError):
         return _down(error)
     state = str(getattr(error.orig, "sqlstate", "") or "")
-    return _down(error) if state.startswith(("08", "57")) else error
+    return _down(error) if state.startswith(DOWN_STATES) else error
 
 
 def _down(error: Exception) -> Unavailable:

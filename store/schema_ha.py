@@ -78,7 +78,8 @@ death_certificate = sa.Table(
     sa.UniqueConstraint("host_id", "epoch", "valid", name="uq_certificate_valid"),
     sa.UniqueConstraint("id", "host_id", "epoch", name="uq_certificate_identity"),
     sa.CheckConstraint(
-        "(state = 'valid' AND valid IS NOT NULL AND valid = 1) OR (state = 'void' AND valid IS NULL)",
+        "(state = 'valid' AND valid IS NOT NULL AND valid = 1)"
+        " OR (state = 'void' AND valid IS NULL)",
         name="valid",
     ),
 )
@@ -105,7 +106,8 @@ vm_run = sa.Table(
     sa.UniqueConstraint("vm_id", "active", name="uq_vm_run_active"),
     sa.UniqueConstraint("vm_id", "generation", name="uq_vm_run_generation"),
     sa.CheckConstraint(
-        "(active IS NOT NULL AND active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
+        "(active IS NOT NULL AND active = 1"
+        " AND state IN ('placed', 'starting', 'running', 'stopping'))"
         " OR (active IS NULL AND state IN ('ended', 'lost'))",
         name="active",
     ),

@@ -28,7 +28,8 @@ from engine.views import (
 )
 
 router = APIRouter(dependencies=[Depends(get_principal)], responses=RESPONSES)
-Name = Annotated[str | None, Query(max_length=64)]
+Name = Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00]*$")]
+"""PostgreSQL takes no NUL in text, not even to look for it."""
 
 
 class Empty(BaseModel):

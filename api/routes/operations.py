@@ -14,13 +14,15 @@ from engine.views import IncidentView, OperationView, Page
 
 router = APIRouter(dependencies=[Depends(get_principal)], responses=RESPONSES)
 Limit = Annotated[int, Query(ge=1, le=500)]
+CURSOR_MAX = 2**63 - 1
+"""What a database holds in a number; a larger one would fail there."""
 
 
 @router.get("/operations", tags=["operations"])
 async def operations(
     backend: BackendDep,
     state: OperationState | None = None,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[str | None, Query(max_length=32, pattern=r"^[a-z_.]+$")] = None,
     target_id: UUID | None = None,
     cursor: UUID | None = None,
     limit: Limit = 50,
@@ -55,7 +57,7 @@ async def incident(incident_id: UUID, backend: BackendDep) -> IncidentView:
 
 @router.get("/events", tags=["events"])
 async def events(
-    backend: BackendDep, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100
+    backend: BackendDep, after: Annotated[int, Query(ge=0, le=CURSOR_MAX)] = 0, limit: Limit = 100
 ) -> Page:
     """What happened after a cursor, oldest first, without gaps."""
     page: Page = await backend.run_query(ListEvents(after=after, limit=limit))

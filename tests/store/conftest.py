@@ -19,6 +19,7 @@ import pytest
 
 from store.database import Database
 from store.migrate import upgrade, upgrade_database
+from tests.store.engine_room import Engine
 from tests.store.postgres import Cluster, programs
 from tests.store.world import World
 
@@ -100,6 +101,12 @@ async def database(
 async def world(database: Database) -> World:
     """A cluster that hosts, VMs and operations can be added to."""
     return await World(database).build()
+
+
+@pytest.fixture
+def engine(world: World) -> Engine:
+    """The engine over the world's database."""
+    return Engine(world)
 
 
 def new_cluster() -> Cluster:

@@ -1,4 +1,4 @@
-"""Transactions: all or nothing, repeated when they lost a race, honest when there is no database."""
+"""Transactions: all or nothing, repeated when they lost a race, honest without a database."""
 
 import asyncio
 from datetime import datetime

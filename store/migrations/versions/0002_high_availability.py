@@ -177,7 +177,8 @@ def _death_certificate() -> None:
         sa.Column("voided_at", TIME, nullable=True),
         sa.Column("void_reason", sa.String(length=1024), nullable=True),
         sa.CheckConstraint(
-            "(state = 'valid' AND valid IS NOT NULL AND valid = 1) OR (state = 'void' AND valid IS NULL)",
+            "(state = 'valid' AND valid IS NOT NULL AND valid = 1)"
+            " OR (state = 'void' AND valid IS NULL)",
             name=op.f("ck_death_certificate_valid"),
         ),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name="fk_death_certificate_host_id"),
@@ -210,7 +211,8 @@ def _vm_run() -> None:
         sa.Column("started_at", TIME, nullable=True),
         sa.Column("ended_at", TIME, nullable=True),
         sa.CheckConstraint(
-            "(active IS NOT NULL AND active = 1 AND state IN ('placed', 'starting', 'running', 'stopping'))"
+            "(active IS NOT NULL AND active = 1"
+            " AND state IN ('placed', 'starting', 'running', 'stopping'))"
             " OR (active IS NULL AND state IN ('ended', 'lost'))",
             name=op.f("ck_vm_run_active"),
         ),

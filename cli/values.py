@@ -1,7 +1,8 @@
-"""Durations and sizes as people write them on a command line."""
+"""Durations, sizes and ids as people write them on a command line."""
 
 import math
 import re
+from uuid import UUID
 
 import typer
 
@@ -10,7 +11,9 @@ UNITS_MIB = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib
 
 
 def duration_s(text: str | float) -> float:
-    """Seconds of `90`, `90s`, `1.5m`, `2h`; typer.BadParameter for anything else."""
+    """Seconds of `90`, `90s`, `1.5m`, `2h`, `forever`; typer.BadParameter for anything else."""
+    if text == "forever":
+        return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", str(text).strip())
     if match is None or not math.isfinite(float(match[1])):
         raise typer.BadParameter(f"{text} is not a duration: write 90, 90s, 10m or 2h")
@@ -23,3 +26,11 @@ def size_mib(text: str | int) -> int:
     if match is None or match[2] not in UNITS_MIB:
         raise typer.BadParameter(f"{text} is not a size: write 512 (MiB), 512M or 2G")
     return int(match[1]) * UNITS_MIB[match[2]]
+
+
+def as_id(text: str) -> str | None:
+    """The id that a text is, in the API's spelling; None for everything else."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

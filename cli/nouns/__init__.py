@@ -1,0 +1,1 @@
+"""The commands on the engine's objects, one file a noun."""

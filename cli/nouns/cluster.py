@@ -1,0 +1,82 @@
+"""`holdfast cluster`: what may act on its own, and how quickly."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.render import lasting, print_json, print_table
+from cli.session import Act, Session, actions, queries
+
+app = typer.Typer(
+    help="Clusters: timing profile, automatic action on and off.", no_args_is_help=True
+)
+
+ClusterName = Annotated[str, typer.Argument(metavar="CLUSTER", help="Name or id of a cluster.")]
+
+
+class Profile(StrEnum):
+    """Timing profiles (as `domain.profiles.Profile`, whose import would slow every command)."""
+
+    CLASSIC = "classic"
+    BALANCED = "balanced"
+    FAST = "fast"
+    CAREFUL = "careful"
+
+
+class VirtType(StrEnum):
+    """Virtualisation types (as `domain.inventory.VirtType`)."""
+
+    KVM = "kvm"
+    QEMU = "qemu"
+    TEST = "test"
+
+
+@app.command("list")
+@queries
+def list_(session: Session) -> None:
+    """List clusters with the recovery times that their profiles predict."""
+    found = session.api.get("/clusters")
+    if session.as_json:
+        return print_json(found)
+    header = ("NAME", "AUTOMATIC ACTION", "PROFILE", "VIRT", "AFTER POWER CUT", "AFTER ISOLATION")
+    rows = [
+        (
+            item["name"],
+            "armed" if item["armed"] else "disarmed",
+            item["profile"],
+            item["virt_type"],
+            lasting(item["predicted_power_cut_s"]),
+            lasting(item["predicted_isolation_s"]),
+        )
+        for item in found
+    ]
+    return print_table(header, rows, empty="no clusters; add one with `holdfast cluster create`")
+
+
+@app.command()
+@actions
+def create(
+    act: Act,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new cluster's name.")],
+    profile: Annotated[
+        Profile, typer.Option(help="How long a host's silence is believed.")
+    ] = Profile.BALANCED,
+    virt_type: Annotated[VirtType, typer.Option(help="How guests run.")] = VirtType.KVM,
+) -> None:
+    """Add a cluster."""
+    act.run("/clusters", {"name": name, "profile": profile.value, "virt_type": virt_type.value})
+
+
+@app.command()
+@actions
+def arm(act: Act, cluster: ClusterName) -> None:
+    """Allow automatic action: fences and restarts."""
+    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/arm", {})
+
+
+@app.command()
+@actions
+def disarm(act: Act, cluster: ClusterName) -> None:
+    """Stop every automatic action at once: no fence, no restart."""
+    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/disarm", {})

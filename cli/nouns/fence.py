@@ -1,0 +1,173 @@
+"""`holdfast fence`: power controllers, the only proof that a silent host is off.
+
+A secret comes from a prompt, an environment variable or standard input, and is named on the
+command line without its value: arguments can be read by every user of the machine.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.failures import Exit, failure
+from cli.nouns.host import HostName
+from cli.render import clock, lasting, print_json, print_table
+from cli.session import Act, Session, actions, queries
+from cli.values import duration_s
+
+app = typer.Typer(help="Fence devices: power controllers of hosts.", no_args_is_help=True)
+
+LOOKS_SECRET = ("pass", "secret", "token", "_key")
+"""Options whose value would be stored and shown in clear text, and stand in the argument list."""
+
+
+@app.command("list")
+@queries
+def list_(
+    session: Session,
+    host: Annotated[str | None, typer.Option(help="Only those of this host.")] = None,
+) -> None:
+    """List fence devices, without their secrets."""
+    host_id = None if host is None else session.api.find("host", host)["id"]
+    found = session.api.get("/fence-devices", host_id=host_id)
+    if session.as_json:
+        return print_json(found)
+    rows = [
+        (
+            item["name"],
+            item["host_name"],
+            item["agent"],
+            item["last_reading"],
+            clock(item["last_read_at"]),
+            lasting(item["deadline_s"]),
+            " ".join(f"{key}={value}" for key, value in sorted(item["options"].items())),
+        )
+        for item in found
+    ]
+    header = ("NAME", "HOST", "AGENT", "LAST READING", "READ AT", "DEADLINE", "OPTIONS")
+    return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
+
+
+@app.command()
+@actions
+def add(
+    act: Act,
+    host: HostName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new device's name.")],
+    agent: Annotated[str, typer.Option(help="The fence agent, such as fence_ipmilan.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of the agent; not for secrets."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A secret option; its value is asked for."),
+    ] = None,
+    secret_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VARIABLE", help="A secret option, read from a variable."),
+    ] = None,
+    secret_stdin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A secret option, read from standard input."),
+    ] = None,
+    deadline: Annotated[
+        float,
+        typer.Option(parser=duration_s, metavar="DURATION", help="How long an answer may take."),
+    ] = "10s",  # type: ignore[assignment]  # the parser turns the default into seconds, too
+) -> None:
+    """Give a host a power controller.
+
+    Example: holdfast fence add h1 h1-bmc --agent fence_ipmilan --option ip=10.0.0.1 --option
+    username=admin --option lanplus=1 --secret password
+    """
+    options = dict(_pair(text, "--option") for text in option or ())
+    if shown := sorted(key for key in options if any(part in key for part in LOOKS_SECRET)):
+        raise failure(
+            Exit.USAGE,
+            "SECRET_IN_ARGUMENTS",
+            f"{', '.join(shown)} looks like a secret; arguments can be read by every user here",
+            next_step=f"use --secret {shown[0]} and be asked for it, --secret-env or "
+            "--secret-stdin, and change the secret if it was a real one",
+        )
+    secrets = _secrets(secret or [], secret_env or [], secret_stdin)
+    body = {
+        "host_id": act.api.find("host", host)["id"],
+        "name": name,
+        "agent": agent,
+        "options": options,
+        "secrets": secrets,
+        "deadline_s": deadline,
+    }
+    act.run("/fence-devices", body)
+
+
+def _secrets(asked: list[str], from_env: list[str], from_stdin: str | None) -> dict[str, str]:
+    variables = dict(_pair(text, "--secret-env") for text in from_env)
+    names = [*asked, *variables, *((from_stdin,) if from_stdin else ())]
+    for name in names:
+        _refuse_value(name)
+    if len(set(names)) < len(names):
+        raise failure(Exit.USAGE, "SECRET_NAMED_TWICE", "a secret is named more than once")
+    found = {name: _from_env(variable) for name, variable in variables.items()}
+    if from_stdin:
+        found[from_stdin] = _from_stdin(from_stdin)
+    return found | {name: _from_prompt(name) for name in asked}
+
+
+def _refuse_value(name: str) -> None:
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise failure(
+            Exit.USAGE,
+            "SECRET_IN_ARGUMENTS",
+            "only the name of a secret goes on the command line, never its value",
+            next_step="use --secret NAME and be asked for it, --secret-env NAME=VARIABLE or "
+            "--secret-stdin NAME, and change the secret if it was a real one",
+        )
+
+
+def _from_env(variable: str) -> str:
+    value = os.environ.get(variable, "")
+    if not value:
+        # The text is not repeated: it may be the secret itself, put there by mistake.
+        raise failure(
+            Exit.USAGE,
+            "SECRET_MISSING",
+            "a variable named by --secret-env is not set, or empty",
+            next_step="export it, or use --secret NAME and be asked",
+        )
+    return value
+
+
+def _from_stdin(name: str) -> str:
+    value = sys.stdin.readline().rstrip("\r\n")
+    if not value:
+        raise failure(
+            Exit.USAGE, "SECRET_MISSING", f"standard input has no line with the secret {name}"
+        )
+    return value
+
+
+def on_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
+def _from_prompt(name: str) -> str:
+    if not on_terminal():
+        raise failure(
+            Exit.USAGE,
+            "SECRET_MISSING",
+            f"nobody can be asked for {name}: standard input is no terminal",
+            next_step=f"use --secret-env {name}=VARIABLE or --secret-stdin {name}",
+        )
+    value: str = typer.prompt(name, hide_input=True, err=True)
+    return value
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise typer.BadParameter(f"{option} is written NAME=VALUE", param_hint=option)
+    return key, value

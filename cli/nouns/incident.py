@@ -1,0 +1,198 @@
+"""`holdfast incident`: one host failure, told from the last answer to the last VM back."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.failures import Exit, Json, failure
+from cli.render import (
+    clock,
+    lasting,
+    parsed,
+    precise,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+)
+from cli.session import Session, queries
+from cli.values import as_id
+
+if TYPE_CHECKING:
+    from cli.client import Api
+
+app = typer.Typer(help="Incidents: failures of hosts.", no_args_is_help=True)
+
+PHASES = ("detect", "decide", "prove", "place", "start", "ready")
+MEANING = {
+    "detect": "from the last answer to the report",
+    "decide": "judge: is it dead, may its power be cut",
+    "prove": "read the power as off",
+    "place": "choose hosts, reserve memory",
+    "start": "until the last VM runs",
+    "ready": "close the incident",
+}
+
+
+@app.command("list")
+@queries
+def list_(
+    session: Session,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+) -> None:
+    """List incidents, newest first."""
+    page = session.api.get("/incidents", limit=limit)
+    if session.as_json:
+        return print_json(page)
+    rows = [
+        (
+            item["id"],
+            item["host_name"],
+            item["outcome"] or f"open: {item['phase']}",
+            clock(item["opened_at"]),
+            _lasted(item),
+            item["why"],
+        )
+        for item in page["items"]
+    ]
+    return print_table(("ID", "HOST", "STATE", "OPENED", "TOOK", "WHY"), rows, empty="no incidents")
+
+
+def _lasted(incident: Json) -> str:
+    opened, closed = parsed(incident["opened_at"]), parsed(incident["closed_at"])
+    return "-" if opened is None or closed is None else lasting((closed - opened).total_seconds())
+
+
+@app.command()
+@queries
+def show(
+    session: Session,
+    incident: Annotated[
+        str, typer.Argument(metavar="INCIDENT", help="Id of an incident, or a host: its newest.")
+    ],
+) -> None:
+    """Tell one incident as a report: why, evidence, certificate, phases, VMs."""
+    found = session.api.get(f"/incidents/{_find_id(session.api, incident)}")
+    if session.as_json:
+        return print_json(found)
+    _tell_summary(found)
+    _tell_evidence(found)
+    _tell_certificate(found["certificate"])
+    _tell_phases(found)
+    return _tell_vms(found)
+
+
+def _find_id(api: "Api", named: str) -> str:
+    known = as_id(named)
+    if known is not None:
+        return known
+    host = api.find("host", named)
+    for item in api.get("/incidents", limit=500)["items"]:
+        if item["host_id"] == host["id"]:
+            return str(item["id"])
+    raise failure(
+        Exit.NOT_FOUND,
+        "INCIDENT_NOT_FOUND",
+        f"{host['name']} has had no incident",
+        next_step="holdfast incident list",
+        host=host["name"],
+    )
+
+
+def _tell_summary(found: Json) -> None:
+    back = [vm for vm in found["vms"] if vm["recovery_s"] is not None]
+    slowest = max((vm["recovery_s"] for vm in back), default=None)
+    print_line(f"Incident {found['id']}")
+    decision = found["decision"] or {}
+    print_facts(
+        (
+            ("host", f"{found['host_name']} (epoch {found['epoch']})"),
+            ("state", f"open: {found['phase']}" if found["open"] else found["outcome"]),
+            ("why", found["why"]),
+            ("decision", decision.get("move") and f"{decision['move']}: {decision['why']}"),
+            ("last answer", found["last_answer_at"] and precise(found["last_answer_at"])),
+            ("reported", f"{precise(found['opened_at'])} by {found['reported_by']}"),
+            ("reports", found["reports"] if found["reports"] > 1 else None),
+            ("closed", found["closed_at"] and precise(found["closed_at"])),
+            ("VMs back", f"{len(back)} of {len(found['vms'])}" if found["vms"] else None),
+            ("slowest VM", slowest and lasting(slowest)),
+            ("day", clock(found["opened_at"])),
+            ("operation", found["operation_id"]),
+        ),
+        indent="  ",
+    )
+
+
+def _tell_evidence(found: Json) -> None:
+    print_line()
+    if not found["evidence"]:
+        return print_line("Evidence: none")
+    print_line("Evidence")
+    rows = [
+        (
+            fact["kind"],
+            fact["device"],
+            fact["verdict"],
+            precise(fact["at"]),
+            lasting(fact["took_s"]),
+        )
+        for fact in found["evidence"]
+    ]
+    return print_table(("KIND", "DEVICE", "SAID", "AT", "ANSWERED IN"), rows)
+
+
+def _tell_certificate(certificate: Json | None) -> None:
+    print_line()
+    if certificate is None:
+        return print_line("Death certificate: none; nothing may start elsewhere")
+    proofs = [f"{fact['device']} read {fact['verdict']}" for fact in certificate["evidence"]]
+    print_line("Death certificate")
+    return print_facts(
+        (
+            ("state", certificate["state"]),
+            ("issued", precise(certificate["issued_at"])),
+            ("rests on", "; ".join(proofs)),
+            ("starts under it", certificate["uses"]),
+            ("voided", certificate["voided_at"] and precise(certificate["voided_at"])),
+            ("because", certificate["void_reason"]),
+            ("digest", certificate["digest"]),
+        ),
+        indent="  ",
+    )
+
+
+def _tell_phases(found: Json) -> None:
+    print_line()
+    print_line("Phases")
+    spent, began = found["phases_s"], found["phase_began"]
+    rows = [
+        (
+            phase,
+            precise(began[phase]),
+            f"{spent[phase]:.3f} s" if phase in spent else "under way",
+            MEANING[phase],
+        )
+        for phase in PHASES
+        if phase in began
+    ]
+    print_table(("PHASE", "BEGAN", "TOOK", "WHAT"), rows, empty="not begun")
+    if spent:
+        print_line(f"together {sum(spent.values()):.3f} s")
+
+
+def _tell_vms(found: Json) -> None:
+    print_line()
+    if not found["vms"]:
+        return print_line("VMs: none ran there, or none is settled yet")
+    rows = [
+        (
+            vm["name"],
+            vm["protected"],
+            vm["host_before"],
+            vm["host_after"],
+            precise(vm["running_again_at"]),
+            "-" if vm["recovery_s"] is None else f"{vm['recovery_s']:.3f} s",
+        )
+        for vm in found["vms"]
+    ]
+    return print_table(("VM", "PROTECTED", "BEFORE", "AFTER", "RUNS AGAIN", "RECOVERY"), rows)

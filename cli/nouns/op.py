@@ -1,0 +1,155 @@
+"""`holdfast op`: operations, the durable runs of accepted actions."""
+
+from typing import Annotated
+
+import typer
+
+from cli.failures import Json
+from cli.nouns.shared import operation_id
+from cli.progress import Progress, tree
+from cli.render import (
+    clock,
+    lasting,
+    parsed,
+    precise,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+)
+from cli.session import (
+    DEFAULT_WAIT,
+    ProgressOption,
+    Session,
+    TimeoutOption,
+    follow,
+    queries,
+)
+from cli.terminal import clean, say
+
+app = typer.Typer(help="Operations: what runs, waits, failed, and why.", no_args_is_help=True)
+
+OperationId = Annotated[str, typer.Argument(metavar="ID", help="Id of an operation.")]
+FOREVER = "forever"
+
+
+@app.command("list")
+@queries
+def list_(
+    session: Session,
+    state: Annotated[
+        str | None, typer.Option(help="Only in this state, such as running or failed.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Only of this kind, such as vm.start.")] = None,
+    vm: Annotated[str | None, typer.Option(help="Only on this VM.")] = None,
+    host: Annotated[str | None, typer.Option(help="Only on this host.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where a page ended.")] = None,
+) -> None:
+    """List operations, newest first."""
+    if vm is not None and host is not None:
+        raise typer.BadParameter("an operation has one target: give --vm or --host")
+    target = ("vm", vm) if vm is not None else ("host", host)
+    target_id = None if target[1] is None else session.api.find(target[0], target[1])["id"]
+    page = session.api.get(
+        "/operations", state=state, kind=kind, target_id=target_id, limit=limit, cursor=cursor
+    )
+    if session.as_json:
+        return print_json(page)
+    header = ("ID", "KIND", "TARGET", "STATE", "BY", "CREATED", "TOOK", "NOTE")
+    print_table(header, [_row(session, item) for item in page["items"]], empty="no operations")
+    if page["next_cursor"]:
+        say(f"more: --cursor {clean(page['next_cursor'])}")
+    return None
+
+
+def _row(session: Session, item: Json) -> tuple[str | None, ...]:
+    began = parsed(item["started_at"])
+    ended = parsed(item["finished_at"]) or session.api.now()
+    problem = item["problem"] or {}
+    note = problem.get("detail") or item["waiting_for"] or item["summary"]
+    return (
+        item["id"],
+        item["kind"],
+        item["target_name"],
+        item["state"],
+        item["principal"],
+        clock(item["created_at"]),
+        None if began is None else lasting((ended - began).total_seconds()),
+        note,
+    )
+
+
+@app.command()
+@queries
+def show(session: Session, operation: OperationId) -> None:
+    """Show one operation with its steps and children."""
+    found = session.api.get(f"/operations/{operation_id(operation)}")
+    if session.as_json:
+        return print_json(found)
+    problem = found["problem"] or {}
+    print_facts(
+        (
+            ("operation", f"{found['kind']} {found['target_name']}"),
+            ("state", found["state"]),
+            ("why", problem.get("detail") and f"{problem['detail']} ({problem['code']})"),
+            ("next", problem.get("next_step") or None),
+            ("waiting for", found["waiting_for"]),
+            ("result", found["summary"]),
+            ("by", found["principal"]),
+            ("reason", found["reason"] or None),
+            ("created", clock(found["created_at"])),
+            ("finished", found["finished_at"] and clock(found["finished_at"])),
+            ("incident", found["incident_id"]),
+            ("parent", found["parent_id"]),
+            ("workflow", found["workflow_id"]),
+            ("correlation id", found["correlation_id"]),
+            ("id", found["id"]),
+        )
+    )
+    if found["steps"] or found["children"]:
+        print_line()
+        _show_tree(session, found)
+    return None
+
+
+def _show_tree(session: Session, found: Json) -> None:
+    now = session.api.now()
+    rows = [
+        (
+            f"{'  ' * (node.depth - 1)}{node.icon} {node.title}",
+            node.state,
+            node.tries,
+            node.began and precise(node.began.isoformat()),
+            lasting(node.took_s(now)),
+            node.note or None,
+        )
+        for node in tree(found)
+        if node.depth > 0
+    ]
+    print_table(("STEP", "STATE", "TRIES", "BEGAN", "TOOK", "NOTE"), rows)
+
+
+@app.command()
+@queries
+def watch(
+    session: Session,
+    operation: OperationId,
+    timeout: TimeoutOption = FOREVER,  # type: ignore[assignment]  # parsed like an argument
+    progress: ProgressOption = Progress.AUTO,
+) -> None:
+    """Follow an operation to its end; interrupting that does not cancel it."""
+    found = session.api.get(f"/operations/{operation_id(operation)}")
+    follow(session, found, progress, timeout)
+
+
+@app.command()
+@queries
+def wait(
+    session: Session,
+    operation: OperationId,
+    timeout: TimeoutOption = DEFAULT_WAIT,  # type: ignore[assignment]  # parsed like an argument
+) -> None:
+    """Wait without a word for an operation's end; the exit code says how it ended."""
+    found = session.api.get(f"/operations/{operation_id(operation)}")
+    follow(session, found, Progress.NONE, timeout)

@@ -1,0 +1,105 @@
+"""The engine over a test database, with fakes of what lies outside it."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from domain.errors import EngineError, Invalid
+from domain.orders import HostRef
+from domain.profiles import Policy
+from engine.actions.base import Params
+from engine.backend import Backend, Receipt
+from engine.records.fencing import FenceRecords
+from engine.records.hosts import HostRecords
+from engine.records.operations import OperationRecords
+from engine.records.recovery import RecoveryRecords
+from engine.records.runs import RunRecords
+from engine.registry import all_actions, all_queries
+from store.columns import metadata
+from store.rows import Row, many
+from tests.store.world import PERSON, World
+
+POLICY = Policy()
+
+
+class Sealer:
+    """Seals by reversing; a test can tell a sealed secret from a plain one."""
+
+    def seal(self, secrets: dict[str, str]) -> bytes:
+        """Reversed."""
+        return ";".join(f"{k}={v}" for k, v in sorted(secrets.items()))[::-1].encode()
+
+
+class Agents:
+    """Knows one fence agent."""
+
+    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
+        """Refuse any other agent, any option but these, and a secret that is none."""
+        if agent != "fence_ipmilan" or set(options) - {"ip", "username"}:
+            raise Invalid("FENCE_AGENT_UNKNOWN", f"there is no {agent} with {sorted(options)}")
+        if set(secrets) - {"password"}:
+            raise Invalid("FENCE_OPTION_UNKNOWN", f"{agent} has no secret {sorted(secrets)}")
+
+
+class Deliverer:
+    """Remembers what was to be started."""
+
+    def __init__(self) -> None:
+        self.delivered: list[UUID] = []
+
+    async def deliver(self, operation_id: UUID) -> None:
+        """Remember it."""
+        self.delivered.append(operation_id)
+
+
+class Engine:
+    """A backend and the records of every kind of step, in one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.deliverer = Deliverer()
+        actions = all_actions(Sealer(), Agents())
+        self.backend = Backend(
+            world.database, actions, all_queries(), self.deliverer, clock=world.clock
+        )
+        self.runs = RunRecords(world.database, world.clock)
+        self.fences = FenceRecords(world.database, world.clock)
+        self.recoveries = RecoveryRecords(world.database, world.clock)
+        self.hosts = HostRecords(world.database, world.clock)
+        self.operations = OperationRecords(world.database, world.clock)
+
+    async def act(self, params: Params, key: str | None = None, **context: Any) -> Receipt:
+        """Run an action as a person."""
+        who = PERSON.model_copy(update=context)
+        return await self.backend.run_action(params, who, key)
+
+    async def refusal(self, params: Params, key: str | None = None) -> EngineError:
+        """Why an action was refused, after showing that it left every table as it was."""
+        before = await self.everything()
+        try:
+            receipt = await self.act(params, key)
+        except EngineError as error:
+            assert await self.everything() == before, "a refused action wrote something"
+            return error
+        raise AssertionError(f"accepted as {receipt.operation_id}")
+
+    async def everything(self) -> dict[str, list[Row]]:
+        """Every row of every table."""
+        return {name: await self.rows(name) for name in sorted(metadata.tables)}
+
+    async def rows(self, table: str) -> list[Row]:
+        """Every row of one table, by its key."""
+        found = metadata.tables[table]
+        return await self.world.do(many, found.select().order_by(*found.primary_key))
+
+    async def ref(self, host_id: UUID) -> HostRef:
+        """A host at its present epoch."""
+        row = await self.world.get("host", host_id)
+        return HostRef(host_id=host_id, name=row["name"], uri=row["uri"], epoch=row["epoch"])
+
+
+def columns(rows: Sequence[Row], *names: str) -> list[Any]:
+    """One column of each row, or a tuple of several."""
+    if len(names) == 1:
+        return [row[names[0]] for row in rows]
+    return [tuple(row[name] for name in names) for row in rows]

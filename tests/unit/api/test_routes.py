@@ -1,0 +1,184 @@
+"""Every route's ordinary answer, over the real backend and database."""
+
+from uuid import UUID
+
+import pytest
+
+from store import observations, plumbing
+from store.ids import new_id
+from tests.unit.api.desk import Desk, Json
+
+pytestmark = pytest.mark.unit
+
+
+async def accepted(desk: Desk, path: str, body: Json | None = None) -> Json:
+    answer = await desk.post(path, body)
+    assert answer.status_code == 202, answer.text
+    view: Json = answer.json()
+    assert answer.headers["Location"] == f"/api/v1/operations/{view['id']}"
+    again = await desk.client.get(answer.headers["Location"])
+    assert again.json() == view
+    return view
+
+
+async def test_a_cluster_is_created_at_once_and_says_what_its_profile_predicts(desk: Desk) -> None:
+    view = await accepted(desk, "/clusters", {"name": "c2", "profile": "fast"})
+    assert (view["kind"], view["state"], view["done"]) == ("cluster.create", "succeeded", True)
+    (cluster,) = (await desk.get("/clusters", params={"name": "c2"})).json()
+    assert (cluster["id"], cluster["profile"]) == (view["target_id"], "fast")
+    assert 0 < cluster["predicted_power_cut_s"] < cluster["predicted_isolation_s"]
+    names = [item["name"] for item in (await desk.get("/clusters")).json()]
+    assert names == ["c1", "c2"]
+
+
+async def test_a_cluster_is_disarmed_and_armed_by_one_request_each(desk: Desk) -> None:
+    path = f"/clusters/{desk.world.cluster_id}/actions"
+    for word, armed in (("disarm", False), ("arm", True)):
+        assert (await accepted(desk, f"{path}/{word}"))["summary"] == f"{word}ed"
+        (cluster,) = (await desk.get("/clusters")).json()
+        assert cluster["armed"] is armed
+
+
+async def test_a_host_is_added_out_of_service_and_its_activation_is_started(desk: Desk) -> None:
+    body = {"cluster_id": str(desk.world.cluster_id), "name": "h1", "uri": "qemu+tcp://h1/system"}
+    view = await accepted(desk, "/hosts", body)
+    assert (view["kind"], view["state"]) == ("host.add", "pending")
+    assert view["workflow_id"] == f"op/{view['id']}/1"
+    await desk.backend.close()
+    assert desk.deliverer.delivered == [UUID(view["id"])]
+    host = (await desk.get(f"/hosts/{view['target_id']}")).json()
+    assert (host["name"], host["state"], host["epoch"]) == ("h1", "reconciling", 0)
+    assert (await desk.get("/hosts", params={"name": "h1"})).json() == [host]
+    assert (await desk.get("/hosts", params={"name": "other"})).json() == []
+
+
+async def test_a_host_that_is_down_is_activated(desk: Desk) -> None:
+    host_id = await desk.world.host(state="down")
+    view = await accepted(desk, f"/hosts/{host_id}/actions/activate", {})
+    assert (view["kind"], view["target_name"]) == ("host.activate", "h1")
+    assert (await desk.get(f"/hosts/{host_id}")).json()["state"] == "reconciling"
+
+
+async def test_a_hosts_samples_come_newest_first_and_within_the_limit(desk: Desk) -> None:
+    host_id = await desk.world.host()
+    now = desk.backend._clock()
+    row = {"host_id": host_id, "memory_total_mib": 64, "memory_free_mib": 32, "cpus": 2}
+    row |= {"took_s": 0.01, "guests": [{"name": "db"}]}
+    await desk.world.monitor()
+    seen = {"warm": True, "observations": [], "now": now}
+    await desk.world.do(observations.record_round, "m1", 1, samples=[row], **seen)
+    (sample,) = (await desk.get(f"/hosts/{host_id}/samples", params={"limit": 5})).json()
+    assert (sample["memory_free_mib"], sample["guests"]) == (32, [{"name": "db"}])
+
+
+async def test_a_fence_device_is_added_and_listed_by_host(desk: Desk) -> None:
+    host_id = await desk.world.host()
+    body = {"host_id": str(host_id), "name": "bmc1", "agent": "fence_ipmilan"}
+    body |= {"options": {"ip": "192.0.2.1"}, "secrets": {"password": "sesame"}}
+    view = await accepted(desk, "/fence-devices", body)
+    assert view["summary"] == "added"
+    (device,) = (await desk.get("/fence-devices", params={"host_id": str(host_id)})).json()
+    assert (device["host_name"], device["options"]) == ("h1", {"ip": "192.0.2.1"})
+    other = {"host_id": str(new_id())}
+    assert (await desk.get("/fence-devices", params=other)).json() == []
+
+
+async def test_a_vm_is_created_down_and_knows_what_it_depends_on(desk: Desk) -> None:
+    db_id = await desk.world.vm("db")
+    body = {"cluster_id": str(desk.world.cluster_id), "name": "web", "memory_mib": 64}
+    body |= {"protected": True, "priority": 90, "depends_on": [str(db_id)]}
+    view = await accepted(desk, "/vms", body)
+    vm = (await desk.get(f"/vms/{view['target_id']}")).json()
+    assert (vm["state"], vm["protected"], vm["priority"]) == ("down", True, 90)
+    assert vm["depends_on"] == [str(db_id)]
+    assert (await desk.get("/vms", params={"name": "web"})).json() == [vm]
+
+
+async def test_a_vm_that_is_down_is_started(desk: Desk) -> None:
+    host_id, vm_id = await desk.world.host(), await desk.world.vm()
+    view = await accepted(desk, f"/vms/{vm_id}/actions/start", {"host_id": str(host_id)})
+    assert (view["kind"], view["state"], view["target_name"]) == ("vm.start", "pending", "db")
+
+
+async def test_a_vm_that_runs_is_stopped_and_shown_with_its_host(desk: Desk) -> None:
+    host_id, vm_id = await desk.world.host(), await desk.world.vm()
+    await desk.world.running(vm_id, host_id)
+    vm = (await desk.get(f"/vms/{vm_id}")).json()
+    assert (vm["state"], vm["host_name"], vm["generation"]) == ("up", "h1", 1)
+    assert (await desk.get(f"/hosts/{host_id}")).json()["vms"] == 1
+    view = await accepted(desk, f"/vms/{vm_id}/actions/stop", {"force": True})
+    assert view["kind"] == "vm.stop"
+
+
+async def test_a_vm_whose_host_is_silent_is_shown_as_unknown(desk: Desk) -> None:
+    host_id, vm_id = await desk.world.host(), await desk.world.vm()
+    await desk.world.running(vm_id, host_id)
+    await desk.world.put("host", host_id, state="non_responsive")
+    assert (await desk.get(f"/vms/{vm_id}")).json()["state"] == "unknown"
+
+
+async def test_operations_are_paged_newest_first_without_a_gap(desk: Desk) -> None:
+    made = [str(await desk.world.operation()) for _ in range(5)]
+    listed: list[str] = []
+    params = {"limit": "2"}
+    while True:
+        page = (await desk.get("/operations", params=params)).json()
+        listed += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert listed == made[::-1]
+
+
+async def test_operations_are_filtered_by_state_kind_and_target(desk: Desk) -> None:
+    vm_id = await desk.world.vm()
+    wanted = str(await desk.world.operation(vm_id, kind="vm.stop", state="running"))
+    await desk.world.operation()
+    filters = {"state": "running", "kind": "vm.stop", "target_id": str(vm_id)}
+    for name, value in filters.items():
+        page = (await desk.get("/operations", params={name: value})).json()
+        assert [item["id"] for item in page["items"]] == [wanted], name
+
+
+async def test_an_operation_comes_with_its_children(desk: Desk) -> None:
+    parent_id = await desk.world.operation()
+    child_id = await desk.world.operation(parent_id=parent_id)
+    view = (await desk.get(f"/operations/{parent_id}")).json()
+    assert [child["id"] for child in view["children"]] == [str(child_id)]
+
+
+async def test_an_incident_comes_with_its_certificate_and_the_vms_it_hit(desk: Desk) -> None:
+    world = desk.world
+    host_id, vm_id = await world.host(), await world.vm(protected=True)
+    await world.running(vm_id, host_id)
+    await world.certificate(host_id)
+    (listed,) = (await desk.get("/incidents")).json()["items"]
+    view = (await desk.get(f"/incidents/{listed['id']}")).json()
+    assert (view["host_name"], view["open"]) == ("h1", True)
+    assert view["certificate"]["state"] == "valid"
+    assert (await desk.get(f"/hosts/{host_id}")).json()["open_incident_id"] == view["id"]
+
+
+async def test_events_follow_a_cursor_without_a_gap_once_they_are_numbered(desk: Desk) -> None:
+    for name in ("c2", "c3", "c4"):
+        await accepted(desk, "/clusters", {"name": name})
+    assert (await desk.get("/events")).json()["items"] == []
+    await desk.world.do(plumbing.number_events, 100)
+    first = (await desk.get("/events", params={"limit": 2})).json()
+    rest = (await desk.get("/events", params={"after": first["next_cursor"]})).json()
+    events = first["items"] + rest["items"]
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert [event["data"]["name"] for event in events] == ["c2", "c3", "c4"]
+    assert {event["principal"] for event in events} == {"admin"}
+    assert (await desk.get("/events", params={"after": 3})).json()["items"] == []
+
+
+async def test_the_reason_of_a_request_stands_on_its_operation(desk: Desk) -> None:
+    answer = await desk.post("/clusters", {"name": "c2"}, X_Reason="a new rack")
+    assert answer.json()["reason"] == "a new rack"
+
+
+async def test_health_is_told_without_a_token(desk: Desk) -> None:
+    del desk.client.headers["Authorization"]
+    for path in ("/livez", "/readyz"):
+        assert (await desk.client.get(path)).json() == {"status": "ok"}
