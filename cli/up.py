@@ -33,12 +33,25 @@ RESTART_S = 0.5
 STOP_S = 12.0
 
 Say = Callable[[str], None]
+Command = Callable[[str], list[str]]
+
+
+def process_command(role: str) -> list[str]:
+    """The argument vector of one process of the engine."""
+    return [sys.executable, "-m", "cli.processes", role]
 
 
 class Engine:
-    """A running engine: its children, its addresses."""
+    """A running engine: its children, its addresses. `command` gives each process's arguments."""
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, say: Say) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        endpoint: Endpoint,
+        say: Say,
+        command: Command = process_command,
+    ) -> None:
+        self._command = command
         self.settings = settings
         self.endpoint = endpoint
         self.url = f"http://{settings.api_host}:{settings.api_port}"
@@ -75,7 +88,7 @@ class Engine:
                 await asyncio.sleep(RESTART_S)
 
     async def _spawn(self, role: str) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "cli.processes", role]
+        command = self._command(role)
         folder = self.settings.var / "log"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{role}.log").open("ab") as output:
@@ -114,7 +127,9 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @asynccontextmanager
-async def running_engine(settings: Settings, say: Say) -> AsyncIterator[Engine]:
+async def running_engine(
+    settings: Settings, say: Say, command: Command = process_command
+) -> AsyncIterator[Engine]:
     """A running engine with everything it needs; ended in order on the way out."""
     settings.var.mkdir(parents=True, exist_ok=True)
     read_or_create_token(token_file(settings.var))
@@ -129,7 +144,7 @@ async def running_engine(settings: Settings, say: Say) -> AsyncIterator[Engine]:
         settings = settings.model_copy(update={"temporal_address": endpoint.address})
         if settings.api_port == 0:
             settings = settings.model_copy(update={"api_port": _free_port(settings.api_host)})
-        engine = Engine(settings, endpoint, say)
+        engine = Engine(settings, endpoint, say, command)
         try:
             await engine.start()
             yield engine

@@ -81,8 +81,8 @@ class Prediction(Frozen):
     isolation_s: float  # host alive but unreachable: silence, then off and read back
 
 
-LAB_PROOF_S = 0.5
-LAB_OFF_S = 1.5
+LAB_PROOF_S = 1.0
+LAB_OFF_S = 2.0
 LAB_START_S = 1.0
 """Proof by reading, off with read-back, and place + start, measured in the lab (docs/lab.md)."""
 

@@ -6,6 +6,7 @@ because a suite that skips what it is for proves nothing.
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import libvirt
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from lab import guest_image, network, requirements
 from lab.bmc_control import BmcMode
 from lab.lab import Lab, default_var
+
+FIGURES = pytest.StashKey[list[str]]()
 
 
 def _require_lab() -> None:
@@ -68,12 +71,16 @@ def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int]
 @pytest.fixture
 def lab(lab_for_session: Lab) -> Lab:
     """Three hosts on, connected and empty, with honest power controllers."""
-    for host in lab_for_session.state().hosts:
-        lab_for_session.bmc(host.name, BmcMode.OK)
-    lab_for_session.up()
-    for entry in lab_for_session.inventory().hosts:
-        _empty(entry.uri)
+    _make_whole(lab_for_session)
     return lab_for_session
+
+
+def _make_whole(lab: Lab) -> None:
+    for host in lab.state().hosts:
+        lab.bmc(host.name, BmcMode.OK)
+    lab.up()
+    for entry in lab.inventory().hosts:
+        _empty(entry.uri)
 
 
 def _empty(uri: str) -> None:
@@ -86,3 +93,32 @@ def _empty(uri: str) -> None:
                 domain.undefine()
     finally:
         connection.close()
+
+
+@pytest.fixture(scope="module")
+def fresh_lab(lab_for_session: Lab) -> Lab:
+    """The lab, whole and empty, for an engine that manages it for a module's tests."""
+    _make_whole(lab_for_session)
+    return lab_for_session
+
+
+@pytest.fixture(scope="module")
+def engine_var(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a module's engine; its logs stay there."""
+    return tmp_path_factory.mktemp("engine")
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Report a measured figure at the end of the test run."""
+    found = request.config.stash.setdefault(FIGURES, [])
+    return lambda text: found.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if found := config.stash.get(FIGURES, []):
+        terminalreporter.section("lab figures")
+        for line in found:
+            terminalreporter.write_line(line)

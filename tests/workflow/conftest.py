@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from domain.errors import Unavailable
+from tests.workflow.bench import Bench, bench, quick, template
 from worker.temporal_find import ExistingServer, Program, find_temporal
 from worker.temporal_server import DevServer, DevServerOptions
 
@@ -57,3 +58,20 @@ async def temporal_address(
 async def temporal_client(temporal_address: str) -> Client:
     """A client that speaks pydantic, connected in the test's own event loop."""
     return await Client.connect(temporal_address, data_converter=pydantic_data_converter)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with every table and no row."""
+    return await template(tmp_path_factory.mktemp("template"))
+
+
+@pytest_asyncio.fixture
+async def engine(temporal_address: str, migrated: Path, tmp_path: Path) -> AsyncIterator[Bench]:
+    """An engine with three hosts in service, watched, and both workers running."""
+    with quick():
+        async with bench(temporal_address, migrated, tmp_path) as made:
+            await made.build("h1", "h2", "h3")
+            await made.watcher.start()
+            async with made.workers():
+                yield made

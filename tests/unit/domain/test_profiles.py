@@ -50,10 +50,10 @@ def test_a_poll_ends_before_the_next_begins_and_one_miss_never_reaches_the_limit
 @pytest.mark.parametrize(
     ("profile", "power_cut_s", "isolation_s"),
     [
-        (Profile.CLASSIC, 5.5, 66.5),
-        (Profile.BALANCED, 4.5, 20.5),
-        (Profile.FAST, 3.3, 8.3),
-        (Profile.CAREFUL, 9.5, 130.5),
+        (Profile.CLASSIC, 6.0, 67.0),
+        (Profile.BALANCED, 5.0, 21.0),
+        (Profile.FAST, 3.8, 8.8),
+        (Profile.CAREFUL, 10.0, 131.0),
     ],
 )
 def test_a_profile_predicts_its_recovery_times(

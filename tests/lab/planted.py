@@ -1,0 +1,133 @@
+"""Run one process of the engine with a fault planted: `python -m tests.lab.planted PLANT ROLE`.
+
+traps                 kills or stops the process at a named point, once for each trap that is set.
+no_certificate_check  declares a host dead without cutting its power or reading it back: what the
+                      engine would be without its proofs.
+
+A trap is a file in the engine's folder. The process takes it away before it springs, so that the
+process that is started in its place goes on unharmed. The engine itself has no such switches: all
+of this is done to its classes from outside, in this process alone.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from temporalio import activity
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+import cli.processes
+from activities.fencing import Fencing, FenceStep
+from domain.inventory import FenceDevice, PowerReading
+from domain.orders import Evidence
+from drivers.fence_agents import FenceAgents
+from engine.backend import Backend
+from engine.records.runs import RunRecords
+
+AGENT_UNDER_WAY_S = 0.15
+"""How long a fence agent runs before its parent is killed under it."""
+
+
+def trap_file(var: Path, point: str) -> Path:
+    """Where a trap for a point lies; its content is the signal's name."""
+    return var / f"trap-{point}"
+
+
+def set_trap(var: Path, point: str, number: signal.Signals) -> None:
+    """Let the next process that reaches a point get a signal there."""
+    trap_file(var, point).write_text(number.name)
+
+
+def spring(point: str) -> None:
+    """Take the signal that is set for this point, if any."""
+    path = trap_file(Path(os.environ["HOLDFAST_VAR"]), point)
+    with contextlib.suppress(FileNotFoundError):
+        number = signal.Signals[path.read_text()]
+        path.unlink()
+        os.kill(os.getpid(), number)
+
+
+class Traps(Interceptor):
+    """A point before and after the body of each step: `begin:NAME`, `end:NAME`."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Wrap the next interceptor."""
+        return _Trapped(next)
+
+
+class _Trapped(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        name = activity.info().activity_type
+        spring(f"begin:{name}")
+        result = await super().execute_activity(input)
+        spring(f"end:{name}")
+        return result
+
+
+def plant_traps() -> None:
+    """Points at each step and at the places between a decision and its effect."""
+    # The tracing interceptors stand inside the one that writes the step tree, as ours must.
+    cli.processes.tracing_interceptor = lambda _kind: [Traps()]  # type: ignore[attr-defined]
+    begin_start = RunRecords.begin_start
+
+    async def claim(self: RunRecords, run: Any) -> None:
+        await begin_start(self, run)
+        spring("claimed")
+
+    RunRecords.begin_start = claim  # type: ignore[method-assign]
+    deliver = Backend._deliver
+
+    def accepted(self: Backend, operation_id: Any) -> None:
+        spring("accepted")
+        deliver(self, operation_id)
+
+    Backend._deliver = accepted  # type: ignore[method-assign]
+    FenceAgents.off = _with_trap(FenceAgents.off)  # type: ignore[method-assign]
+
+
+Off = Callable[[FenceAgents, FenceDevice], Awaitable[None]]
+
+
+def _with_trap(off: Off) -> Off:
+    async def switch(self: FenceAgents, device: FenceDevice) -> None:
+        asyncio.get_running_loop().call_later(AGENT_UNDER_WAY_S, spring, "agent")
+        await off(self, device)
+
+    return switch
+
+
+def plant_no_certificate_check() -> None:
+    """No cut, and evidence that nobody gathered."""
+
+    @activity.defn(name="fencing.power_off")
+    async def power_off(self: Fencing, step: FenceStep) -> None:
+        return None
+
+    @activity.defn(name="fencing.read_back")
+    async def read_back(self: Fencing, step: FenceStep) -> tuple[Evidence, ...]:
+        devices = await self._devices(step)
+        at = datetime.now(UTC).isoformat()
+        return tuple(
+            Evidence(device=device.name, verdict=PowerReading.OFF, took_s=0.0, at=at)
+            for device in devices
+        )
+
+    Fencing.power_off = power_off  # type: ignore[method-assign]
+    Fencing.read_back = read_back  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "traps": plant_traps,
+    "no_certificate_check": plant_no_certificate_check,
+}
+
+
+if __name__ == "__main__":
+    PLANTS[sys.argv[1]]()
+    cli.processes.run_role(sys.argv[2])

@@ -1,0 +1,326 @@
+"""A whole engine on a test bench: real store, actions, delivery and workers; a fake data centre.
+
+Each bench has a Temporal namespace and a database file of its own, so the fixed queue names do not
+collide and a workflow that a failed test left behind meets no worker of the next one. Only the
+outside world is fake, and the durations are short.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Interceptor
+
+from domain.context import ActionContext, PriorityClass
+from domain.operations import OPEN_STATES, workflow_id
+from domain.profiles import Policy, Timing
+from engine.actions.base import Params
+from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.inventory import CreateCluster, CreateVm
+from engine.actions.vms import StartVm, StopVm
+from engine.backend import Backend
+from engine.delivery import Delivery
+from engine.registry import all_actions, all_queries
+from store import inventory, operations
+from store.database import Database
+from store.ids import new_id
+from store.migrate import upgrade
+from store.rows import Row, changed
+from store.schema import host as host_table
+from store.schema_ha import vm_run
+from tests.fakes import DataCentre, FakeDomain, FakeHypervisor, FakePower
+from tests.invariants import broken_invariants, read_facts
+from tests.workflow.watcher import Watcher, now
+from worker.parts import Parts, fencing_worker, operations_worker
+from worker.temporal_client import TemporalStarter
+
+WAIT_S = 60.0
+"""Far more than anything here takes: a test that reaches it has found something."""
+
+TIMING = Timing(poll_s=0.1, poll_deadline_s=0.9, non_responsive_after_s=0.5)
+
+POLICY = Policy(
+    timing=TIMING,
+    connect_deadline_s=1,
+    define_deadline_s=1,
+    start_deadline_s=5,
+    stop_grace_s=0.5,
+    stop_read_s=0.05,
+    off_read_back_s=0.5,
+    off_read_every_s=0.05,
+    fence_tries=2,
+    power_on_answer_s=1,
+    hold_retry_s=0.5,
+    capacity_retry_s=0.5,
+)
+OPEN = [state.value for state in OPEN_STATES]
+PERSON = ActionContext(principal="ann", correlation_id="test")
+MONITOR = ActionContext(
+    principal="monitor:m1", correlation_id="test", priority=PriorityClass.RECOVERY
+)
+
+
+@contextmanager
+def quick(policy: Policy = POLICY) -> Iterator[None]:
+    """Give every order accepted meanwhile a policy with short durations."""
+    with (
+        patch("engine.actions.hosts.policy_of", lambda _cluster: policy),
+        patch("engine.actions.vms.policy_of", lambda _cluster: policy),
+    ):
+        yield
+
+
+class NoSecrets:
+    """Implements the ports of `fence.add`, which no test here uses."""
+
+    def seal(self, secrets: dict[str, str]) -> bytes:
+        """Nothing to seal."""
+        return b""
+
+    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
+        """Every agent is known."""
+
+
+class Bench:
+    """One engine and its world; see the module."""
+
+    def __init__(self, database: Database, client: Client, centre: DataCentre) -> None:
+        self.database = database
+        self.client = client
+        self.centre = centre
+        self.watcher = Watcher(database, centre)
+        self.parts = Parts(database, FakeHypervisor(centre), FakePower(centre))
+        delivery = Delivery(database, TemporalStarter(client))
+        secrets = NoSecrets()
+        self.backend = Backend(database, all_actions(secrets, secrets), all_queries(), delivery)
+        self.hosts: dict[str, UUID] = {}
+        self.vms: dict[str, UUID] = {}
+        self.cluster_id = UUID(int=0)
+
+    async def build(self, *hosts: str, memory_mib: int = 1024) -> None:
+        """A cluster with hosts that are in service at epoch 1, each with one power controller."""
+        self.cluster_id = (await self._done(CreateCluster(name="c1"))).get("target_id", UUID(int=0))
+        for name in hosts:
+            await self.add_host(name, memory_mib)
+
+    async def add_host(self, name: str, memory_mib: int = 1024) -> None:
+        """A host in service."""
+        host = self.centre.add(name, memory_mib)
+        host.mark = 1
+        row = {"id": new_id(), "name": name, "uri": host.uri, "cluster_id": self.cluster_id}
+        row |= {"state": "up", "state_reason": "given", "state_since": now(), "created_at": now()}
+        row |= {"epoch": 1, "memory_mib": memory_mib, "cpus": host.cpus}
+        await self.write(lambda c: inventory.insert(c, "host", row))
+        self.hosts[name] = UUID(str(row["id"]))
+        await self.add_device(name, f"bmc-{name}")
+
+    async def add_device(self, host: str, name: str) -> None:
+        """A power controller for a host."""
+        row = {"id": new_id(), "host_id": self.hosts[host], "name": name, "options": {}}
+        row |= {"agent": "fence_ipmilan", "secrets": b"", "deadline_s": 1.0, "created_at": now()}
+        await self.write(lambda c: inventory.insert(c, "fence_device", row))
+
+    async def add_vm(
+        self,
+        name: str,
+        on: str | None = None,
+        *,
+        memory_mib: int = 128,
+        protected: bool = True,
+        priority: int = 50,
+        after: tuple[str, ...] = (),
+    ) -> UUID:
+        """A VM, and its copy in generation 1 when it is to run on a host already."""
+        wanted = CreateVm(
+            cluster_id=self.cluster_id,
+            name=name,
+            memory_mib=memory_mib,
+            protected=protected,
+            priority=priority,
+            depends_on=tuple(self.vms[other] for other in after),
+        )
+        vm_id: UUID = (await self._done(wanted))["target_id"]
+        self.vms[name] = vm_id
+        if on is not None:
+            await self.write(lambda c: self._given_run(c, vm_id, on, memory_mib))
+            domain = FakeDomain(name, memory_mib, 1)
+            self.centre.run(self.centre.hosts[on], vm_id, domain)
+        return vm_id
+
+    async def _given_run(
+        self, connection: AsyncConnection, vm_id: UUID, on: str, memory_mib: int
+    ) -> None:
+        row = {"id": new_id(), "vm_id": vm_id, "host_id": self.hosts[on], "epoch": 1}
+        row |= {"generation": 1, "state": "running", "active": 1, "memory_mib": memory_mib}
+        await changed(connection, vm_run.insert().values(**row, created_at=now(), started_at=now()))
+        table = inventory.TABLES["vm"]
+        raised = table.update().where(table.c.id == vm_id)
+        await changed(connection, raised.values(generation=1, wanted=True))
+        taken = host_table.c.memory_reserved_mib + memory_mib
+        reserved = host_table.update().where(host_table.c.id == self.hosts[on])
+        await changed(connection, reserved.values(memory_reserved_mib=taken))
+
+    async def start(self, vm: str, on: str | None = None) -> UUID:
+        """Ask for a start; the operation."""
+        host_id = None if on is None else self.hosts[on]
+        return await self.act(StartVm(vm_id=self.vms[vm], host_id=host_id))
+
+    async def stop(self, vm: str, *, force: bool = False) -> UUID:
+        """Ask for a stop; the operation."""
+        return await self.act(StopVm(vm_id=self.vms[vm], force=force))
+
+    async def report(self, host: str, why: str = "silent") -> UUID:
+        """Report a host as failed, as a monitor does; the recovery's operation."""
+        await self.watcher.missed(host)
+        row = await self.host(host)
+        action = RecoverHost(
+            host_id=row["id"], epoch=row["epoch"], why=why, reported_by="m1", last_answer_at=now()
+        )
+        return await self.act(action, MONITOR)
+
+    async def activate(self, host: str) -> UUID:
+        """Ask for a host to be brought into service; the operation."""
+        return await self.act(ActivateHost(host_id=self.hosts[host]))
+
+    async def act(self, params: Params, context: ActionContext = PERSON) -> UUID:
+        """Run an action through the one door, and wait until its workflow was started."""
+        receipt = await self.backend.run_action(params, context)
+        await self.backend.close()
+        return receipt.operation_id
+
+    async def _done(self, params: Params) -> Row:
+        return await self.operation(await self.act(params))
+
+    async def ended(self, operation_id: UUID) -> Row:
+        """The operation once it has ended, and its workflow with it."""
+
+        async def closed() -> bool:
+            return (await self.operation(operation_id))["state"] not in OPEN
+
+        await self.until(closed, f"operation {operation_id} never ended")
+        return await self.operation(operation_id)
+
+    async def waits(self, operation_id: UUID, code: str) -> Row:
+        """The operation once it waits for this reason."""
+
+        async def waiting() -> bool:
+            row = await self.operation(operation_id)
+            return row["state"] == "waiting" and row["reason_code"] == code
+
+        await self.until(waiting, f"operation {operation_id} never waited for {code}")
+        return await self.operation(operation_id)
+
+    async def until(self, holds: Callable[[], Awaitable[bool]], else_: str) -> None:
+        """Wait until a condition holds; AssertionError after far too long."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + WAIT_S
+        while not await holds():
+            assert clock() < end, else_
+            await asyncio.sleep(0.02)
+
+    async def idle(self) -> None:
+        """Wait until every operation has ended or waits with a reason."""
+
+        async def quiet() -> bool:
+            rows = (await read_facts(self.database)).rows["operation"]
+            return all(row["state"] not in OPEN or row["state"] == "waiting" for row in rows)
+
+        await self.until(quiet, "some operation neither ended nor waits")
+
+    def workflow(self, operation_id: UUID) -> WorkflowHandle[Any, Any]:
+        """The workflow of an operation."""
+        return self.client.get_workflow_handle(workflow_id(operation_id, 1))
+
+    async def operation(self, operation_id: UUID) -> Row:
+        """One operation's row."""
+        row = await self.database.read(lambda c: operations.get(c, operation_id))
+        assert row is not None
+        return row
+
+    async def children(self, operation_id: UUID) -> dict[str, Row]:
+        """Child operations by kind and target, as `vm.start db`."""
+        rows = await self.database.read(lambda c: operations.children(c, operation_id))
+        return {f"{row['kind']} {row['target_name']}": row for row in rows}
+
+    async def rows(self, table: str) -> list[Row]:
+        """Every row of a table."""
+        return (await read_facts(self.database)).rows[table]
+
+    async def host(self, name: str) -> Row:
+        """One host's row."""
+        row = await self.database.read(lambda c: inventory.find(c, "host", name))
+        assert row is not None
+        return row
+
+    def copies(self, vm: str) -> list[str]:
+        """The hosts where the VM really runs."""
+        return self.centre.copies(self.vms[vm])
+
+    async def broken(self) -> list[str]:
+        """Broken invariants; empty means all is well."""
+        return await broken_invariants(self.centre, self.database)
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """One writing transaction."""
+        await self.database.write(work)
+
+    @asynccontextmanager
+    async def workers(
+        self, interceptors: Sequence[Interceptor] = (), *, cached: int = 1000
+    ) -> AsyncIterator[None]:
+        """Both workers, as the engine runs them."""
+        ordinary = operations_worker(
+            self.client,
+            self.parts,
+            steps_at_once=20,
+            interceptors=interceptors,
+            cached_workflows=cached,
+        )
+        async with ordinary, fencing_worker(self.client, self.parts, interceptors):
+            yield
+
+
+async def template(folder: Path) -> Path:
+    """A migrated database file, made once and copied for each bench."""
+    path = folder / "template.db"
+    await upgrade(f"sqlite+aiosqlite:///{path}")
+    return path
+
+
+@asynccontextmanager
+async def bench(address: str, made_from: Path, folder: Path) -> AsyncIterator[Bench]:
+    """A bench without hosts, gone with everything it started at the end."""
+    name = f"test-{uuid4().hex[:12]}"
+    path = folder / f"{name}.db"
+    shutil.copy(made_from, path)
+    client = await client_in(address, name)
+    async with AsyncExitStack() as stack:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        stack.push_async_callback(database.close)
+        made = Bench(database, client, DataCentre())
+        stack.push_async_callback(made.watcher.stop)
+        yield made
+
+
+async def client_in(address: str, namespace: str) -> Client:
+    """A client in a new namespace; its identity names no machine, since histories are kept."""
+    client = await Client.connect(
+        address,
+        namespace=namespace,
+        data_converter=pydantic_data_converter,
+        identity="bench",
+    )
+    request = RegisterNamespaceRequest(namespace=namespace)
+    request.workflow_execution_retention_period.FromTimedelta(timedelta(days=1))
+    await client.workflow_service.register_namespace(request)
+    return client
