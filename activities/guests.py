@@ -35,6 +35,14 @@ class GuestOrder(Frozen):
     deadline_s: float
 
 
+class WithdrawOrder(Frozen):
+    """Undo what an operation did to start a VM, however far it came."""
+
+    operation_id: UUID
+    vm_id: UUID
+    deadline_s: float
+
+
 class StopOrder(Frozen):
     """Wait for a guest to end by itself."""
 
@@ -57,6 +65,10 @@ class RunRecords(Protocol):
 
     async def started(self, run: RunRef) -> None:
         """Record the run as running; Superseded when it was closed meanwhile."""
+        ...
+
+    async def to_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """The run that an open operation has to answer for; None when another owner took it."""
         ...
 
     async def begin_stop(self, run: RunRef) -> None:
@@ -120,20 +132,40 @@ class Guests:
         """Destroy and undefine what is left of a run, read back, and close it; repeatable."""
         run = order.run
         async with self._session(order) as session:
-            await session.destroy(run.spec.vm_id, run.generation)
-            await session.undefine(run.spec.vm_id, run.generation)
-            found = await session.lookup(run.spec.vm_id)
-            if found is not None and found.alive:
-                raise OutcomeUnknown(
-                    "GUEST_STILL_RUNS",
-                    f"{run.spec.name} still runs on {run.host_name} after destroy",
-                    next_step="look at the host's libvirtd log",
-                )
+            await _remove(session, run)
         await self._runs.ended(run, "stopped")
+        return f"gone from {run.host_name}"
+
+    @activity.defn(name="guest.withdraw")
+    async def withdraw(self, order: WithdrawOrder) -> str:
+        """Undo a start of this operation, unless a recovery took its run over; repeatable."""
+        run = await self._runs.to_withdraw(order.operation_id, order.vm_id)
+        if run is None:
+            return "nothing was started"
+        async with self._hypervisor.session(run.uri, order.deadline_s) as session:
+            # Asked again behind the open connection: a copy that was kept through a reboot or a
+            # recovery since then belongs to a run that this operation does not own.
+            owned = await self._runs.to_withdraw(order.operation_id, order.vm_id)
+            if owned is None or owned.run_id != run.run_id:
+                return "left to its new owner"
+            await _remove(session, run)
+        await self._runs.ended(run, "withdrawn")
         return f"gone from {run.host_name}"
 
     def _session(self, order: GuestOrder) -> AbstractAsyncContextManager[HypervisorSession]:
         return self._hypervisor.session(order.run.uri, order.deadline_s)
+
+
+async def _remove(session: HypervisorSession, run: RunRef) -> None:
+    await session.destroy(run.spec.vm_id, run.generation)
+    await session.undefine(run.spec.vm_id, run.generation)
+    found = await session.lookup(run.spec.vm_id)
+    if found is not None and found.alive:
+        raise OutcomeUnknown(
+            "GUEST_STILL_RUNS",
+            f"{run.spec.name} still runs on {run.host_name} after destroy",
+            next_step="look at the host's libvirtd log",
+        )
 
 
 async def _read_back_running(session: HypervisorSession, run: RunRef) -> None:

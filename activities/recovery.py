@@ -54,6 +54,7 @@ class ReportOrder(Frozen):
     host: HostRef
     returned: bool
     outcomes: tuple[Outcome, ...]
+    cancelled: bool = False  # before anything was moved
 
 
 class SeenVote(Frozen):

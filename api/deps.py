@@ -43,9 +43,19 @@ async def get_context(
     return ActionContext(
         principal=principal,
         correlation_id=request.state.correlation_id,
-        reason=reason,
+        reason=_text(reason),
         traceparent=carrier.get("traceparent"),
     )
+
+
+def _text(header: str) -> str:
+    """A header's text as UTF-8, which ASGI hands over as Latin-1."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        raise Invalid(
+            "HEADER_NOT_UTF8", "X-Reason is not UTF-8 text", next_step="send it as UTF-8"
+        ) from None
 
 
 async def get_key(

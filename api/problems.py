@@ -154,4 +154,7 @@ async def _defect(request: Request, error: Exception) -> Response:
         detail="the engine failed on this request; nothing was changed",
         next_step="report it with the correlation id; the log has the rest",
     )
-    return problem_response(request, document)
+    answer = problem_response(request, document)
+    # Defects are answered outside of every middleware, so also outside of the one that does this.
+    answer.headers["Correlation-Id"] = document.correlation_id or "none"
+    return answer

@@ -37,7 +37,8 @@ class Root(TyperGroup):
             raise _told(ctx, found) from found
         except EngineError as error:
             raise _told(ctx, _of_engine(error)) from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):
+            # Abort is what an interrupted prompt raises.
             stopped = failure(Exit.INTERRUPTED, "INTERRUPTED", "stopped by an interrupt")
             raise _told(ctx, stopped) from None
         finally:

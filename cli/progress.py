@@ -66,6 +66,10 @@ class Node:
         tries = f" (try {self.tries})" if self.tries > 1 else ""
         return f"{self.state}{tries}" + (f": {self.note}" if self.note else "")
 
+    def at(self, now: datetime) -> datetime:
+        """When it came into its state: now, where the engine does not say."""
+        return self.ended or (self.began if self.state == "running" else None) or now
+
     def took_s(self, now: datetime) -> float | None:
         """How long it took or has been going on; None before it began."""
         return None if self.began is None else ((self.ended or now) - self.began).total_seconds()
@@ -167,20 +171,24 @@ class Plain(Silent):
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._shown: dict[tuple[str, ...], str] = {}
+        self._noted = ""
 
     def update(self, operation: Json) -> None:
-        """Every node that is not as it was."""
-        for node in tree(operation):
-            if self._shown.get(node.key) != node.told():
-                self._shown[node.key] = node.told()
-                self._line(node)
+        """Every node that is not as it was, in the order of time."""
+        fresh = [node for node in tree(operation) if self._shown.get(node.key) != node.told()]
+        now, self._noted = self._now(), ""
+        for node in sorted(fresh, key=lambda node: node.at(now)):
+            self._shown[node.key] = node.told()
+            self._line(node, now)
 
     def note(self, line: str) -> None:
-        """A line with the time."""
-        say(f"{self._now():%H:%M:%S}Z {line}")
+        """A line with the time, once until the next update."""
+        if line != self._noted:
+            self._noted = line
+            say(f"{self._now():%H:%M:%S}Z {line}")
 
-    def _line(self, node: Node) -> None:
-        at = node.ended or (node.began if node.state == "running" else None) or self._now()
+    def _line(self, node: Node, now: datetime) -> None:
+        at = node.at(now)
         took = f" after {lasting(node.took_s(at))}" if node.ended and node.began else ""
         state, _colon, rest = node.told().partition(": ")
         said = f"{state}{took}" + (f": {rest}" if rest else "")

@@ -91,10 +91,9 @@ def _named(operation: Json) -> str:
 def screen_for(progress: Progress, api: Api, *, as_json: bool) -> Screen:
     """The screen that was asked for; `auto` chooses by what standard error is."""
     if progress is Progress.AUTO:
-        on_terminal = sys.stderr.isatty()
-        progress = Progress.LIVE if on_terminal else Progress.PLAIN
-        if as_json:
-            progress = Progress.NONE
+        progress = Progress.NONE if as_json else Progress.LIVE
+    if progress is Progress.LIVE and not sys.stderr.isatty():
+        progress = Progress.PLAIN
     if progress is Progress.LIVE:
         from cli.live import LiveTree
 

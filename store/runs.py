@@ -109,23 +109,30 @@ async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: U
 async def _licensed(connection: AsyncConnection, run: Row) -> bool:
     """Whether each earlier copy of the VM that may still exist is dead by a valid certificate.
 
-    A lost run counts until its host has been reconciled into a later epoch. So a start that names
-    no certificate is judged, too; one that names a certificate needs it to be of a lost run of
-    this very VM, and valid.
+    A lost run counts until its host has been reconciled into a later epoch, so a start that names
+    no certificate is judged, too. Any valid certificate of the run's host and epoch will do: a
+    voided one may have been followed by another. One that is named must be among them.
     """
+    valid = sa.and_(
+        death_certificate.c.host_id == vm_run.c.host_id,
+        death_certificate.c.epoch == vm_run.c.epoch,
+        death_certificate.c.valid == 1,
+    )
     query = (
-        sa.select(vm_run.c.lost_certificate_id, host.c.epoch == vm_run.c.epoch)
+        sa.select(death_certificate.c.id, (host.c.epoch == vm_run.c.epoch).label("unsettled"))
+        .select_from(vm_run)
         .join(host, host.c.id == vm_run.c.host_id)
+        .outerjoin(death_certificate, valid)
         .where(vm_run.c.vm_id == run["vm_id"], vm_run.c.state == RunState.LOST)
     )
-    lost = [tuple(row) for row in await connection.execute(query)]
-    needed = {certificate for certificate, unsettled in lost if unsettled}
+    lost = await many(connection, query)
+    needed = {row["id"] for row in lost if row["unsettled"]}
     if run["licence_id"] is not None:
-        if run["licence_id"] not in {certificate for certificate, _ in lost}:
-            return False
         needed.add(run["licence_id"])
+    if not needed <= {row["id"] for row in lost if row["id"] is not None}:
+        return False
     spend = death_certificate.update().where(
-        death_certificate.c.id.in_(sorted(needed)), death_certificate.c.state == "valid"
+        death_certificate.c.id.in_(sorted(needed)), death_certificate.c.valid == 1
     )
     uses = death_certificate.c.uses + 1
     return not needed or await changed(connection, spend.values(uses=uses)) == len(needed)

@@ -7,13 +7,15 @@ straight to `run_action(RecoverHost)`. The monitor starts no workflow and cuts n
 
 Races  A host is judged by the monitor's memory of its own polls, on its own monotonic clock; the
        rows only tell it which hosts there are. Whatever is reported twice is refused by the unique
-       index on open incidents.
+       index on open incidents. A power controller may answer after the next polls: what it says is
+       weighed with what those saw. While the database is away, the hosts of the last round are
+       polled on, so that the verdicts are fresh when it is back.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,7 +24,7 @@ import structlog
 
 from activities.ports import Hypervisor, PowerSwitch
 from domain.context import ActionContext, PriorityClass
-from domain.errors import EngineError, NoAnswer, Refused
+from domain.errors import EngineError, Refused, Unavailable
 from domain.inventory import HostState, PowerReading
 from domain.liveness import (
     PollResult,
@@ -70,6 +72,7 @@ class Monitor:
         self._watches: dict[UUID, Watch] = {}
         self._answers: dict[UUID, datetime] = {}
         self._asking: dict[UUID, asyncio.Task[None]] = {}
+        self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
         self._sequence = 0
         self._rounds: defaultdict[Profile, int] = defaultdict(int)
         self.on_round: Callable[[float], None] = lambda late_s: None
@@ -104,7 +107,7 @@ class Monitor:
             await asyncio.sleep(due - clock())
 
     async def _round(self, profile: Profile, timing: Timing) -> None:
-        hosts = await self._records.watched(profile)
+        hosts = await self._hosts(profile)
         if not hosts:
             return
         polled = await asyncio.gather(*(self._poll(host, timing) for host in hosts))
@@ -117,17 +120,26 @@ class Monitor:
         warm = self._rounds[profile] >= WARM_ROUNDS
         await self._records.record(self._name, self._sequence, seen, warm=warm)
 
+    async def _hosts(self, profile: Profile) -> tuple[WatchedHost, ...]:
+        try:
+            self._known[profile] = await self._records.watched(profile)
+        except Unavailable as error:
+            log.warning("monitor polls without the database", profile=profile, code=error.code)
+        return self._known.get(profile, ())
+
     async def _poll(self, host: WatchedHost, timing: Timing) -> HostReading | EngineError:
         try:
             reading = await self._hypervisor.poll(host.uri, timing.poll_deadline_s)
         except EngineError as error:
             result = PollResult.REFUSED if _refused(error) else PollResult.SILENT
-            await self._missed(host, result, timing, error)
+            with _contained(host):
+                await self._missed(host, result, timing, error)
             return error
         now_s = asyncio.get_running_loop().time()
         self._watches[host.id] = after_poll(self._watch(host), PollResult.ANSWERED, now_s, timing)
         self._answers[host.id] = self._now()
-        await self._heard(host, reading)
+        with _contained(host):
+            await self._heard(host, reading)
         return reading
 
     def _watch(self, host: WatchedHost) -> Watch:
@@ -147,21 +159,21 @@ class Monitor:
             await self._records.missed(host, error.detail)
             log.info("host missed a poll", host=host.name, why=error.detail, misses=watch.misses)
         if result is PollResult.SILENT and host.id not in self._asking:
-            task = asyncio.create_task(self._ask(host, watch))
+            task = asyncio.create_task(self._ask(host))
             self._asking[host.id] = task
             task.add_done_callback(lambda _done: self._asking.pop(host.id, None))
 
-    async def _ask(self, host: WatchedHost, watch: Watch) -> None:
+    async def _ask(self, host: WatchedHost) -> None:
         """Ask the power controllers of a silent host, and report what follows."""
         began = self._now()
         readings = await asyncio.gather(*(self._power.read(d) for d in host.devices))
         took_s = (self._now() - began).total_seconds()
-        if self._watches.get(host.id) is not watch:
-            return  # another poll has ended meanwhile, and what it saw is newer
+        watch = self._watch(host)
         if readings and all(reading is PowerReading.OFF for reading in readings):
-            watch = self._watches[host.id] = after_power_reading(watch, PowerReading.OFF)
+            watch = after_power_reading(watch, PowerReading.OFF)
         if not wants_recovery(watch):
             return
+        self._watches[host.id] = watch
         facts = tuple(
             {
                 "kind": "power_reading",
@@ -171,7 +183,7 @@ class Monitor:
             }
             for device, reading in zip(host.devices, readings, strict=True)
         )
-        with contextlib.suppress(NoAnswer):
+        with _contained(host):
             await self._report(host, watch, facts)
 
     async def _report(
@@ -210,11 +222,13 @@ class Monitor:
         )
 
     async def _heard(self, host: WatchedHost, reading: HostReading) -> None:
-        if host.state is HostState.CONNECTING:
+        in_service = host.state in (HostState.UP, HostState.CONNECTING)
+        if in_service and reading.boot_mark != host.epoch:
+            # Before all else: a host that only missed polls while it rebooted must not be `up`.
+            await self._rebooted(host, reading.boot_mark)
+        elif host.state is HostState.CONNECTING:
             await self._records.answered(host)
             log.info("host answers again", host=host.name)
-        elif host.state is HostState.UP and reading.boot_mark != host.epoch:
-            await self._rebooted(host, reading.boot_mark)
         elif host.state in (HostState.DOWN, HostState.NON_RESPONSIVE):
             await self._alive_though_out_of_service(host, reading)
 
@@ -257,6 +271,15 @@ class Monitor:
             with contextlib.suppress(EngineError):
                 await self._records.prune(self._now() - KEEP)
             await asyncio.sleep(PRUNE_EVERY_S)
+
+
+@contextlib.contextmanager
+def _contained(host: WatchedHost) -> Iterator[None]:
+    """What cannot be settled for one host now is tried at its next poll; the others go on."""
+    try:
+        yield
+    except EngineError as error:
+        log.warning("host not settled in this round", host=host.name, code=error.code)
 
 
 def _refused(error: EngineError) -> bool:

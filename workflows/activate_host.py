@@ -7,13 +7,13 @@ Giving up   the host is left `non_operational` with the reason; nothing on it wa
 """
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.hosts import AdmitOrder, FailOrder, Hosts, HostStep
 from domain.operations import Outcome
 from domain.orders import ActivateHostOrder, Reconciliation
 from workflows import options
-from workflows.operation import problem_of, run_operation
+from workflows.operation import go_on, problem_of, run_operation, to_its_end
 
 
 @workflow.defn
@@ -33,7 +33,8 @@ class ActivateHost:
         try:
             return await self._steps()
         except ActivityError as error:
-            await self._fail(problem_of(error).detail)
+            if not is_cancelled_exception(error):
+                await to_its_end(self._fail(problem_of(error).detail))
             raise
 
     async def _steps(self) -> str:
@@ -45,20 +46,25 @@ class ActivateHost:
                 step,
                 **options.host(order.policy, f"power {name} on"),
             )
+        go_on()
         await workflow.execute_activity_method(
             Hosts.await_answer,
             step,
             **options.host(order.policy, f"wait for {name}"),
         )
+        go_on()
         settled = await workflow.execute_activity_method(
             Hosts.reconcile,
             step,
             **options.host(order.policy, f"settle the copies on {name}"),
         )
-        epoch = await workflow.execute_activity_method(
-            Hosts.admit,
-            AdmitOrder(operation_id=order.operation_id, host=order.host, settled=settled),
-            **options.decide(f"admit {name}"),
+        go_on()
+        epoch = await to_its_end(
+            workflow.execute_activity_method(
+                Hosts.admit,
+                AdmitOrder(operation_id=order.operation_id, host=order.host, settled=settled),
+                **options.decide(f"admit {name}"),
+            )
         )
         return _sentence(name, epoch, settled)
 

@@ -15,7 +15,7 @@ from activities.fencing import CertifyOrder, FenceStep, Fencing
 from domain.operations import Outcome
 from domain.orders import FenceHostOrder
 from workflows import options
-from workflows.operation import run_operation
+from workflows.operation import go_on, run_operation, to_its_end
 
 
 @workflow.defn
@@ -47,23 +47,25 @@ class FenceHost:
                 step,
                 **options.fence(order.policy, f"cut the power of {name}"),
             )
+        go_on()
         evidence = await workflow.execute_activity_method(
             Fencing.read_back,
             step,
             **options.fence(order.policy, f"read {name} back as off"),
         )
-        certificate = await workflow.execute_activity_method(
-            Fencing.certify,
-            CertifyOrder(
-                operation_id=order.operation_id,
-                host=order.host,
-                incident_id=order.incident_id,
-                evidence=evidence,
-                proofs_required=order.policy.timing.proofs_required,
-            ),
-            **options.fence(
-                order.policy, f"certify that {name} (epoch {order.host.epoch}) is dead"
-            ),
+        go_on()
+        wanted = CertifyOrder(
+            operation_id=order.operation_id,
+            host=order.host,
+            incident_id=order.incident_id,
+            evidence=evidence,
+            proofs_required=order.policy.timing.proofs_required,
+        )
+        what = f"certify that {name} (epoch {order.host.epoch}) is dead"
+        certificate = await to_its_end(
+            workflow.execute_activity_method(
+                Fencing.certify, wanted, **options.fence(order.policy, what)
+            )
         )
         self._certificate_id = certificate.certificate_id
         return f"{name} is dead: certificate {certificate.certificate_id}"

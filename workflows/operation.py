@@ -3,10 +3,15 @@
 The end state is written by the last step in one transaction with the event and the freeing of
 locks. The workflow itself completes with the outcome, also a failed one: the outcome is data that
 people read, while a failed workflow in Temporal's UI means that the engine itself is broken.
+
+Cancel  A request is delivered once. A step that ends well in spite of it swallows the request, so
+        bodies ask with `go_on` before each next step; what must not be left half done (claiming,
+        closing, undoing) runs `to_its_end`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -25,6 +30,7 @@ from activities.operations import ClaimOrder, Operations, WaitOrder
 from domain.operations import OperationState, Order, Outcome, Problem
 from workflows import options
 
+T = TypeVar("T")
 Undo = Callable[[], Awaitable[str]]
 
 
@@ -42,27 +48,57 @@ async def run_operation(
         run_id=workflow.info().first_execution_run_id,
     )
     try:
-        await workflow.execute_local_activity_method(Operations.claim, claim, **options.RECORD)
+        await to_its_end(
+            workflow.execute_local_activity_method(Operations.claim, claim, **options.RECORD)
+        )
     except ActivityError as error:
         # Another run owns this operation, or it has ended: there is nothing to do or to close.
         return failed(order, problem_of(error))
     try:
+        go_on()
         outcome = done(order, await body())
     except (FailureError, asyncio.CancelledError) as error:
-        if is_cancelled_exception(error) or isinstance(error, asyncio.CancelledError):
-            outcome = await asyncio.shield(asyncio.create_task(_cancelled(order, undo)))
+        if is_cancelled_exception(error):
+            outcome = await to_its_end(_cancelled(order, undo))
         else:
             outcome = failed(order, problem_of(error))
-    await asyncio.shield(asyncio.create_task(_close(outcome)))
+    await to_its_end(close(outcome))
     return outcome
 
 
+def go_on() -> None:
+    """Raise CancelledError once cancelling was asked for: call it before a step begins."""
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run something that a cancel request must not interrupt."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # A run gets one cancel request, and it has just been used up here. What comes after it can
+        # only be the eviction of this run from its worker's cache, which must end the task.
+        return await task
+
+
 async def _cancelled(order: Order, undo: Undo | None) -> Outcome:
-    summary = "nothing was done yet" if undo is None else await undo()
+    try:
+        summary = "nothing was done yet" if undo is None else await undo()
+    except FailureError as error:
+        problem = problem_of(error)
+        return Outcome(
+            operation_id=order.operation_id,
+            state=OperationState.NEEDS_ATTENTION,
+            problem=problem,
+            summary=f"cancelled, but not undone: {problem.detail}",
+        )
     return Outcome(operation_id=order.operation_id, state=OperationState.CANCELLED, summary=summary)
 
 
-async def _close(outcome: Outcome) -> None:
+async def close(outcome: Outcome) -> None:
+    """Close an operation; of one that is closed already nothing changes."""
     await workflow.execute_local_activity_method(Operations.close, outcome, **options.RECORD)
 
 
@@ -112,6 +148,6 @@ def problem_of(error: BaseException) -> Problem:
             next_step="check that the engine's workers run, then try again",
             retryable=True,
         )
-    if isinstance(cause, CancelledError):
+    if isinstance(cause, CancelledError | asyncio.CancelledError):
         return Problem(code="CANCELLED", detail="cancelled")
     return Problem(code="STEP_FAILED", detail=str(cause))

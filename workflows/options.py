@@ -50,6 +50,8 @@ def decide(summary: str) -> ActivityConfig:
         start_to_close_timeout=timedelta(seconds=60),
         heartbeat_timeout=BEAT,
         retry_policy=PERSIST,
+        # What a cancelled transaction did is known only once it has ended.
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
 
 

@@ -5,7 +5,8 @@ Phases      decide (may hold, with reasons) → prove (child `host.fence`) → p
 Invariants  no VM is placed before the certificate; a VM's dependants start after it is ready.
 Races       the host answers again before the proof: the incident ends `returned`, nothing moves.
             One open incident a host and epoch, by a unique index; later reports only say "look".
-Cancel      honoured while it judges or holds. Restarts are children that outlive this workflow.
+Cancel      honoured until the dead host's VMs are claimed: the incident is closed as cancelled and
+            nothing was moved. From then on the restarts run to their end.
 """
 
 import asyncio
@@ -13,7 +14,12 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import Priority
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+)
 from temporalio.workflow import ParentClosePolicy
 
 from activities.fencing import FenceStep, Fencing
@@ -37,7 +43,15 @@ from domain.orders import (
 from domain.recovery import Decision, Move
 from workflows import options
 from workflows.fence_host import FenceHost
-from workflows.operation import problem_of, run_operation, show_running, show_waiting
+from workflows.operation import (
+    close,
+    go_on,
+    problem_of,
+    run_operation,
+    show_running,
+    show_waiting,
+    to_its_end,
+)
 from workflows.start_vm import StartVm
 
 
@@ -54,7 +68,7 @@ class RecoverHost:
     @workflow.run
     async def run(self, order: RecoverHostOrder) -> Outcome:
         """Run the operation to its end."""
-        return await run_operation(order, self._recover)
+        return await run_operation(order, self._recover, self._left)
 
     @workflow.signal
     def look_again(self) -> None:
@@ -68,8 +82,7 @@ class RecoverHost:
                 return await self._report((), returned=True)
             claimed = await self._prove_and_claim(cut=decision.move is Move.FENCE)
             if isinstance(claimed, RestartPlan):
-                outcomes = await self._restart_all(claimed)
-                return await self._report(outcomes, returned=False)
+                return await to_its_end(self._finish(claimed))
             # Not proven, or not any more: say why and judge anew; something may be back.
             await self._hold(claimed.code, claimed.detail)
 
@@ -77,14 +90,19 @@ class RecoverHost:
         fence = await self._prove(cut=cut)
         if fence.certificate_id is None:
             return fence.problem or Problem(code="FENCE_CANCELLED", detail="no certificate")
+        go_on()
         try:
-            return await self._claim_victims(fence.certificate_id)
+            return await to_its_end(self._claim_victims(fence.certificate_id))
         except ActivityError as error:
             return problem_of(error)
+
+    async def _finish(self, plan: RestartPlan) -> str:
+        return await self._report(await self._restart_all(plan), returned=False)
 
     async def _decide(self) -> Decision:
         waited = False
         while True:
+            go_on()
             decision = await self._assess()
             if decision.move is not Move.HOLD:
                 if waited:
@@ -107,6 +125,7 @@ class RecoverHost:
             step,
             **options.look(order.policy, f"ask the power devices of {order.host.name}"),
         )
+        go_on()
         return await workflow.execute_activity_method(
             Recovery.assess,
             AssessOrder(
@@ -141,26 +160,44 @@ class RecoverHost:
         child = FenceChildOrder(
             operation_id=order.operation_id, incident_id=order.incident_id, host=order.host
         )
-        operation_id = await workflow.execute_activity_method(
-            Recovery.open_fence,
-            child,
-            **options.decide("open the fence"),
+        go_on()
+        # From here on the child has a row, which only the child itself can close.
+        operation_id = await to_its_end(
+            workflow.execute_activity_method(
+                Recovery.open_fence,
+                child,
+                **options.decide("open the fence"),
+            )
         )
+        fence = FenceHostOrder(
+            operation_id=operation_id,
+            context=order.context.model_copy(update={"parent_id": order.operation_id}),
+            policy=order.policy,
+            host=order.host,
+            incident_id=order.incident_id,
+            cut=cut,
+        )
+        try:
+            go_on()
+            return await self._fence(fence)
+        except (FailureError, asyncio.CancelledError) as error:
+            # It never began, or somebody ended its workflow: nobody else will close its row.
+            outcome = Outcome(
+                operation_id=operation_id, state=OperationState.CANCELLED, problem=problem_of(error)
+            )
+            await to_its_end(close(outcome))
+            go_on()
+            return outcome
+
+    async def _fence(self, fence: FenceHostOrder) -> Outcome:
         return await workflow.execute_child_workflow(
             FenceHost.run,
-            FenceHostOrder(
-                operation_id=operation_id,
-                context=order.context.model_copy(update={"parent_id": order.operation_id}),
-                policy=order.policy,
-                host=order.host,
-                incident_id=order.incident_id,
-                cut=cut,
-            ),
-            id=workflow_id(operation_id, 1),
+            fence,
+            id=workflow_id(fence.operation_id, 1),
             task_queue=options.OPERATIONS,
             task_timeout=options.TASK,
             parent_close_policy=ParentClosePolicy.ABANDON,
-            static_summary=f"fence {order.host.name}",
+            static_summary=f"fence {fence.host.name}",
         )
 
     async def _claim_victims(self, certificate_id: UUID) -> RestartPlan:
@@ -190,6 +227,17 @@ class RecoverHost:
         return tuple(await asyncio.gather(*(restart(item) for item in plan.restarts)))
 
     async def _restart(self, item: Restart) -> Outcome:
+        try:
+            return await self._start_elsewhere(item)
+        except ChildWorkflowError as error:
+            # Somebody ended its workflow: the others go on, and the report tells of this one.
+            return Outcome(
+                operation_id=item.operation_id,
+                state=OperationState.FAILED,
+                problem=problem_of(error),
+            )
+
+    async def _start_elsewhere(self, item: Restart) -> Outcome:
         order = self._order
         priority = PriorityClass.PROTECTED
         context = order.context.model_copy(
@@ -212,6 +260,20 @@ class RecoverHost:
             parent_close_policy=ParentClosePolicy.ABANDON,
             priority=Priority(priority_key=int(priority)),
             static_summary=f"start {item.vm_name} elsewhere",
+        )
+
+    async def _left(self) -> str:
+        order = self._order
+        return await workflow.execute_activity_method(
+            Recovery.report,
+            ReportOrder(
+                incident_id=order.incident_id,
+                host=order.host,
+                returned=False,
+                outcomes=(),
+                cancelled=True,
+            ),
+            **options.decide("close the incident"),
         )
 
     async def _report(self, outcomes: tuple[Outcome, ...], *, returned: bool) -> str:

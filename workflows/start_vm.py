@@ -5,18 +5,26 @@ Invariants  the run is written, with its memory reserved, before any host hears 
             just before `create()` fails once the run has moved on.
 Races       a recovery that takes this VM closes the run; the next step here is then refused as
             superseded and the operation ends `cancelled`.
-Giving up   a start that fails on a live host is undone: destroy, undefine, read back, close the
-            run. Where the host does not answer, the run stays and the host's recovery settles it.
+Giving up   a start that fails or is cancelled is undone: destroy, undefine, read back, close the
+            run. Where the host does not answer, the run stays and the host's recovery settles it;
+            a run that another owner took over is left to that owner.
 """
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.guests import GuestOrder, Guests, PlaceOrder
-from domain.operations import Outcome, Problem
+from activities.guests import GuestOrder, Guests, PlaceOrder, WithdrawOrder
+from domain.operations import Outcome
 from domain.orders import Placement, RunRef, StartVmOrder
 from workflows import options
-from workflows.operation import problem_of, run_operation, show_running, show_waiting
+from workflows.operation import (
+    go_on,
+    problem_of,
+    run_operation,
+    show_running,
+    show_waiting,
+    to_its_end,
+)
 
 
 @workflow.defn
@@ -49,7 +57,8 @@ class StartVm:
         try:
             return await self._start_on(self._run_ref)
         except ActivityError as error:
-            await self._give_up(self._run_ref, problem_of(error))
+            if not is_cancelled_exception(error):
+                await to_its_end(self._give_up())
             raise
 
     async def _place(self) -> Placement:
@@ -63,6 +72,7 @@ class StartVm:
         )
         waited = False
         while True:
+            go_on()
             looks = self._looks_wanted
             placement = await workflow.execute_activity_method(
                 Guests.place,
@@ -96,36 +106,33 @@ class StartVm:
         start = GuestOrder(run=run, deadline_s=policy.start_deadline_s)
         where = f"{name} on {run.host_name}, generation {run.generation}"
         workflow.set_current_details(f"starting {where}")
+        go_on()
         await workflow.execute_activity_method(
             Guests.define,
             define,
             **options.guest(policy, f"define {where}"),
         )
+        go_on()
         return await workflow.execute_activity_method(
             Guests.start,
             start,
             **options.guest(policy, f"start {where}"),
         )
 
-    async def _give_up(self, run: RunRef, problem: Problem) -> None:
-        if problem.code == "SUPERSEDED":
-            return  # another owner settles this VM; touching its copies would be wrong
-        order = GuestOrder(run=run, deadline_s=self._order.policy.define_deadline_s)
+    async def _give_up(self) -> None:
         try:
-            await workflow.execute_activity_method(
-                Guests.end,
-                order,
-                **options.give_up(self._order.policy, "undo the start"),
-            )
+            await self._undo()
         except ActivityError as error:
             workflow.logger.warning("start was not undone", extra={"code": problem_of(error).code})
 
     async def _undo(self) -> str:
-        if self._run_ref is None:
-            return "nothing was started"
-        order = GuestOrder(run=self._run_ref, deadline_s=self._order.policy.define_deadline_s)
+        order = self._order
         return await workflow.execute_activity_method(
-            Guests.end,
-            order,
-            **options.give_up(self._order.policy, "undo the start"),
+            Guests.withdraw,
+            WithdrawOrder(
+                operation_id=order.operation_id,
+                vm_id=order.vm_id,
+                deadline_s=order.policy.define_deadline_s,
+            ),
+            **options.give_up(order.policy, f"undo the start of {order.vm_name}"),
         )

@@ -3,7 +3,8 @@
 Phases      asking → waiting → ending → done; `force` goes straight to ending.
 Invariants  the run is closed, and its memory freed, only after the host was read back without it.
 Cancel      cancelling while the guest is still shutting down leaves it to end by itself; the
-            summary says so, and the run stays `stopping` until a later stop closes it.
+            summary says so, and the run stays `stopping` until a later stop closes it. Once it is
+            being ended hard, it is too late.
 """
 
 from temporalio import workflow
@@ -12,7 +13,7 @@ from activities.guests import GuestOrder, Guests, StopOrder
 from domain.operations import Outcome
 from domain.orders import StopVmOrder
 from workflows import options
-from workflows.operation import run_operation
+from workflows.operation import go_on, run_operation, to_its_end
 
 
 @workflow.defn
@@ -22,6 +23,7 @@ class StopVm:
     @workflow.init
     def __init__(self, order: StopVmOrder) -> None:
         self._order = order
+        self._asked = False
 
     @workflow.run
     async def run(self, order: StopVmOrder) -> Outcome:
@@ -33,11 +35,13 @@ class StopVm:
         step = GuestOrder(run=order.run, deadline_s=policy.define_deadline_s)
         ended_itself = False
         if not order.force:
+            self._asked = True
             await workflow.execute_activity_method(
                 Guests.shutdown,
                 step,
                 **options.guest(policy, f"ask {order.vm_name} to end"),
             )
+            go_on()
             ended_itself = await workflow.execute_activity_method(
                 Guests.await_off,
                 StopOrder(
@@ -50,12 +54,16 @@ class StopVm:
                     policy, f"wait up to {policy.stop_grace_s:.0f} s for {order.vm_name}"
                 ),
             )
-        gone = await workflow.execute_activity_method(
-            Guests.end,
-            step,
-            **options.give_up(policy, f"end {order.vm_name}"),
+        go_on()
+        gone = await to_its_end(
+            workflow.execute_activity_method(
+                Guests.end,
+                step,
+                **options.give_up(policy, f"end {order.vm_name}"),
+            )
         )
         return f"{gone}, {'by itself' if ended_itself else 'ended hard'}"
 
     async def _left(self) -> str:
-        return f"{self._order.vm_name} was asked to end and may still do so"
+        name = self._order.vm_name
+        return f"{name} was asked to end and may still do so" if self._asked else f"{name} runs on"

@@ -110,13 +110,13 @@ def _tell_summary(found: Json) -> None:
             ("state", f"open: {found['phase']}" if found["open"] else found["outcome"]),
             ("why", found["why"]),
             ("decision", decision.get("move") and f"{decision['move']}: {decision['why']}"),
+            ("date", clock(found["opened_at"])[:10]),
             ("last answer", found["last_answer_at"] and precise(found["last_answer_at"])),
             ("reported", f"{precise(found['opened_at'])} by {found['reported_by']}"),
             ("reports", found["reports"] if found["reports"] > 1 else None),
             ("closed", found["closed_at"] and precise(found["closed_at"])),
             ("VMs back", f"{len(back)} of {len(found['vms'])}" if found["vms"] else None),
             ("slowest VM", slowest and lasting(slowest)),
-            ("day", clock(found["opened_at"])),
             ("operation", found["operation_id"]),
         ),
         indent="  ",
@@ -184,6 +184,7 @@ def _tell_vms(found: Json) -> None:
     print_line()
     if not found["vms"]:
         return print_line("VMs: none ran there, or none is settled yet")
+    print_line("VMs")
     rows = [
         (
             vm["name"],

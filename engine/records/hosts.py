@@ -77,9 +77,9 @@ class HostRecords(FenceRecords):
             row = await inventory.get(connection, "host", host.host_id)
             if row is not None and row["epoch"] == epoch and row["state"] == "up":
                 return True  # an earlier try got through and only its answer was lost
-            await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             if not await hosts.admit(connection, host.host_id, host.epoch, self._clock()):
                 return False
+            await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             await runs.adopt(connection, host.host_id, epoch)
             return True
 

@@ -15,6 +15,7 @@ from activities.recovery import (
 from domain.context import PriorityClass
 from domain.errors import NotFound, Refused
 from domain.hosts import HostEvent
+from domain.inventory import HostState
 from domain.operations import OperationState, Outcome, Problem
 from domain.orders import HostRef, Restart, RestartPlan
 from domain.placement import Guest, Placed, place_all
@@ -130,6 +131,8 @@ class RecoveryRecords:
                 await hosts.move(connection, order.host.host_id, HostEvent.RETURNED, why, now)
                 await incidents.close(connection, order.incident_id, "returned", now)
                 return f"{order.host.name} answers again; nothing was moved"
+            if order.cancelled:
+                return await _abandon(connection, order, now)
             good = [o for o in order.outcomes if o.state is OperationState.SUCCEEDED]
             outcome = "recovered" if len(good) == len(order.outcomes) else "incomplete"
             again = await incidents.runs_of(connection, order.incident_id)
@@ -259,6 +262,16 @@ class _Claim:
             run=ref,
             licence_id=self._order.certificate_id,
         )
+
+
+async def _abandon(connection: AsyncConnection, order: ReportOrder, now: datetime) -> str:
+    host = await _host(connection, order.host.host_id)
+    if host["state"] == HostState.FENCING:
+        why = "its recovery was cancelled while its power was being cut"
+        await hosts.move(connection, host["id"], HostEvent.FAILED, why, now)
+        host = await _host(connection, host["id"])
+    await incidents.close(connection, order.incident_id, "cancelled", now)
+    return f"nothing was moved; {host['name']} is left {host['state']}, with its VMs"
 
 
 async def _host(connection: AsyncConnection, host_id: UUID) -> Row:

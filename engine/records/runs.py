@@ -10,7 +10,7 @@ from domain.orders import Placement, RunRef
 from domain.placement import Guest, NoRoom, Room, place_one
 from engine.clock import Clock, utc_now
 from engine.refs import run_ref
-from store import inventory, plumbing, runs
+from store import inventory, operations, plumbing, runs
 from store.database import Database, Work
 from store.rows import Row
 
@@ -76,6 +76,26 @@ class RunRecords:
         """Record the run as running; Superseded when it was closed meanwhile."""
         now = self._clock()
         await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
+
+    async def to_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """The run that an open operation has to answer for; None when another owner took it."""
+
+        async def work(connection: AsyncConnection) -> RunRef | None:
+            run = await runs.active_run(connection, vm_id)
+            owner = await operations.get(connection, operation_id)
+            if run is None or owner is None or run["operation_id"] != operation_id:
+                return None
+            if owner["state"] not in operations.OPEN:
+                return None
+            vm = await inventory.get(connection, "vm", vm_id)
+            host = await inventory.get(connection, "host", run["host_id"])
+            assert vm is not None
+            assert host is not None
+            cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+            assert cluster is not None
+            return run_ref(run, vm, host, cluster["virt_type"])
+
+        return await self._database.read(work)
 
     async def begin_stop(self, run: RunRef) -> None:
         """Record that the run's end was asked for."""

@@ -153,7 +153,8 @@ class Center:
         entries = self.lab.inventory().hosts
         added = [self._add_host(entry) for entry in entries]
         for entry, operation in zip(entries, added, strict=True):
-            assert self.ended(operation["id"])["state"] == "succeeded"
+            ended = self.ended(operation["id"])
+            assert ended["state"] == "succeeded", ended
             self.add_device(entry.name, f"bmc-{entry.name}", entry.bmc.password)
         until(self._all_heard, "the monitor hears every host")
 

@@ -91,6 +91,9 @@ def _empty(uri: str) -> None:
                 domain.destroy()
             if domain.isPersistent():
                 domain.undefine()
+        # An engine's mark of this boot would tell the next engine that it is overtaken.
+        for pool in connection.listAllStoragePools():
+            pool.destroy()
     finally:
         connection.close()
 

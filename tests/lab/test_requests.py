@@ -111,7 +111,9 @@ def test_requests_for_one_vm_at_the_same_time_start_it_once(center: Center) -> N
     answers: list[int] = []
 
     def ask() -> None:
-        answers.append(center.client.post(f"/api/v1/vms/{vm.id}/actions/start", json={}).status_code)
+        answers.append(
+            center.client.post(f"/api/v1/vms/{vm.id}/actions/start", json={}).status_code
+        )
 
     with center.lab.sampler() as sampler:
         threads = [threading.Thread(target=ask) for _ in range(8)]

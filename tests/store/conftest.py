@@ -7,18 +7,20 @@ that was migrated once.
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 
 from store.database import Database
-from store.migrate import upgrade, upgrade_database
+from store.migrate import upgrade
 from tests.store.engine_room import Engine
 from tests.store.postgres import Cluster, programs
 from tests.store.world import World
@@ -93,7 +95,7 @@ async def database(
             yield made
         return
     async with _open("sqlite+aiosqlite:///:memory:") as made:
-        await upgrade_database(made)
+        await _restore(made, request.getfixturevalue("sqlite_template"))
         yield made
 
 
@@ -127,6 +129,17 @@ async def _open(url: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+async def _restore(database: Database, template: Path) -> None:
+    with closing(sqlite3.connect(template)) as source:
+        statements = [s for s in source.iterdump() if s not in ("BEGIN TRANSACTION;", "COMMIT;")]
+
+    def run(connection: sa.Connection) -> None:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    await database.alone(run)
 
 
 async def _create(cluster: Cluster, template: str) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from domain.errors import EngineError, Invalid
 from domain.orders import HostRef
 from domain.profiles import Policy
@@ -84,13 +87,16 @@ class Engine:
         raise AssertionError(f"accepted as {receipt.operation_id}")
 
     async def everything(self) -> dict[str, list[Row]]:
-        """Every row of every table."""
-        return {name: await self.rows(name) for name in sorted(metadata.tables)}
+        """Every row of every table, at one moment."""
+
+        async def read(connection: AsyncConnection) -> dict[str, list[Row]]:
+            return {t.name: await many(connection, _sorted(t)) for t in metadata.sorted_tables}
+
+        return await self.world.database.read(read)
 
     async def rows(self, table: str) -> list[Row]:
         """Every row of one table, by its key."""
-        found = metadata.tables[table]
-        return await self.world.do(many, found.select().order_by(*found.primary_key))
+        return await self.world.do(many, _sorted(metadata.tables[table]))
 
     async def ref(self, host_id: UUID) -> HostRef:
         """A host at its present epoch."""
@@ -103,3 +109,7 @@ def columns(rows: Sequence[Row], *names: str) -> list[Any]:
     if len(names) == 1:
         return [row[names[0]] for row in rows]
     return [tuple(row[name] for name in names) for row in rows]
+
+
+def _sorted(table: sa.Table) -> sa.Select[Any]:
+    return table.select().order_by(*table.primary_key)

@@ -130,6 +130,15 @@ async def test_the_template_gives_a_revision_that_runs(database: Database, tmp_p
     assert revision == "9999"
 
 
+async def test_an_open_memory_database_is_migrated_in_place() -> None:
+    database = Database("sqlite+aiosqlite:///:memory:")
+    for _ in range(2):
+        await migrate.upgrade_database(database)
+    tables = await database.alone(lambda c: set(sa.inspect(c).get_table_names()))
+    await database.close()
+    assert tables == set(metadata.tables) | {"alembic_version"}
+
+
 async def test_a_memory_database_is_not_upgraded_by_its_address() -> None:
     with pytest.raises(Invalid, match="DATABASE_IN_MEMORY"):
         await migrate.upgrade("sqlite+aiosqlite:///:memory:")

@@ -81,3 +81,9 @@ async def test_a_round_of_a_hundred_hosts_is_written_in_one_go(world: World) -> 
     seen = {"warm": True, "observations": rows, "samples": samples, "now": world.now}
     await world.do(observations.record_round, "m1", 1, **seen)
     assert {row["host_id"] for row in await world.do(observations.latest)} == set(hosts)
+
+
+async def test_a_monitor_whose_row_is_gone_is_written_anew(world: World) -> None:
+    await world.observe(await world.host(), 5)
+    (monitor,) = await world.do(observations.monitors)
+    assert (monitor["name"], monitor["sequence"], monitor["rounds"]) == ("m1", 5, 1)

@@ -152,6 +152,27 @@ async def test_a_void_certificate_licenses_no_start(world: World, named: bool) -
     assert not await may_start(world, vm, certificate if named else None)
 
 
+async def test_a_second_death_in_the_same_epoch_licenses_the_start_again(world: World) -> None:
+    vm, dead, _ = await lost_run(world)
+    await world.do(incidents.void_certificate, dead, 1, "heard again", world.now)
+    await world.do(incidents.close, await incident_of(world, dead), "returned", world.now)
+    again = await world.certificate(dead)
+    assert await may_start(world, vm, again)
+
+
+async def test_each_of_two_dead_hosts_that_may_hold_a_copy_needs_its_certificate(
+    world: World,
+) -> None:
+    vm, dead, certificate = await lost_run(world)
+    second = await world.host("second")
+    run = await world.running(vm, second, licence_id=certificate)
+    licence = await world.certificate(second)
+    assert await world.do(runs.lose, run["id"], licence, world.now)
+    third = await world.placed(vm, await world.host("third"), licence_id=licence)
+    await world.do(incidents.void_certificate, dead, 1, "heard again", world.now)
+    assert not await world.do(runs.begin_start, third["id"], third["operation_id"])
+
+
 async def test_a_host_reconciled_since_needs_no_certificate_any_more(world: World) -> None:
     vm, dead, _ = await lost_run(world)
     await world.do(incidents.void_certificate, dead, 1, "heard again", world.now)

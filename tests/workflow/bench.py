@@ -26,7 +26,7 @@ from domain.operations import OPEN_STATES, workflow_id
 from domain.profiles import Policy, Timing
 from engine.actions.base import Params
 from engine.actions.hosts import ActivateHost, RecoverHost
-from engine.actions.inventory import CreateCluster, CreateVm
+from engine.actions.inventory import ArmCluster, CreateCluster, CreateVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.delivery import Delivery
@@ -60,7 +60,9 @@ POLICY = Policy(
     off_read_every_s=0.05,
     fence_tries=2,
     power_on_answer_s=1,
-    hold_retry_s=0.5,
+    hold_retry_s=0.3,
+    hold_retry_max_s=1,
+    knock_s=0.2,
     capacity_retry_s=0.5,
 )
 OPEN = [state.value for state in OPEN_STATES]
@@ -149,19 +151,22 @@ class Bench:
             priority=priority,
             depends_on=tuple(self.vms[other] for other in after),
         )
-        vm_id: UUID = (await self._done(wanted))["target_id"]
+        created = await self._done(wanted)
+        vm_id: UUID = created["target_id"]
         self.vms[name] = vm_id
         if on is not None:
-            await self.write(lambda c: self._given_run(c, vm_id, on, memory_mib))
+            await self.write(lambda c: self._given_run(c, created, on, memory_mib))
             domain = FakeDomain(name, memory_mib, 1)
             self.centre.run(self.centre.hosts[on], vm_id, domain)
         return vm_id
 
     async def _given_run(
-        self, connection: AsyncConnection, vm_id: UUID, on: str, memory_mib: int
+        self, connection: AsyncConnection, created: Row, on: str, memory_mib: int
     ) -> None:
+        vm_id = created["target_id"]
         row = {"id": new_id(), "vm_id": vm_id, "host_id": self.hosts[on], "epoch": 1}
         row |= {"generation": 1, "state": "running", "active": 1, "memory_mib": memory_mib}
+        row |= {"operation_id": created["id"]}
         await changed(connection, vm_run.insert().values(**row, created_at=now(), started_at=now()))
         table = inventory.TABLES["vm"]
         raised = table.update().where(table.c.id == vm_id)
@@ -187,6 +192,10 @@ class Bench:
             host_id=row["id"], epoch=row["epoch"], why=why, reported_by="m1", last_answer_at=now()
         )
         return await self.act(action, MONITOR)
+
+    async def arm(self, armed: bool) -> None:
+        """Allow or stop automatic action."""
+        await self.act(ArmCluster(cluster_id=self.cluster_id, armed=armed))
 
     async def activate(self, host: str) -> UUID:
         """Ask for a host to be brought into service; the operation."""
@@ -215,7 +224,7 @@ class Bench:
 
         async def waiting() -> bool:
             row = await self.operation(operation_id)
-            return row["state"] == "waiting" and row["reason_code"] == code
+            return bool(row["state"] == "waiting" and row["reason_code"] == code)
 
         await self.until(waiting, f"operation {operation_id} never waited for {code}")
         return await self.operation(operation_id)
@@ -247,10 +256,10 @@ class Bench:
         assert row is not None
         return row
 
-    async def children(self, operation_id: UUID) -> dict[str, Row]:
-        """Child operations by kind and target, as `vm.start db`."""
+    async def children_of(self, operation_id: UUID, kind: str) -> list[Row]:
+        """Child operations of one kind, oldest first."""
         rows = await self.database.read(lambda c: operations.children(c, operation_id))
-        return {f"{row['kind']} {row['target_name']}": row for row in rows}
+        return [row for row in rows if row["kind"] == kind]
 
     async def rows(self, table: str) -> list[Row]:
         """Every row of a table."""

@@ -75,3 +75,16 @@ async def engine(temporal_address: str, migrated: Path, tmp_path: Path) -> Async
             await made.watcher.start()
             async with made.workers():
                 yield made
+
+
+@pytest_asyncio.fixture
+async def engine_uncached(
+    temporal_address: str, migrated: Path, tmp_path: Path
+) -> AsyncIterator[Bench]:
+    """The same with workers that keep no workflow: every task replays its whole history."""
+    with quick():
+        async with bench(temporal_address, migrated, tmp_path) as made:
+            await made.build("h1", "h2", "h3")
+            await made.watcher.start()
+            async with made.workers(cached=0):
+                yield made

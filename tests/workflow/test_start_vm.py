@@ -2,14 +2,65 @@
 
 import pytest
 
+from tests.workflow import scenarios
 from tests.workflow.bench import Bench
 
 pytestmark = pytest.mark.workflow
 
 
 async def test_a_vm_is_placed_started_and_read_back(engine: Bench) -> None:
-    await engine.add_vm("db")
-    ended = await engine.ended(await engine.start("db"))
-    assert ended["state"] == "succeeded", ended
+    ended = await engine.operation(await scenarios.a_vm_starts(engine))
+    assert ended["state"] == "succeeded"
     assert len(engine.copies("db")) == 1
+    assert await engine.broken() == []
+
+
+async def test_a_start_without_room_waits_and_goes_on_when_there_is_room(engine: Bench) -> None:
+    ended = await engine.operation(await scenarios.a_start_waits_for_room(engine))
+    assert (ended["state"], ended["reason_code"]) == ("succeeded", None)
+    assert engine.copies("db") == ["h2"]
+    assert await engine.broken() == []
+
+
+async def test_a_start_without_room_looks_again_by_itself(engine: Bench) -> None:
+    await engine.add_vm("big", "h1", memory_mib=1000)
+    await engine.add_vm("db")
+    operation = await engine.start("db", "h1")
+    waiting = await engine.waits(operation, "NO_ROOM")
+    assert "128 MiB" in waiting["waiting_for"]
+    await engine.ended(await engine.stop("big", force=True))
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    assert await engine.broken() == []
+
+
+async def test_a_start_that_the_host_refuses_leaves_nothing_there(engine: Bench) -> None:
+    operation = await scenarios.a_start_that_libvirt_refuses_is_undone(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "LIBVIRT_REFUSED")
+    assert engine.centre.hosts["h1"].domains == {}
+    assert (await engine.host("h1"))["memory_reserved_mib"] == 0
+    assert await engine.broken() == []
+
+
+async def test_a_guest_that_ends_at_once_is_a_start_that_failed(engine: Bench) -> None:
+    operation = await scenarios.a_guest_that_ends_at_once_is_a_failed_start(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "GUEST_ENDED_AT_ONCE")
+    assert engine.centre.hosts["h1"].domains == {}
+    assert await engine.broken() == []
+
+
+async def test_a_start_cancelled_while_it_waits_has_started_nothing(engine: Bench) -> None:
+    ended = await engine.operation(await scenarios.a_waiting_start_is_cancelled(engine))
+    assert (ended["state"], ended["summary"]) == ("cancelled", "nothing was started")
+    assert await engine.rows("lock") == []
+    assert await engine.broken() == []
+
+
+async def test_a_start_cancelled_under_way_is_undone_and_says_so(engine: Bench) -> None:
+    ended = await engine.operation(await scenarios.a_start_under_way_is_cancelled(engine))
+    assert (ended["state"], ended["summary"]) == ("cancelled", "gone from h1")
+    assert engine.copies("db") == []
+    assert engine.centre.hosts["h1"].domains == {}
+    assert await engine.rows("lock") == []
     assert await engine.broken() == []

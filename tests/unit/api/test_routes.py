@@ -73,7 +73,7 @@ async def test_a_hosts_samples_come_newest_first_and_within_the_limit(desk: Desk
 
 async def test_a_fence_device_is_added_and_listed_by_host(desk: Desk) -> None:
     host_id = await desk.world.host()
-    body = {"host_id": str(host_id), "name": "bmc1", "agent": "fence_ipmilan"}
+    body: Json = {"host_id": str(host_id), "name": "bmc1", "agent": "fence_ipmilan"}
     body |= {"options": {"ip": "192.0.2.1"}, "secrets": {"password": "sesame"}}
     view = await accepted(desk, "/fence-devices", body)
     assert view["summary"] == "added"

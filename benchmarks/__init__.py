@@ -1,0 +1,1 @@
+"""Measures what the engine costs: `python -m benchmarks`, or `make bench`."""

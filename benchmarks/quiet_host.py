@@ -1,0 +1,72 @@
+"""A host that does nothing at once, and a power controller that never answers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from domain.errors import NoAnswer
+from domain.inventory import FenceDevice, GuestSpec, PowerReading
+from domain.readings import Domain, HostReading
+
+
+class QuietSession:
+    """Fits `HypervisorSession`: every call succeeds, and no domain is ever there."""
+
+    async def domains(self) -> tuple[Domain, ...]:
+        """No domain."""
+        return ()
+
+    async def lookup(self, vm_id: UUID) -> Domain | None:
+        """Not there."""
+        return None
+
+    async def define(self, spec: GuestSpec, generation: int) -> None:
+        """Done."""
+
+    async def create(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
+    async def shutdown(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
+    async def destroy(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
+    async def undefine(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
+    async def boot_mark(self) -> int | None:
+        """Never marked."""
+        return None
+
+    async def set_boot_mark(self, epoch: int) -> None:
+        """Done."""
+
+
+class QuietHypervisor:
+    """Fits `Hypervisor`."""
+
+    @asynccontextmanager
+    async def session(self, uri: str, deadline_s: float) -> AsyncIterator[QuietSession]:
+        """Open at once."""
+        yield QuietSession()
+
+    async def poll(self, uri: str, deadline_s: float) -> HostReading:
+        """Nobody polls it."""
+        raise NoAnswer("HOST_SILENT", f"{uri} is not polled here")
+
+
+class SilentPower:
+    """Fits `PowerSwitch`."""
+
+    async def read(self, device: FenceDevice) -> PowerReading:
+        """No answer."""
+        return PowerReading.UNKNOWN
+
+    async def off(self, device: FenceDevice) -> None:
+        """No answer."""
+        raise NoAnswer("FENCE_AGENT_FAILED", f"{device.name} does not answer")
+
+    async def on(self, device: FenceDevice) -> None:
+        """No answer."""
+        raise NoAnswer("FENCE_AGENT_FAILED", f"{device.name} does not answer")

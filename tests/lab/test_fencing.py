@@ -1,0 +1,152 @@
+"""Hosts that live on while nobody hears them, and power controllers that fail or lie.
+
+The cluster has the profile `fast`. Within a window the engine cuts the power of one host only, so
+each test but the last takes h1 down; h3 gets a controller nobody can read in the last one.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.bmc_control import BmcMode
+from lab.lab import Lab
+from lab.sampler import Samples
+from tests.lab.center import Center, Vm, running_center, until
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+Figure = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
+    with running_center(fresh_lab, engine_var, "fast") as found:
+        yield found
+
+
+@pytest.fixture
+def center(running: Center) -> Center:
+    running.settle()
+    return running
+
+
+def moment(samples: Samples, what: str, vm: Vm, host: str) -> float:
+    """When the sampler saw a VM come or go on a host."""
+    return next(
+        seen.t
+        for seen in samples.timeline
+        if seen.what == what and seen.guest.vm == vm.name and seen.guest.host == host
+    )
+
+
+def since(then: datetime, at: str) -> float:
+    return (datetime.fromisoformat(at) - then).total_seconds()
+
+
+def test_an_isolated_host_is_off_before_any_of_its_vms_runs_elsewhere(
+    center: Center, figure: Figure
+) -> None:
+    vms = [center.running_vm("isolated", "h1") for _ in range(2)]
+    with center.lab.sampler() as sampler:
+        isolated_at = datetime.now(UTC)
+        incident = center.recover_from("h1", center.lab.isolate)
+        back = max(since(isolated_at, vm["running_again_at"]) for vm in incident["vms"])
+        figure(f"all VMs run again after {back:.2f} s; phases {incident['phases_s']}")
+
+        samples = sampler.result()
+        center.assert_one_copy_each(samples, *vms)
+        for vm in vms:
+            elsewhere = center.vm(vm)["host_name"]
+            gone = moment(samples, "vanished", vm, "h1")
+            assert gone <= moment(samples, "appeared", vm, elsewhere)
+    assert not next(h.power for h in center.lab.status().hosts if h.name == "h1")
+    steps = [
+        step["name"]
+        for child in center.get(f"/operations/{incident['operation_id']}")["children"]
+        if child["kind"] == "host.fence"
+        for step in child["steps"]
+    ]
+    assert steps == ["fencing.power_off", "fencing.read_back", "fencing.certify"]
+
+
+def test_a_lie_about_an_isolated_host_is_found_out_when_it_heals_and_its_copies_end(
+    center: Center, figure: Figure
+) -> None:
+    """Outside the fault model: no channel but the liar was alive. So it is detected, reported and
+    put right, not prevented."""
+    vm = center.running_vm("doubled", "h1")
+    center.lab.bmc("h1", BmcMode.LYING)
+    voided = len(center.events("certificate.voided", "h1"))
+    with center.lab.sampler() as sampler:
+        incident = center.recover_from("h1", center.lab.isolate)
+        assert incident["certificate"]["state"] == "valid"
+        assert sampler.result().copies_max(vm.name) == 2, "the lie did what lies do"
+
+        center.lab.heal("h1")
+        until(
+            lambda: len(center.events("certificate.voided", "h1")) > voided,
+            "the certificate is voided",
+        )
+        certificate = center.get(f"/incidents/{incident['id']}")["certificate"]
+        assert (certificate["state"], certificate["void_reason"] != "") == ("void", True)
+        assert center.host("h1")["state"] == "down", "it gets no work before it is reconciled"
+
+        summary = center.activate("h1")["summary"]
+        assert f"destroyed old copies of {vm.name}" in summary
+        elsewhere = center.vm(vm)["host_name"]
+        assert elsewhere in ("h2", "h3")
+        assert sampler.result().hosts_of(vm.name) == (elsewhere,)
+        figure(f"voided: {certificate['void_reason']}")
+
+
+@pytest.mark.parametrize("mode", [BmcMode.DEAD, BmcMode.HANGING])
+def test_without_an_answer_from_the_power_controller_nothing_starts_until_it_reads_off(
+    center: Center, mode: BmcMode
+) -> None:
+    vm = center.running_vm(f"waits-{mode}", "h1")
+    known = len(center.incidents("h1"))
+
+    def fault(host: str) -> None:
+        center.lab.bmc(host, mode)
+        center.lab.crash(host)
+
+    with center.lab.sampler() as sampler:
+        fault("h1")
+        incident = center.new_incident("h1", known)
+        recovery = center.waiting(incident)
+        assert_waits_for_the_controller(recovery)
+        assert center.get(f"/incidents/{incident['id']}")["certificate"] is None
+        assert sampler.result().hosts_of(vm.name) == ()
+        assert center.vm(vm)["state"] == "unknown"
+
+        center.lab.bmc("h1", BmcMode.OK)
+        assert center.closed(incident["id"])["outcome"] == "recovered"
+        center.assert_one_copy_each(sampler.result(), vm)
+
+
+def assert_waits_for_the_controller(recovery: dict[str, Any]) -> None:
+    assert recovery["reason_code"] in ("FENCE_AGENT_SILENT", "FENCE_AGENT_FAILED"), recovery
+    assert "bmc" in recovery["waiting_for"]
+    assert not any(child["kind"] == "vm.start" for child in recovery["children"])
+
+
+def test_a_controller_with_a_wrong_password_proves_nothing(center: Center) -> None:
+    center.add_device("h3", "locked-h3", "not-the-password")
+    vm = center.running_vm("locked", "h3")
+    known = len(center.incidents("h3"))
+    with center.lab.sampler() as sampler:
+        center.lab.crash("h3")
+        incident = center.new_incident("h3", known)
+        center.waiting(incident)
+        found = center.get(f"/incidents/{incident['id']}")
+        said = {(fact["device"], fact["verdict"]) for fact in found["evidence"]}
+        assert {("bmc-h3", "off"), ("locked-h3", "unknown")} <= said
+        assert found["certificate"] is None
+        assert sampler.result().hosts_of(vm.name) == ()
+
+        center.lab.power_on("h3")
+        assert center.closed(incident["id"])["outcome"] == "returned"
+        assert center.get(f"/incidents/{incident['id']}")["certificate"] is None

@@ -1,0 +1,116 @@
+"""The rows of a monitor: what it watches, what it saw, and the moves that it makes itself."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from domain.profiles import Profile
+from domain.readings import DomainState, GuestStats, HostReading
+from engine.queries.inventory import HostSamples, ListHosts
+from engine.records.watching import Seen, WatchedHost, WatchRecords
+from store import incidents
+from store.ids import new_id
+from tests.store.engine_room import Engine, columns
+from tests.store.world import START
+
+pytestmark = pytest.mark.store
+
+
+def records(engine: Engine) -> WatchRecords:
+    return WatchRecords(engine.world.database, engine.world.clock)
+
+
+async def watched(engine: Engine, host: UUID) -> WatchedHost:
+    found = await records(engine).watched(Profile.BALANCED)
+    return next(item for item in found if item.id == host)
+
+
+async def test_hosts_are_watched_once_they_were_admitted_by_monitors_of_their_profile(
+    engine: Engine,
+) -> None:
+    host = await engine.world.host("h1")
+    await engine.world.device(host)
+    await engine.world.host("new", epoch=0, state="reconciling")
+    (found,) = await records(engine).watched(Profile.BALANCED)
+    assert (found.name, [device.name for device in found.devices]) == ("h1", ["bmc1"])
+    assert await records(engine).watched(Profile.FAST) == ()
+
+
+async def test_a_round_is_kept_as_latest_view_and_as_sample(engine: Engine) -> None:
+    host = await engine.world.host()
+    watch = records(engine)
+    await watch.register("m1")
+    guest = GuestStats(vm_id=new_id(), name="db", state=DomainState.RUNNING, memory_kib=4)
+    reading = HostReading(
+        guests=(guest,),
+        boot_mark=1,
+        memory_total_mib=100,
+        memory_free_mib=60,
+        cpus=2,
+        took_s=0.01,
+    )
+    seen = Seen(
+        host_id=host,
+        verdict="up",
+        silent_s=0,
+        misses=0,
+        others_seen=0,
+        reading=reading,
+        detail=None,
+        last_answer_at=engine.world.now,
+    )
+    await watch.record("m1", 1, (seen,), warm=True)
+    (view,) = await engine.backend.run_query(ListHosts(host_id=host))
+    assert view.last_answer_at == START
+    (sample,) = await engine.backend.run_query(HostSamples(host_id=host))
+    assert (sample.memory_free_mib, sample.guests[0]["name"]) == (60, "db")
+    assert await watch.prune(START + timedelta(seconds=1)) == 1
+
+
+async def test_a_miss_and_an_answer_move_the_host_and_are_told_once(engine: Engine) -> None:
+    host = await engine.world.host()
+    item = await watched(engine, host)
+    await records(engine).missed(item, "no answer")
+    assert (await engine.world.get("host", host))["state"] == "connecting"
+    for _ in range(2):
+        await records(engine).answered(item)
+    assert (await engine.world.get("host", host))["state"] == "up"
+    assert columns(await engine.rows("event"), "type") == ["host.missed", "host.answered"]
+
+
+async def test_a_dead_host_that_answers_in_the_same_boot_voids_its_certificate(
+    engine: Engine,
+) -> None:
+    host = await engine.world.host()
+    await engine.world.certificate(host)
+    item = await watched(engine, host)
+    assert await records(engine).sign_of_life(item, 1)
+    assert not await records(engine).sign_of_life(item, 1)
+    assert columns(await engine.rows("death_certificate"), "state") == ["void"]
+    assert columns(await engine.rows("event"), "type") == ["certificate.voided"]
+    assert (await engine.world.get("host", host))["state"] != "down"
+
+
+@pytest.mark.parametrize("mark", [None, 0])
+async def test_a_dead_host_that_has_rebooted_leaves_its_certificate_true(
+    engine: Engine, mark: int | None
+) -> None:
+    host = await engine.world.host()
+    await engine.world.certificate(host)
+    assert not await records(engine).sign_of_life(await watched(engine, host), mark)
+    assert columns(await engine.rows("death_certificate"), "state") == ["valid"]
+    assert (await engine.world.get("host", host))["state"] == "down"
+
+
+async def test_reports_of_an_open_incident_are_counted_and_of_a_closed_one_are_not(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host = await world.host(state="non_responsive")
+    incident = await world.incident(host)
+    item = await watched(engine, host)
+    await records(engine).reported_again(item)
+    await world.do(incidents.close, incident, "returned", world.now)
+    await records(engine).reported_again(item)
+    assert columns(await engine.rows("incident"), "reports") == [2]

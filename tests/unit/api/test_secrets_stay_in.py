@@ -1,0 +1,97 @@
+"""Secrets of fence devices: no answer, no log line and no byte of the database shows them."""
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import structlog
+
+from drivers.secrets import SecretBox
+from engine.backend import Backend
+from engine.registry import all_actions, all_queries
+from tests.unit.api.desk import Agents, Desk, Json
+
+pytestmark = pytest.mark.unit
+
+SECRET = "open-sesame-4711"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Everything the engine or a library logs."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    root, before = logging.getLogger(), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(written),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+    )
+    yield written
+    structlog.reset_defaults()
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+async def body_of(desk: Desk, **changes: object) -> Json:
+    found = (await desk.get("/hosts", params={"name": "h1"})).json()
+    host_id = found[0]["id"] if found else str(await desk.world.host())
+    body: Json = {"host_id": host_id, "name": "bmc1", "agent": "fence_ipmilan"}
+    return body | {"options": {"ip": "192.0.2.1"}, "secrets": {"password": SECRET}} | changes
+
+
+@pytest.fixture
+def sealed(desk: Desk, tmp_path: Path) -> SecretBox:
+    """The desk with the product's own sealing."""
+    box = SecretBox.open_or_create(tmp_path / "secret.key")
+    actions = all_actions(box, Agents())
+    desk.app.state.backend = Backend(desk.database, actions, all_queries(), desk.deliverer)
+    return box
+
+
+async def test_a_secret_is_seen_nowhere_once_it_was_sent(
+    desk: Desk, sealed: SecretBox, database_file: Path, log: io.StringIO
+) -> None:
+    body = await body_of(desk)
+    answers = [await desk.post("/fence-devices", body, Idempotency_Key="k") for _ in range(2)]
+    for path in ("/fence-devices", "/operations", "/events", "/hosts"):
+        answers.append(await desk.get(path))
+    assert [answer.is_success for answer in answers] == [True] * 6
+    assert "bmc1" in answers[2].text
+    for answer in answers:
+        assert SECRET not in answer.text
+    stored = b"".join(path.read_bytes() for path in database_file.parent.glob("holdfast.db*"))
+    assert b"bmc1" in stored
+    assert SECRET.encode() not in stored
+    assert "action accepted" in log.getvalue()
+    assert SECRET not in log.getvalue()
+
+
+async def test_what_was_sealed_is_what_was_sent(desk: Desk, sealed: SecretBox) -> None:
+    await desk.post("/fence-devices", await body_of(desk))
+    (device,) = (await desk.get("/fence-devices")).json()
+    row = await desk.world.get("fence_device", UUID(device["id"]))
+    assert sealed.open(row["secrets"])["password"].get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"secrets": {"password": [SECRET]}},
+        {"secrets": SECRET},
+        {"agent": "fence_abacus"},
+        {"name": "Not A Name"},
+        {"deadline_s": SECRET},
+    ],
+)
+async def test_a_refusal_does_not_repeat_a_secret(
+    desk: Desk, sealed: SecretBox, log: io.StringIO, changes: Json
+) -> None:
+    answer = await desk.post("/fence-devices", await body_of(desk, **changes))
+    assert answer.status_code == 422
+    assert SECRET not in answer.text
+    assert SECRET not in log.getvalue()

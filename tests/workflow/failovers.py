@@ -1,0 +1,157 @@
+"""Scenarios of failures of hosts; see `scenarios` for how they are used.
+
+`h1` is the one that fails. Four VMs stand on it: two protected, one that depends on another, and
+one that nobody protects.
+"""
+
+from collections.abc import Awaitable
+from uuid import UUID
+
+from tests.fakes import Bmc, Gate
+from tests.workflow.bench import Bench
+from tests.workflow.scenarios import Scenario, cancel_is_known, finished
+
+
+async def guests(bench: Bench) -> None:
+    """What stands on the host that is to fail."""
+    await bench.add_vm("db", "h1", priority=90)
+    await bench.add_vm("mail", "h1", priority=80)
+    await bench.add_vm("web", "h1", after=("db",))
+    await bench.add_vm("batch", "h1", protected=False)
+
+
+async def an_isolated_host_is_fenced(bench: Bench) -> UUID:
+    """RecoverHost: silent, on; cut, read back, certified, its VMs started elsewhere."""
+    await guests(bench)
+    bench.centre.hosts["h1"].reachable = False
+    return await finished(bench, await bench.report("h1"))
+
+
+async def a_power_cut_needs_no_fence(bench: Bench) -> UUID:
+    """RecoverHost: its power reads off already, which is proof enough."""
+    await guests(bench)
+    bench.centre.hosts["h1"].lose_power()
+    return await finished(bench, await bench.report("h1"))
+
+
+async def a_host_answers_again_before_the_proof(bench: Bench) -> UUID:
+    """RecoverHost: held by a silent controller, then heard again; nothing is moved."""
+    await guests(bench)
+    h1 = bench.centre.hosts["h1"]
+    h1.reachable, h1.bmc = False, Bmc.DEAD
+    operation = await bench.report("h1")
+    await bench.waits(operation, "POWER_NOT_PROVEN_OFF")
+    h1.reachable = True
+    return await finished(bench, operation)
+
+
+async def a_silent_controller_holds_until_it_answers(bench: Bench) -> UUID:
+    """RecoverHost: the first fence is not proven, a later one is."""
+    await guests(bench)
+    h1 = bench.centre.hosts["h1"]
+    h1.reachable, h1.bmc = False, Bmc.DEAD
+    operation = await bench.report("h1")
+    await bench.waits(operation, "POWER_NOT_PROVEN_OFF")
+    h1.bmc = Bmc.OK
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_disarmed_cluster_holds_until_it_is_armed(bench: Bench) -> UUID:
+    """RecoverHost: held by the guard, judged anew, carried out."""
+    await guests(bench)
+    await bench.arm(False)
+    bench.centre.hosts["h1"].reachable = False
+    operation = await bench.report("h1")
+    await bench.waits(operation, "DISARMED")
+    await bench.arm(True)
+    return await finished(bench, operation)
+
+
+async def a_restart_that_fails_makes_the_recovery_fail(bench: Bench) -> UUID:
+    """RecoverHost: one VM is refused everywhere, the others run again."""
+    await guests(bench)
+    bench.centre.refusing[bench.vms["mail"]] = 5
+    bench.centre.hosts["h1"].lose_power()
+    return await finished(bench, await bench.report("h1"))
+
+
+async def a_held_recovery_is_cancelled(bench: Bench) -> UUID:
+    """RecoverHost: cancelled while it waits; the host and its VMs are left as they are."""
+    await guests(bench)
+    await bench.arm(False)
+    bench.centre.hosts["h1"].reachable = False
+    operation = await bench.report("h1")
+    await bench.waits(operation, "DISARMED")
+    await bench.workflow(operation).cancel()
+    return await finished(bench, operation)
+
+
+async def a_recovery_is_cancelled_while_its_fence_runs(bench: Bench) -> UUID:
+    """RecoverHost and FenceHost: cancelled while the power is being read back."""
+    operation, fence = await _until_the_knock(bench)
+    await bench.workflow(operation).cancel()
+    await cancel_is_known(bench, fence)
+    await _open(bench)
+    return await finished(bench, operation)
+
+
+async def a_fence_alone_is_cancelled(bench: Bench) -> UUID:
+    """FenceHost: cancelled by itself; the recovery judges anew."""
+    operation, fence = await _until_the_knock(bench)
+    await bench.workflow(fence).cancel()
+    await cancel_is_known(bench, fence)
+    await _open(bench)
+    return await finished(bench, operation)
+
+
+async def a_host_that_answers_though_it_reads_off_is_no_dead_host(bench: Bench) -> UUID:
+    """FenceHost: refused by a sign of life; RecoverHost: cancelled while it waits."""
+    await guests(bench)
+    h1 = bench.centre.hosts["h1"]
+    h1.bmc = Bmc.LYING
+    bench.watcher.blind.add("h1")
+    operation = await bench.report("h1")
+    await bench.waits(operation, "SIGN_OF_LIFE")
+    await bench.workflow(operation).cancel()
+    return await finished(bench, operation)
+
+
+async def the_fence_of(bench: Bench, recovery: Awaitable[UUID]) -> UUID:
+    """The first fence that a recovery opened."""
+    return UUID(str((await bench.children_of(await recovery, "host.fence"))[0]["id"]))
+
+
+async def _until_the_knock(bench: Bench) -> tuple[UUID, UUID]:
+    await guests(bench)
+    bench.centre.hosts["h1"].reachable = False
+    gate = bench.centre.before["open"] = Gate()
+    operation = await bench.report("h1")
+    await gate.reached.wait()
+    fence = (await bench.children_of(operation, "host.fence"))[0]
+    return operation, fence["id"]
+
+
+async def _open(bench: Bench) -> None:
+    gate = bench.centre.before.pop("open")
+    assert isinstance(gate, Gate)
+    gate.open()
+
+
+RECOVERIES: tuple[Scenario, ...] = (
+    an_isolated_host_is_fenced,
+    a_power_cut_needs_no_fence,
+    a_host_answers_again_before_the_proof,
+    a_silent_controller_holds_until_it_answers,
+    a_disarmed_cluster_holds_until_it_is_armed,
+    a_restart_that_fails_makes_the_recovery_fail,
+    a_held_recovery_is_cancelled,
+    a_recovery_is_cancelled_while_its_fence_runs,
+)
+FENCES: tuple[Scenario, ...] = (
+    an_isolated_host_is_fenced,
+    a_power_cut_needs_no_fence,
+    a_silent_controller_holds_until_it_answers,
+    a_fence_alone_is_cancelled,
+    a_host_that_answers_though_it_reads_off_is_no_dead_host,
+)
