@@ -67,8 +67,15 @@ class RunRecords(Protocol):
         """Record the run as running; Superseded when it was closed meanwhile."""
         ...
 
-    async def to_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
-        """The run that an open operation has to answer for; None when another owner took it."""
+    async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """Take back the run that an open operation placed, so that nobody claims it any more.
+
+        None when there is none, or another owner took it.
+        """
+        ...
+
+    async def withdrawn(self, run: RunRef) -> None:
+        """Close a run that was taken back and read as gone."""
         ...
 
     async def begin_stop(self, run: RunRef) -> None:
@@ -106,7 +113,12 @@ class Guests:
             await self._runs.begin_start(run)
             await session.create(run.spec.vm_id, run.generation)
             await _read_back_running(session, run)
-        await self._runs.started(run)
+            try:
+                await self._runs.started(run)
+            except Superseded:
+                # It was closed between the claim and `create()`: this copy would be nobody's.
+                await _remove(session, run)
+                raise
         return f"running on {run.host_name}"
 
     @activity.defn(name="guest.shutdown")
@@ -139,17 +151,17 @@ class Guests:
     @activity.defn(name="guest.withdraw")
     async def withdraw(self, order: WithdrawOrder) -> str:
         """Undo a start of this operation, unless a recovery took its run over; repeatable."""
-        run = await self._runs.to_withdraw(order.operation_id, order.vm_id)
+        run = await self._runs.begin_withdraw(order.operation_id, order.vm_id)
         if run is None:
             return "nothing was started"
         async with self._hypervisor.session(run.uri, order.deadline_s) as session:
             # Asked again behind the open connection: a copy that was kept through a reboot or a
             # recovery since then belongs to a run that this operation does not own.
-            owned = await self._runs.to_withdraw(order.operation_id, order.vm_id)
+            owned = await self._runs.begin_withdraw(order.operation_id, order.vm_id)
             if owned is None or owned.run_id != run.run_id:
                 return "left to its new owner"
             await _remove(session, run)
-        await self._runs.ended(run, "withdrawn")
+        await self._runs.withdrawn(run)
         return f"gone from {run.host_name}"
 
     def _session(self, order: GuestOrder) -> AbstractAsyncContextManager[HypervisorSession]:

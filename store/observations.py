@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.rows import Row, changed, many, one
+from store.schema import cluster, host
 from store.schema_ha import host_sample, monitor, observation
 
 
@@ -49,6 +50,17 @@ async def record_round(
         await connection.execute(observation.insert(), rows)
     if samples:
         await connection.execute(host_sample.insert(), [{"at": now, **row} for row in samples])
+
+
+async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:
+    """Hosts of clusters with a profile that were ever admitted, by name: what a round needs."""
+    query = (
+        sa.select(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state)
+        .join(cluster, cluster.c.id == host.c.cluster_id)
+        .where(cluster.c.profile == profile, host.c.epoch > 0)
+        .order_by(host.c.name)
+    )
+    return await many(connection, query)
 
 
 async def latest(connection: AsyncConnection, host_id: UUID | None = None) -> list[Row]:

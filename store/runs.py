@@ -6,6 +6,7 @@ transaction with whatever belongs together.
 """
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,6 +18,9 @@ from store.ids import new_id
 from store.rows import Row, changed, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
+
+NEVER_STARTED = "never started"
+"""Why a run ended that no process can ever have had."""
 
 
 async def get(connection: AsyncConnection, run_id: UUID) -> Row | None:
@@ -113,19 +117,7 @@ async def _licensed(connection: AsyncConnection, run: Row) -> bool:
     no certificate is judged, too. Any valid certificate of the run's host and epoch will do: a
     voided one may have been followed by another. One that is named must be among them.
     """
-    valid = sa.and_(
-        death_certificate.c.host_id == vm_run.c.host_id,
-        death_certificate.c.epoch == vm_run.c.epoch,
-        death_certificate.c.valid == 1,
-    )
-    query = (
-        sa.select(death_certificate.c.id, (host.c.epoch == vm_run.c.epoch).label("unsettled"))
-        .select_from(vm_run)
-        .join(host, host.c.id == vm_run.c.host_id)
-        .outerjoin(death_certificate, valid)
-        .where(vm_run.c.vm_id == run["vm_id"], vm_run.c.state == RunState.LOST)
-    )
-    lost = await many(connection, query)
+    lost = await many(connection, _lost_copies(run["vm_id"]))
     needed = {row["id"] for row in lost if row["unsettled"]}
     if run["licence_id"] is not None:
         needed.add(run["licence_id"])
@@ -136,6 +128,30 @@ async def _licensed(connection: AsyncConnection, run: Row) -> bool:
     )
     uses = death_certificate.c.uses + 1
     return not needed or await changed(connection, spend.values(uses=uses)) == len(needed)
+
+
+def _lost_copies(vm_id: UUID) -> sa.Select[Any]:
+    """Lost runs of a VM: the valid certificate of each, if any, and whether it still counts."""
+    valid = sa.and_(
+        death_certificate.c.host_id == vm_run.c.host_id,
+        death_certificate.c.epoch == vm_run.c.epoch,
+        death_certificate.c.valid == 1,
+    )
+    unsettled = (host.c.epoch == vm_run.c.epoch).label("unsettled")
+    return (
+        sa.select(death_certificate.c.id, unsettled, host.c.name.label("host_name"))
+        .select_from(vm_run)
+        .join(host, host.c.id == vm_run.c.host_id)
+        .outerjoin(death_certificate, valid)
+        .where(vm_run.c.vm_id == vm_id, vm_run.c.state == RunState.LOST)
+    )
+
+
+async def unproven_host(connection: AsyncConnection, vm_id: UUID) -> str | None:
+    """Name of a host where a copy held to be lost may still run, its certificate being void."""
+    lost = await many(connection, _lost_copies(vm_id))
+    names = [row["host_name"] for row in lost if row["unsettled"] and row["id"] is None]
+    return names[0] if names else None
 
 
 async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:
@@ -151,6 +167,19 @@ async def begin_stop(connection: AsyncConnection, run_id: UUID) -> bool:
     expected = [RunState.STARTING.value, RunState.RUNNING.value, RunState.STOPPING.value]
     query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
     return await changed(connection, query.values(state="stopping")) == 1
+
+
+async def begin_withdraw(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
+    """Record that the operation that placed a run takes it back, so that it cannot be claimed for
+    `create()` any more. Repeatable."""
+    query = vm_run.update().where(
+        vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.operation_id == operation_id
+    )
+    reason = sa.case(
+        (vm_run.c.state == RunState.PLACED.value, NEVER_STARTED),
+        else_=sa.func.coalesce(vm_run.c.end_reason, "withdrawn"),
+    )
+    return await changed(connection, query.values(state="stopping", end_reason=reason)) == 1
 
 
 async def end(connection: AsyncConnection, run_id: UUID, reason: str, now: datetime) -> bool:
@@ -220,18 +249,21 @@ async def newest_generation(connection: AsyncConnection, vm_id: UUID) -> int | N
 async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, generation: int) -> bool:
     """Make a lost run active again whose copy was found alive on its host; False if it may not.
 
-    Only the VM's newest run can be revived, and only while it has no active one (I1). Its memory
-    counts whether there is room or not: the copy is there.
+    Only while the VM has no active run (I1), and no newer one ever had a process: a newer run that
+    was placed and taken back again changed nothing. The copy's memory counts whether there is room
+    or not: the copy is there.
     """
     other = vm_run.alias("other")
-    newest = sa.select(vm.c.generation).where(vm.c.id == vm_id).scalar_subquery()
+    newer = sa.and_(
+        other.c.generation > generation,
+        sa.func.coalesce(other.c.end_reason, "") != NEVER_STARTED,
+    )
     query = vm_run.update().where(
         vm_run.c.vm_id == vm_id,
         vm_run.c.host_id == host_id,
         vm_run.c.generation == generation,
-        vm_run.c.generation == newest,
         vm_run.c.state == RunState.LOST,
-        ~sa.exists().where(other.c.vm_id == vm_id, other.c.active == 1),
+        ~sa.exists().where(other.c.vm_id == vm_id, sa.or_(other.c.active == 1, newer)),
     )
     values = {
         "state": "running",

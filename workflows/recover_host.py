@@ -144,7 +144,8 @@ class RecoverHost:
         if workflow.info().is_continue_as_new_suggested():
             workflow.continue_as_new(self._order)
         policy = self._order.policy
-        wait_s = min(policy.hold_retry_s * 2**self._holds, policy.hold_retry_max_s)
+        doublings = min(self._holds, 10)
+        wait_s = min(policy.hold_retry_s * 2**doublings, policy.hold_retry_max_s)
         self._holds += 1
         try:
             await workflow.wait_condition(

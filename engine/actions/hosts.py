@@ -35,7 +35,7 @@ class RecoverHostAction(Action[RecoverHost]):
     workflow = "RecoverHost"
 
     async def accept(self, tx: Tx, params: RecoverHost) -> Accepted:
-        """Open the incident and order the recovery; a repeated report only counts."""
+        """Open the incident and order the recovery; Conflict (`INCIDENT_OPEN`) when it is open."""
         host = await existing(tx, "host", params.host_id)
         cluster = await existing(tx, "cluster", host["cluster_id"])
         if host["epoch"] != params.epoch:

@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from domain.errors import Conflict, Invalid, NotFound
 from domain.inventory import HostState, RunState
 from domain.orders import StartVmOrder, StopVmOrder
@@ -90,6 +92,7 @@ class StopVmAction(Action[StopVm]):
 async def _refuse_running(tx: Tx, vm: Row) -> None:
     run = await runs.active_run(tx.connection, vm["id"])
     if run is None:
+        await refuse_unproven(tx.connection, vm)
         return
     host = await existing(tx, "host", run["host_id"])
     if host["state"] not in (HostState.UP, HostState.CONNECTING):
@@ -102,6 +105,19 @@ async def _refuse_running(tx: Tx, vm: Row) -> None:
         host=host["name"],
         state=run["state"],
     )
+
+
+async def refuse_unproven(connection: AsyncConnection, vm: Row) -> None:
+    """Conflict while a copy that was held to be lost may run after all."""
+    host = await runs.unproven_host(connection, vm["id"])
+    if host is not None:
+        raise Conflict(
+            "CERTIFICATE_VOID",
+            f"{vm['name']} may still run on {host}: the proof that this host is dead was withdrawn",
+            next_step=f"settle it first: `holdfast host activate {host}`",
+            vm=vm["name"],
+            host=host,
+        )
 
 
 def _silent(vm: Row, host: Row) -> Conflict:

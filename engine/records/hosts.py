@@ -29,7 +29,8 @@ class HostRecords(FenceRecords):
         """Which of our domains stay; those of VMs that the engine does not know are left out.
 
         A copy stays when its run is the VM's active one here, or when the run was held to be lost
-        and nothing newer was ever placed: then it is the VM's only copy, and its run is revived.
+        and nothing newer was ever claimed for a start: then it is the VM's only copy, and its run
+        is revived.
         """
 
         async def work(connection: AsyncConnection) -> tuple[CopyVerdict, ...]:
@@ -37,22 +38,20 @@ class HostRecords(FenceRecords):
             for domain in domains:
                 newest = await runs.newest_generation(connection, domain.vm_id)
                 if newest is not None and domain.generation is not None:
-                    keep = await self._keep(connection, host, domain, newest)
+                    keep = await self._keep(connection, host, domain)
                     verdicts.append(CopyVerdict(vm_id=domain.vm_id, keep=keep, generation=newest))
             return tuple(verdicts)
 
         return await self._database.write(work)
 
-    async def _keep(
-        self, connection: AsyncConnection, host: HostRef, domain: Domain, newest: int
-    ) -> bool:
+    async def _keep(self, connection: AsyncConnection, host: HostRef, domain: Domain) -> bool:
         run = await runs.active_run(connection, domain.vm_id)
         if run is not None:
             here: bool = run["host_id"] == host.host_id
             return here and run["generation"] == domain.generation
-        if not domain.alive or domain.generation != newest:
+        if not domain.alive or domain.generation is None:
             return False
-        return await runs.revive(connection, domain.vm_id, host.host_id, newest)
+        return await runs.revive(connection, domain.vm_id, host.host_id, domain.generation)
 
     async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
         """Close this host's runs that were read as gone; names of their VMs."""

@@ -184,7 +184,9 @@ class _Claim:
         for run in lost:
             vm = await inventory.get(self._connection, "vm", run["vm_id"])
             assert vm is not None
-            if run["state"] != "stopping" and vm["wanted"]:
+            # A run that its own start was taking back is no stop that somebody asked for.
+            asked_to_end = run["state"] == "stopping" and run["end_reason"] is None
+            if vm["wanted"] and not asked_to_end:
                 guests.append(guest_of(vm, depends.get(vm["id"], ())))
             loser = await plumbing.lock_holder(self._connection, "vm", vm["id"])
             if loser is not None:

@@ -77,15 +77,15 @@ class RunRecords:
         now = self._clock()
         await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
 
-    async def to_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
-        """The run that an open operation has to answer for; None when another owner took it."""
+    async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """Take back the run that an open operation placed; None when another owner took it."""
 
         async def work(connection: AsyncConnection) -> RunRef | None:
             run = await runs.active_run(connection, vm_id)
             owner = await operations.get(connection, operation_id)
-            if run is None or owner is None or run["operation_id"] != operation_id:
+            if run is None or owner is None or owner["state"] not in operations.OPEN:
                 return None
-            if owner["state"] not in operations.OPEN:
+            if not await runs.begin_withdraw(connection, run["id"], operation_id):
                 return None
             vm = await inventory.get(connection, "vm", vm_id)
             host = await inventory.get(connection, "host", run["host_id"])
@@ -95,7 +95,18 @@ class RunRecords:
             assert cluster is not None
             return run_ref(run, vm, host, cluster["virt_type"])
 
-        return await self._database.read(work)
+        return await self._database.write(work)
+
+    async def withdrawn(self, run: RunRef) -> None:
+        """Close a run that was taken back and read as gone; closed already is success."""
+        now = self._clock()
+
+        async def work(connection: AsyncConnection) -> None:
+            found = await runs.get(connection, run.run_id)
+            reason = found["end_reason"] if found else None
+            await runs.end(connection, run.run_id, reason or "withdrawn", now)
+
+        await self._database.write(work)
 
     async def begin_stop(self, run: RunRef) -> None:
         """Record that the run's end was asked for."""

@@ -17,6 +17,8 @@ from store.database import Database
 from store.ids import new_id
 from store.rows import Row
 
+DETAIL_MAX = 1024
+
 
 class WatchedHost(Frozen):
     """One host as a monitor needs it in one round."""
@@ -63,25 +65,14 @@ class WatchRecords:
         """Hosts of clusters with this profile that were ever admitted, by name."""
 
         async def work(connection: AsyncConnection) -> tuple[WatchedHost, ...]:
-            devices: dict[UUID, list[FenceDevice]] = {}
-            found: list[Row] = []
-            for cluster in await inventory.listing(connection, "cluster", profile=profile.value):
-                found += await inventory.listing(connection, "host", cluster_id=cluster["id"])
+            found = await observations.watched_hosts(connection, profile.value)
             if not found:
                 return ()
+            devices: dict[UUID, list[FenceDevice]] = {}
             for row in await inventory.listing(connection, "fence_device"):
                 devices.setdefault(row["host_id"], []).append(fence_device(row))
             return tuple(
-                WatchedHost(
-                    id=row["id"],
-                    name=row["name"],
-                    uri=row["uri"],
-                    epoch=row["epoch"],
-                    state=row["state"],
-                    devices=tuple(devices.get(row["id"], ())),
-                )
-                for row in found
-                if row["epoch"] > 0
+                WatchedHost(**row, devices=tuple(devices.get(row["id"], ()))) for row in found
             )
 
         return await self._database.read(work)
@@ -160,9 +151,15 @@ class WatchRecords:
 
 
 def _observation(seen: Seen) -> Row:
-    plain = seen.model_dump(exclude={"reading"})
     reading = seen.reading
-    return plain | {
+    return {
+        "host_id": seen.host_id,
+        "verdict": seen.verdict,
+        "silent_s": seen.silent_s,
+        "misses": seen.misses,
+        "others_seen": seen.others_seen,
+        "detail": seen.detail[:DETAIL_MAX] if seen.detail else None,
+        "last_answer_at": seen.last_answer_at,
         "boot_mark": reading.boot_mark if reading else None,
         "took_s": reading.took_s if reading else None,
     }
@@ -175,7 +172,7 @@ def _sample(host_id: UUID, reading: HostReading) -> Row:
         "memory_free_mib": reading.memory_free_mib,
         "cpus": reading.cpus,
         "took_s": reading.took_s,
-        "guests": [guest.model_dump(mode="json") for guest in reading.guests],
+        "guests": reading.model_dump(mode="json", include={"guests"})["guests"],
     }
 
 

@@ -30,7 +30,7 @@ ENGINE_START_S = 120.0
 PATIENCE_S = 90.0
 """One wait. Everything here takes seconds; a busy machine may take many times as long."""
 
-DEVICE_DEADLINE_S = 3.0
+DEVICE_DEADLINE_S = 2.5
 """One call of a fence agent. Higher: tests with silent controllers take longer."""
 
 MEMORY_MIB = 96
@@ -261,7 +261,7 @@ class Center:
         def waits() -> bool:
             nonlocal found
             found = self.get(f"/operations/{incident['operation_id']}")
-            return found["state"] == "waiting"
+            return bool(found["state"] == "waiting")
 
         until(waits, "the recovery waits with a reason")
         return found
@@ -288,8 +288,12 @@ class Center:
             "no incident is open",
         )
         for host in self.hosts:
-            until(lambda name=host: self._in_service(name), f"{host} is in service")
+            self.into_service(host)
         self._stop_all()
+
+    def into_service(self, host: str) -> None:
+        """Wait until a host is in service; one that was put out of it is activated."""
+        until(lambda: self._in_service(host), f"{host} is in service")
 
     def _in_service(self, host: str) -> bool:
         state = self.host(host)["state"]

@@ -92,7 +92,9 @@ def test_a_lie_about_an_isolated_host_is_found_out_when_it_heals_and_its_copies_
         )
         certificate = center.get(f"/incidents/{incident['id']}")["certificate"]
         assert (certificate["state"], certificate["void_reason"] != "") == ("void", True)
-        assert center.host("h1")["state"] == "down", "it gets no work before it is reconciled"
+        host = center.host("h1")
+        assert host["state"] == "non_operational", "it gets no work before it is reconciled"
+        assert "lies" in host["state_reason"]
 
         summary = center.activate("h1")["summary"]
         assert f"destroyed old copies of {vm.name}" in summary

@@ -1,4 +1,4 @@
-"""Requests on a real engine: VMs that start and stop on real hosts, and what is refused, cleanly."""
+"""Requests to a real engine: VMs start and stop on real hosts, and wrong ones are refused."""
 
 import threading
 from collections.abc import Iterator

@@ -57,6 +57,20 @@ async def test_a_vm_of_a_silent_host_is_neither_started_nor_stopped(
     assert (error.code, error.context["host_state"]) == ("HOST_NOT_PROVEN_DEAD", state)
 
 
+async def test_a_vm_whose_proof_of_loss_was_withdrawn_is_not_started(engine: Engine) -> None:
+    world = engine.world
+    vm, host = await world.vm(), await world.host()
+    await world.host("h2")
+    run = await world.running(vm, host)
+    certificate = await world.certificate(host)
+    await world.do(runs.lose, run["id"], certificate, world.now)
+    await world.do(incidents.void_certificate, host, 1, "heard again", world.now)
+    error = await engine.refusal(StartVm(vm_id=vm))
+    assert (error.code, error.context["host"]) == ("CERTIFICATE_VOID", "h1")
+    await world.put("host", host, epoch=2, state="up")
+    await engine.act(StartVm(vm_id=vm))
+
+
 async def test_a_vm_that_was_lost_under_a_certificate_may_be_started_again(engine: Engine) -> None:
     world = engine.world
     vm, host = await world.vm(), await world.host()

@@ -68,6 +68,21 @@ async def test_concurrent_read_modify_write_loses_no_update(world: World) -> Non
     assert (await world.get("host", machine))["cpus"] == 8
 
 
+@pytest.mark.parametrize("kind", ["sqlite-file", "sqlite-memory"], indirect=True)
+async def test_writers_wait_for_each_other_on_sqlite_instead_of_failing_in_the_middle(
+    world: World,
+) -> None:
+    machine, runs = await world.host(), count()
+
+    async def read_then_write(connection: AsyncConnection) -> None:
+        next(runs)
+        await inventory.get(connection, "host", machine)
+        await connection.execute(host.update().values(cpus=host.c.cpus + 1))
+
+    await world.together(*[read_then_write] * 8)
+    assert next(runs) == 8
+
+
 async def test_each_of_many_concurrent_transactions_is_atomic(world: World) -> None:
     """Half of them fail: on a shared connection their writes would ride on the others' commits."""
     machine = await world.host()

@@ -40,7 +40,7 @@ async def a_host_answers_again_before_the_proof(bench: Bench) -> UUID:
     h1 = bench.centre.hosts["h1"]
     h1.reachable, h1.bmc = False, Bmc.DEAD
     operation = await bench.report("h1")
-    await bench.waits(operation, "POWER_NOT_PROVEN_OFF")
+    await bench.waits(operation, "BMC_NO_ANSWER")
     h1.reachable = True
     return await finished(bench, operation)
 
@@ -51,7 +51,7 @@ async def a_silent_controller_holds_until_it_answers(bench: Bench) -> UUID:
     h1 = bench.centre.hosts["h1"]
     h1.reachable, h1.bmc = False, Bmc.DEAD
     operation = await bench.report("h1")
-    await bench.waits(operation, "POWER_NOT_PROVEN_OFF")
+    await bench.waits(operation, "BMC_NO_ANSWER")
     h1.bmc = Bmc.OK
     await bench.workflow(operation).signal("look_again")
     return await finished(bench, operation)

@@ -28,7 +28,7 @@ async def test_a_host_that_answers_before_the_proof_goes_on_and_nothing_moves(
 async def test_a_controller_that_says_nothing_holds_until_it_answers(engine: Bench) -> None:
     operation = await failovers.a_silent_controller_holds_until_it_answers(engine)
     fences = await engine.children_of(operation, "host.fence")
-    assert fences[0]["problem"]["code"] == "POWER_NOT_PROVEN_OFF"
+    assert fences[0]["problem"]["code"] == "BMC_NO_ANSWER"
     assert [row["state"] for row in fences][-1] == "succeeded"
     assert (await engine.operation(operation))["state"] == "succeeded"
     assert await engine.broken() == []

@@ -1,0 +1,187 @@
+"""Golden histories: where they lie, which there are, and what a replay of one commands.
+
+The SDK's replayer compares the order and kind of commands with a history, but neither arguments nor
+time-outs, retries, queues or priorities. So the commands that today's code gives in a replay are
+also compared, whole, with a snapshot beside the history.
+
+Invariants  Ids and times differ in each recording: a snapshot numbers ids in the order they appear,
+            and leaves times out. Replaying one history twice gives the same snapshot.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.json_format import MessageToDict
+from temporalio.bridge.proto.workflow_activation import WorkflowActivation
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+
+from tests.workflow.bench import Bench
+from tests.workflow.failovers import FENCES, RECOVERIES, an_isolated_host_is_fenced
+from tests.workflow.scenarios import SCENARIOS, Scenario
+from worker.parts import WORKFLOWS, sandbox
+
+FOLDER = Path(__file__).parent / "histories"
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
+LARGE = ("policy", "context", "spec")
+"""Parts of arguments that are shown by their digest: they are the same in every step."""
+
+Pick = Callable[[Bench, UUID], Awaitable[UUID]]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One history to be kept: of which workflow, and what leads to it."""
+
+    workflow: str
+    scenario: Scenario
+    pick: Pick
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where the history lies."""
+        return FOLDER / self.workflow / f"{self.name}.json"
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the commands of its replay lie."""
+        return self.path.with_suffix(".commands.json")
+
+    def read(self) -> WorkflowHistory:
+        """The history as it was recorded."""
+        return WorkflowHistory.from_json(f"golden/{self.name}", self.path.read_text())
+
+
+async def itself(_bench: Bench, operation: UUID) -> UUID:
+    """The operation that the scenario gives."""
+    return operation
+
+
+async def first_fence(bench: Bench, operation: UUID) -> UUID:
+    """The first fence of a recovery."""
+    found: UUID = (await bench.children_of(operation, "host.fence"))[0]["id"]
+    return found
+
+
+async def first_restart(bench: Bench, operation: UUID) -> UUID:
+    """The first VM that a recovery started elsewhere."""
+    found: UUID = (await bench.children_of(operation, "vm.start"))[0]["id"]
+    return found
+
+
+def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
+    return Golden(workflow, scenario, pick, scenario.__name__.replace("_", "-"))
+
+
+ALL: tuple[Golden, ...] = (
+    *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
+    _golden("StartVm", an_isolated_host_is_fenced, first_restart),
+    *(_golden("RecoverHost", item) for item in RECOVERIES),
+    *(_golden("FenceHost", item, first_fence) for item in FENCES),
+)
+HAPPY = {golden.workflow: golden for golden in reversed(ALL)}
+"""The happy path of each workflow: the first of its goldens."""
+
+
+def steps_of(golden: Golden) -> list[str]:
+    """Names of the steps in a history, in order of their first time, local ones among them."""
+    found: list[str] = []
+    for event in golden.read().events:
+        if event.HasField("activity_task_scheduled_event_attributes"):
+            found.append(event.activity_task_scheduled_event_attributes.activity_type.name)
+        elif event.HasField("marker_recorded_event_attributes"):
+            data = event.marker_recorded_event_attributes.details["data"].payloads[0].data
+            found.append(json.loads(data)["activity_type"])
+    return list(dict.fromkeys(found))
+
+
+async def replay(history: WorkflowHistory, inner: WorkflowRunner | None = None) -> list[Any]:
+    """Replay a history with today's code, as the workers run it; the commands that it gave.
+
+    Raises the SDK's nondeterminism error when code and history do not fit.
+    """
+    runner = Recorder(inner or sandbox())
+    replayer = Replayer(
+        workflows=WORKFLOWS, workflow_runner=runner, data_converter=pydantic_data_converter
+    )
+    await replayer.replay_workflow(history)
+    return normalised(runner.commands)
+
+
+class Recorder(WorkflowRunner):
+    """Runs workflows with another runner and keeps the commands that they give."""
+
+    def __init__(self, inner: WorkflowRunner) -> None:
+        self._inner = inner
+        self.commands: list[dict[str, Any]] = []
+
+    def prepare_workflow(self, defn: Any) -> None:
+        """As the inner runner does."""
+        self._inner.prepare_workflow(defn)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        """An instance whose commands are kept."""
+        instance = self._inner.create_instance(det)
+        activate = instance.activate
+
+        def recorded(act: WorkflowActivation) -> WorkflowActivationCompletion:
+            completion = activate(act)
+            self.commands += [
+                MessageToDict(command, preserving_proto_field_name=True)
+                for command in completion.successful.commands
+            ]
+            return completion
+
+        instance.activate = recorded  # type: ignore[method-assign]
+        return instance
+
+
+def normalised(commands: list[dict[str, Any]]) -> list[Any]:
+    """Commands with their payloads readable, ids numbered, and times left out."""
+    numbers: dict[str, str] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return numbers.setdefault(match.group(), f"id-{len(numbers) + 1}")
+
+    text = json.dumps([_readable(command) for command in commands])
+    decoded = json.loads(TIME.sub("time", ID.sub(number, text)))
+    return [_digested(item) for item in decoded]
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) <= {"metadata", "data"} and "metadata" in value:
+            text = base64.b64decode(value.get("data", "")).decode()
+            return json.loads(text) if text else None
+        return {key: _readable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    return value
+
+
+def _digested(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _digest(item) if key in LARGE and item is not None else _digested(item)
+            for key, item in sorted(value.items())
+            if key != "took_s"
+        }
+    if isinstance(value, list):
+        return [_digested(item) for item in value]
+    return value
+
+
+def _digest(value: Any) -> str:
+    plain = json.dumps(value, sort_keys=True)
+    return f"sha256:{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
