@@ -28,6 +28,7 @@ class AssessOrder(Frozen):
     host: HostRef
     readings: tuple[Evidence, ...]
     policy: Policy
+    doubted: bool = False  # the host has answered while its power read off
 
 
 class ClaimVictimsOrder(Frozen):
@@ -107,7 +108,7 @@ class Recovery:
         """Choose the next move and record it with its reasons."""
         verdicts = tuple(reading.verdict for reading in order.readings)
         proven = bool(verdicts) and all(verdict is PowerReading.OFF for verdict in verdicts)
-        votes = await self._votes(order, wait=not proven)
+        votes = await self._votes(order, wait=order.doubted or not proven)
         facts = RecoveryFacts(
             host=order.host.name,
             answers=any(vote.fresh and not vote.silent for vote in votes),

@@ -25,6 +25,7 @@ from store import observations
 from store.database import Database
 from worker.child import bound_to_parent
 from worker.exit import exit_process
+from worker.memory import settle
 from worker.monitor import Monitor
 
 HOSTS = 100
@@ -95,6 +96,7 @@ async def _watch(url: str) -> dict[str, Any]:
     monitor = Monitor("bench", WatchRecords(database), backend, hypervisor, SilentPower())
     late_s: list[float] = []
     monitor.on_round = late_s.append
+    settle()
     task = asyncio.create_task(monitor.run())
     await asyncio.sleep(WARM_S)
     late_s.clear()

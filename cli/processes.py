@@ -29,6 +29,7 @@ from store import inventory
 from store.database import Database
 from worker.exit import leave
 from worker.logs import set_up_logs
+from worker.memory import settle
 from worker.monitor import Monitor
 from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
@@ -114,6 +115,7 @@ async def run_monitor(process: Process) -> None:
     name = f"{os.uname().nodename}-monitor"
     records = WatchRecords(process.database)
     backend = await process.backend()
+    settle()
     await Monitor(name, records, backend, LibvirtHypervisor(), process.power).run()
 
 

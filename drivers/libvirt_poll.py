@@ -1,5 +1,6 @@
 """One poll of one host: everything in four calls, none of which waits for a guest."""
 
+import threading
 import time
 from uuid import UUID
 
@@ -22,6 +23,12 @@ ACTIVE_AT_ONCE = (
 
 MIB = 1024 * 1024
 
+_reading = threading.Lock()
+"""One thread at a time reads libvirt's answers. Reading one is dozens of small calls that each let
+go of the interpreter; with a thread a host, all of a round's threads would wake one another at each
+of them, which on several cores costs more than the polls. Nothing under the lock waits for a host.
+"""
+
 
 def read_host(connection: libvirt.virConnect) -> HostReading:
     """Read a host; `took_s` is what libvirt needed. libvirt's errors pass through."""
@@ -30,8 +37,11 @@ def read_host(connection: libvirt.virConnect) -> HostReading:
     node = connection.getInfo()
     free = connection.getFreeMemory()
     mark = read_boot_mark(connection)
+    with _reading:
+        guests = tuple(_guest(domain, stats) for domain, stats in found)
+        found.clear()  # Freeing libvirt's objects is such a call, too.
     return HostReading(
-        guests=tuple(_guest(domain, stats) for domain, stats in found),
+        guests=guests,
         boot_mark=mark,
         memory_total_mib=int(node[1]),
         memory_free_mib=int(free) // MIB,
@@ -42,7 +52,7 @@ def read_host(connection: libvirt.virConnect) -> HostReading:
 
 def _guest(domain: libvirt.virDomain, stats: dict[str, int]) -> GuestStats:
     return GuestStats(
-        vm_id=UUID(domain.UUIDString()),
+        vm_id=UUID(bytes=domain.UUID()),
         name=domain.name(),
         state=state_of(stats.get("state.state", 0)),
         cpu_time_ns=stats.get("cpu.time", 0),

@@ -135,7 +135,8 @@ def operations_end_once(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     ends = Counter(
         event["operation_id"]
         for event in facts.rows["event"]
-        if event["type"].rpartition(".")[2] in ("succeeded", "failed", "cancelled", "needs_attention")
+        if event["type"].rpartition(".")[2]
+        in ("succeeded", "failed", "cancelled", "needs_attention")
     )
     for op in facts.rows["operation"]:
         expected = 1 if op["workflow"] and op["state"] not in OPEN else 0

@@ -109,6 +109,16 @@ class _Inbound(ActivityInboundInterceptor):
             with contextlib.suppress(EngineError):
                 await asyncio.shield(self._steps.finish(*key, problem=problem))
             raise
+        except Exception as error:
+            # A defect of ours: it is tried again like any other, and shown like any other.
+            problem = Problem(code="STEP_FAILED", detail=f"{type(error).__name__}: {error}")
+            await self._steps.finish(*key, problem=problem)
+            raise
+        except Exception as error:
+            problem = Problem(code="STEP_FAILED", detail=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(EngineError):
+                await self._steps.finish(*key, problem=problem)
+            raise
         await self._steps.finish(*key, detail=_sentence(result))
         return result
 

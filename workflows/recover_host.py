@@ -64,6 +64,7 @@ class RecoverHost:
         self._order = order
         self._looks_wanted = 0
         self._holds = 0
+        self._doubted = False
 
     @workflow.run
     async def run(self, order: RecoverHostOrder) -> Outcome:
@@ -83,7 +84,9 @@ class RecoverHost:
             claimed = await self._prove_and_claim(cut=decision.move is Move.FENCE)
             if isinstance(claimed, RestartPlan):
                 return await to_its_end(self._finish(claimed))
-            # Not proven, or not any more: say why and judge anew; something may be back.
+            # Not proven, or not any more: say why and judge anew; something may be back. A reading
+            # that life has contradicted once is never again believed before the monitors spoke.
+            self._doubted = self._doubted or claimed.code == "SIGN_OF_LIFE"
             await self._hold(claimed.code, claimed.detail)
 
     async def _prove_and_claim(self, *, cut: bool) -> RestartPlan | Problem:
@@ -134,6 +137,7 @@ class RecoverHost:
                 host=order.host,
                 readings=readings,
                 policy=order.policy,
+                doubted=self._doubted,
             ),
             **options.decide(f"judge {order.host.name}"),
         )

@@ -10,6 +10,7 @@ from uuid import uuid4
 import libvirt
 import pytest
 
+from lab import network
 from lab.lab import Lab
 from tests.lab.center import Center, Vm, running_center, until
 
@@ -22,6 +23,14 @@ Figure = Callable[[str], None]
 def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
     with running_center(fresh_lab, engine_var, "balanced") as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def host_that_never_answers(running: Center) -> dict[str, Any]:
+    """Added first and waited for last: the engine gives a new host half a minute."""
+    address = network.host_address(running.lab.state().k, 200)
+    uri = f"qemu+tcp://{address}/system"
+    return running.post("/hosts", {"cluster_id": running.cluster_id, "name": "ghost", "uri": uri})
 
 
 @pytest.fixture
@@ -50,6 +59,7 @@ def recovered_after_s(incident: dict[str, Any], since: datetime) -> float:
     return max((datetime.fromisoformat(at) - since).total_seconds() for at in back)
 
 
+@pytest.mark.usefixtures("host_that_never_answers")
 def test_after_a_power_cut_each_protected_vm_runs_elsewhere_once_and_the_host_comes_back(
     center: Center, figure: Figure
 ) -> None:
@@ -186,3 +196,18 @@ def test_domains_without_our_metadata_are_left_alone_by_failover_and_activation(
         assert now == running
         center.assert_one_copy_each(sampler.result(), vm)
         assert center.get("/vms", name=there) == []
+
+
+def test_a_host_that_never_answers_ends_out_of_service_and_holds_nothing_up(
+    center: Center, host_that_never_answers: dict[str, Any]
+) -> None:
+    operation = center.ended(host_that_never_answers["id"])
+    assert operation["state"] == "failed"
+    assert operation["problem"]["code"] == "HOST_NEVER_ANSWERED"
+    assert operation["problem"]["next_step"]
+    host = center.get("/hosts", name="ghost")[0]
+    assert (host["state"], host["epoch"], host["vms"]) == ("non_operational", 0, 0)
+    assert "did not answer" in host["state_reason"]
+    vm = center.add_vm("beside")
+    center.start(vm)
+    assert center.vm(vm)["host_name"] in center.hosts

@@ -104,35 +104,60 @@ def test_a_lie_about_an_isolated_host_is_found_out_when_it_heals_and_its_copies_
         figure(f"voided: {certificate['void_reason']}")
 
 
-@pytest.mark.parametrize("mode", [BmcMode.DEAD, BmcMode.HANGING])
 def test_without_an_answer_from_the_power_controller_nothing_starts_until_it_reads_off(
-    center: Center, mode: BmcMode
+    center: Center,
 ) -> None:
-    vm = center.running_vm(f"waits-{mode}", "h1")
+    vm = center.running_vm("waits", "h1")
     known = len(center.incidents("h1"))
-
-    def fault(host: str) -> None:
-        center.lab.bmc(host, mode)
-        center.lab.crash(host)
-
     with center.lab.sampler() as sampler:
-        fault("h1")
+        center.lab.bmc("h1", BmcMode.DEAD)
+        center.lab.crash("h1")
         incident = center.new_incident("h1", known)
         recovery = center.waiting(incident)
-        assert_waits_for_the_controller(recovery)
-        assert center.get(f"/incidents/{incident['id']}")["certificate"] is None
-        assert sampler.result().hosts_of(vm.name) == ()
-        assert center.vm(vm)["state"] == "unknown"
+        assert recovery["reason_code"] in ("FENCE_AGENT_SILENT", "FENCE_AGENT_FAILED"), recovery
+        assert "bmc-h1" in recovery["waiting_for"]
+        assert_nothing_started(center, incident, vm, sampler.result())
 
         center.lab.bmc("h1", BmcMode.OK)
         assert center.closed(incident["id"])["outcome"] == "recovered"
         center.assert_one_copy_each(sampler.result(), vm)
 
 
-def assert_waits_for_the_controller(recovery: dict[str, Any]) -> None:
-    assert recovery["reason_code"] in ("FENCE_AGENT_SILENT", "FENCE_AGENT_FAILED"), recovery
-    assert "bmc" in recovery["waiting_for"]
+def test_a_power_controller_that_hangs_is_given_up_and_tried_again_until_it_answers(
+    center: Center,
+) -> None:
+    vm = center.running_vm("hangs", "h1")
+    known = len(center.incidents("h1"))
+    with center.lab.sampler() as sampler:
+        center.lab.bmc("h1", BmcMode.HANGING)
+        center.lab.crash("h1")
+        incident = center.new_incident("h1", known)
+        until(
+            lambda: "FENCE_AGENT_SILENT" in step_problems(center, incident),
+            "the agent was given up once",
+        )
+        assert_nothing_started(center, incident, vm, sampler.result())
+
+        center.lab.bmc("h1", BmcMode.OK)
+        assert center.closed(incident["id"])["outcome"] == "recovered"
+        center.assert_one_copy_each(sampler.result(), vm)
+
+
+def step_problems(center: Center, incident: dict[str, Any]) -> set[str]:
+    """The codes with which tries of the fence's steps ended."""
+    children = center.get(f"/operations/{incident['operation_id']}")["children"]
+    steps = [step for child in children for step in child["steps"]]
+    return {step["problem"]["code"] for step in steps if step["problem"]}
+
+
+def assert_nothing_started(
+    center: Center, incident: dict[str, Any], vm: Vm, samples: Samples
+) -> None:
+    recovery = center.get(f"/operations/{incident['operation_id']}")
     assert not any(child["kind"] == "vm.start" for child in recovery["children"])
+    assert center.get(f"/incidents/{incident['id']}")["certificate"] is None
+    assert samples.hosts_of(vm.name) == ()
+    assert center.vm(vm)["state"] == "unknown"
 
 
 def test_a_controller_with_a_wrong_password_proves_nothing(center: Center) -> None:

@@ -3,12 +3,10 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from lab import network
 from lab.lab import Lab
 from tests.lab.center import Center, running_center, until
 
@@ -23,15 +21,6 @@ def center(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def host_that_never_answers(center: Center) -> dict[str, Any]:
-    """Added first and waited for last: the engine gives a new host half a minute."""
-    address = network.host_address(center.lab.state().k, 200)
-    uri = f"qemu+tcp://{address}/system"
-    return center.post("/hosts", {"cluster_id": center.cluster_id, "name": "ghost", "uri": uri})
-
-
-@pytest.mark.usefixtures("host_that_never_answers")
 def test_a_vm_runs_on_a_real_host_ends_by_itself_and_starts_again_elsewhere(
     center: Center,
 ) -> None:
@@ -125,18 +114,3 @@ def test_requests_for_one_vm_at_the_same_time_start_it_once(center: Center) -> N
         starts = center.get("/operations", kind="vm.start", target_id=vm.id)["items"]
         assert center.ended(starts[0]["id"])["state"] == "succeeded"
         center.assert_one_copy_each(sampler.result(), vm)
-
-
-def test_a_host_that_never_answers_ends_out_of_service_and_holds_nothing_up(
-    center: Center, host_that_never_answers: dict[str, Any]
-) -> None:
-    operation = center.ended(host_that_never_answers["id"])
-    assert operation["state"] == "failed"
-    assert operation["problem"]["code"] == "HOST_NEVER_ANSWERED"
-    assert operation["problem"]["next_step"]
-    host = center.get("/hosts", name="ghost")[0]
-    assert (host["state"], host["epoch"], host["vms"]) == ("non_operational", 0, 0)
-    assert "did not answer" in host["state_reason"]
-    vm = center.add_vm("beside")
-    center.start(vm)
-    assert center.vm(vm)["host_name"] in center.hosts

@@ -1,0 +1,37 @@
+"""A worker process that kills itself at one step: `python -m tests.workflow.doomed`.
+
+Arguments: Temporal's address, namespace, database, the data centre's socket, workflow, step, fault.
+It runs what the engine's worker and fencing processes run, with the fault's interceptor.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from store.database import Database
+from tests.faults import Fault, FaultAt
+from tests.workflow.far_world import FarHypervisor, FarPower
+from worker.parts import Parts, fencing_worker, operations_worker
+
+
+async def main() -> None:
+    """Work until the fault strikes."""
+    address, namespace, url, place, workflow, step, fault = sys.argv[1:]
+    client = await Client.connect(
+        address, namespace=namespace, data_converter=pydantic_data_converter
+    )
+    socket = Path(place)
+    parts = Parts(Database(url), FarHypervisor(socket), FarPower(socket))
+    faults = [FaultAt(workflow, step, Fault(fault))]
+    async with (
+        operations_worker(client, parts, steps_at_once=20, interceptors=faults),
+        fencing_worker(client, parts, faults),
+    ):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,123 @@
+"""The invariants can be broken: each check is shown a world that breaks it, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from domain.readings import DomainState
+from store.rows import Row
+from tests import invariants
+from tests.fakes import DataCentre, FakeDomain
+from tests.invariants import CHECKS, TABLES, Facts, broken
+
+pytestmark = pytest.mark.workflow
+
+HOST, OTHER, VM, RUN, START, INCIDENT = (UUID(int=n) for n in range(1, 7))
+Break = Callable[[DataCentre, dict[str, list[Row]]], None]
+
+
+def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
+    """One VM that runs on one host, started by an operation that has ended."""
+    centre = DataCentre()
+    host = centre.add("h1")
+    centre.run(host, VM, FakeDomain("db", 128, 1))
+    rows: dict[str, list[Row]] = {table: [] for table in TABLES}
+    up = {"state": "up", "epoch": 1, "memory_mib": 1024}
+    rows["host"] = [
+        up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128},
+    ]
+    rows["vm"] = [{"id": VM, "name": "db", "wanted": True, "protected": True}]
+    run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
+    rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
+    start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db"}
+    rows["operation"] = [
+        start | {"state": "succeeded", "workflow": "StartVm", "problem": None, "reason_code": None}
+    ]
+    rows["event"] = [{"operation_id": START, "type": "vm.start.succeeded"}]
+    return centre, rows
+
+
+def a_second_copy(centre: DataCentre, _rows: dict[str, list[Row]]) -> None:
+    centre.run(centre.add("h2"), VM, FakeDomain("db", 128, 1))
+
+
+def a_second_run(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["vm_run"].append(rows["vm_run"][0] | {"state": "stopping", "memory_mib": 0})
+
+
+def an_unknown_copy(centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    centre.hosts["h1"].domains[UUID(int=9)] = FakeDomain(
+        "web", 128, 1, running=1, state=DomainState.RUNNING
+    )
+
+
+def a_run_without_its_copy(centre: DataCentre, _rows: dict[str, list[Row]]) -> None:
+    centre.hosts["h1"].domains.clear()
+
+
+def a_vm_that_was_forgotten(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["vm"].append({"id": OTHER, "name": "web", "wanted": True, "protected": True})
+
+
+def a_loss_without_a_certificate(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["vm_run"].append(rows["vm_run"][0] | {"active": None, "state": "lost", "id": OTHER})
+
+
+def a_lock_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["lock"].append({"operation_id": START})
+
+
+def an_operation_that_hangs(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["operation"].append(rows["operation"][0] | {"id": OTHER, "state": "running"})
+
+
+def an_end_told_twice(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["event"] *= 2
+
+
+def a_step_without_an_end(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["step"].append({"operation_id": START, "state": "running", "name": "guest.start"})
+
+
+def memory_that_was_not_given_back(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["host"][0]["memory_reserved_mib"] = 256
+
+
+def an_incident_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    row = {"id": INCIDENT, "host_id": HOST, "epoch": 1, "open": 1, "operation_id": START}
+    rows["incident"].append(row)
+
+
+PLANTED: tuple[tuple[Break, Any], ...] = (
+    (a_second_copy, invariants.one_copy_at_most),
+    (a_second_run, invariants.one_active_run_at_most),
+    (an_unknown_copy, invariants.every_copy_has_its_run),
+    (a_run_without_its_copy, invariants.every_running_run_has_its_copy),
+    (a_vm_that_was_forgotten, invariants.every_wanted_vm_is_accounted_for),
+    (a_loss_without_a_certificate, invariants.what_is_lost_is_certified),
+    (a_lock_that_was_left, invariants.locks_end_with_their_operations),
+    (an_operation_that_hangs, invariants.operations_end_or_say_why_they_wait),
+    (an_end_told_twice, invariants.operations_end_once),
+    (a_step_without_an_end, invariants.steps_end_with_their_operations),
+    (memory_that_was_not_given_back, invariants.capacity_holds),
+    (an_incident_that_was_left, invariants.one_incident_at_most),
+)
+
+
+def test_a_sound_world_breaks_no_invariant() -> None:
+    centre, rows = sound()
+    assert broken(centre, Facts(rows)) == []
+
+
+@pytest.mark.parametrize(("plant", "check"), PLANTED, ids=lambda item: item.__name__)
+def test_each_check_sees_what_it_is_there_for_and_only_that(plant: Break, check: Any) -> None:
+    centre, rows = sound()
+    plant(centre, rows)
+    found = {why.partition(":")[0] for why in broken(centre, Facts(rows))}
+    assert found == {check.__name__}
+
+
+def test_every_check_has_its_planted_breach() -> None:
+    assert {check for _, check in PLANTED} == set(CHECKS)

@@ -1,0 +1,38 @@
+"""Every step of every workflow with its worker killed (SIGKILL) before and after it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.faults import CRASHES
+from tests.workflow.bench import quick
+from tests.workflow.trials import Case, Result, cases, run_all
+
+pytestmark = [pytest.mark.workflow, pytest.mark.asyncio(loop_scope="module")]
+
+CASES = cases(CRASHES)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def results(
+    temporal_address: str, migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[Case, Result | BaseException]]:
+    """The result of every trial of this file."""
+    with quick():
+        yield await run_all(CASES, temporal_address, migrated, tmp_path_factory.mktemp("trials"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_a_worker_killed_at_one_step_changes_no_end_and_breaks_no_invariant(
+    case: Case, results: dict[Case, Result | BaseException]
+) -> None:
+    result = results[case]
+    if isinstance(result, BaseException):
+        raise result
+    assert result.struck, "the fault missed, so nothing was tried"
+    assert result.operation["state"] == "succeeded", result.operation["problem"]
+    assert [row["state"] for row in result.children if row["state"] != "succeeded"] == []
+    assert result.broken == []
