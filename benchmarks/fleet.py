@@ -70,8 +70,7 @@ class Fleet:
 @asynccontextmanager
 async def running_fleet(folder: Path, hosts: int, guests: int) -> AsyncIterator[Fleet]:
     """Hosts with running guests and the boot mark of epoch 1; gone after the block."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "drivers").mkdir(exist_ok=True)
+    await asyncio.to_thread((folder / "drivers").mkdir, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         fleet = Fleet()
         stack.push_async_callback(_end, fleet)

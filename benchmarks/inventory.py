@@ -1,5 +1,6 @@
 """The rows a benchmark starts from: a cluster, hosts in service, VMs that run."""
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
@@ -18,6 +19,12 @@ from store.rows import Row
 MEMORY_MIB = 16
 
 
+def _url_of_new(file: Path) -> str:
+    for old in file.parent.glob(f"{file.name}*"):
+        old.unlink()
+    return f"sqlite+aiosqlite:///{file.absolute()}"
+
+
 class Inventory:
     """One cluster in a fresh database file."""
 
@@ -30,9 +37,7 @@ class Inventory:
     @classmethod
     async def create(cls, file: Path, virt_type: str) -> "Inventory":
         """Make the file anew and write the cluster."""
-        for old in file.parent.glob(f"{file.name}*"):
-            old.unlink()
-        url = f"sqlite+aiosqlite:///{file.absolute()}"
+        url = await asyncio.to_thread(_url_of_new, file)
         await upgrade(url)
         made = cls(Database(url), virt_type)
         row = {"id": made._cluster_id, "name": "bench", "profile": "balanced"}

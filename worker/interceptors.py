@@ -112,10 +112,6 @@ class _Inbound(ActivityInboundInterceptor):
         except Exception as error:
             # A defect of ours: it is tried again like any other, and shown like any other.
             problem = Problem(code="STEP_FAILED", detail=f"{type(error).__name__}: {error}")
-            await self._steps.finish(*key, problem=problem)
-            raise
-        except Exception as error:
-            problem = Problem(code="STEP_FAILED", detail=f"{type(error).__name__}: {error}")
             with contextlib.suppress(EngineError):
                 await self._steps.finish(*key, problem=problem)
             raise

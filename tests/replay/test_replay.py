@@ -45,8 +45,6 @@ def test_every_workflow_is_recorded_well_failed_and_cancelled() -> None:
         )
         ends.setdefault(golden.workflow, set()).add(outcome["state"])
     wanted = {workflow.__name__: {"succeeded", "failed", "cancelled"} for workflow in WORKFLOWS}
-    # Ending a VM hard is tried until it is done or its host is lost, so a stop has no failed end.
-    wanted["StopVm"] -= {"failed"}
     assert {name: states & wanted[name] for name, states in ends.items()} == wanted
 
 

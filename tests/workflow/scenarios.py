@@ -98,6 +98,17 @@ async def a_stop_is_cancelled_before_the_grace_is_over(bench: Bench) -> UUID:
     return await finished(bench, operation)
 
 
+async def a_stop_on_a_host_that_falls_silent_fails(bench: Bench) -> UUID:
+    """StopVm: the host is not heard any more while the guest's end is awaited."""
+    await bench.add_vm("db", "h1")
+    gate = bench.centre.before["lookup"] = Gate()
+    operation = await bench.stop("db")
+    await gate.reached.wait()
+    bench.centre.hosts["h1"].reachable = False
+    gate.open()
+    return await finished(bench, operation)
+
+
 async def a_host_is_activated(bench: Bench) -> UUID:
     """ActivateHost: switched on after a power cut, one old copy destroyed, admitted."""
     await bench.add_vm("batch", "h1", protected=False)
@@ -161,6 +172,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
         a_deaf_vm_is_stopped_hard,
         a_vm_is_stopped_by_force,
         a_stop_is_cancelled_before_the_grace_is_over,
+        a_stop_on_a_host_that_falls_silent_fails,
     ),
     "ActivateHost": (
         a_host_is_activated,

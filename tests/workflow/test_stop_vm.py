@@ -44,3 +44,15 @@ async def test_a_vm_whose_stop_was_cancelled_can_be_stopped_again(engine: Bench)
     assert (await engine.ended(await engine.stop("db")))["state"] == "succeeded"
     assert engine.copies("db") == []
     assert await engine.broken() == []
+
+
+async def test_a_stop_on_a_host_that_falls_silent_fails_and_leaves_the_run_to_its_recovery(
+    engine: Bench,
+) -> None:
+    operation = await scenarios.a_stop_on_a_host_that_falls_silent_fails(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "HOST_NO_ANSWER")
+    assert [row["state"] for row in await engine.rows("vm_run")] == ["stopping"]
+    assert (await engine.ended(await engine.report("h1")))["state"] == "succeeded"
+    assert engine.copies("db") == [], "a VM that was being stopped is not started elsewhere"
+    assert await engine.broken() == []
