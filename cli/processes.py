@@ -121,7 +121,7 @@ async def run_monitor(process: Process) -> None:
 
 async def run_relay(process: Process) -> None:
     """Left-over starts, and the numbers of events."""
-    await relay(await process.delivery())
+    await relay(await process.delivery(), process.database)
 
 
 ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {

@@ -61,6 +61,7 @@ class RecoverHostOrder(Order):
 
     host: HostRef
     incident_id: UUID
+    doubted: bool = False  # the host has answered while its power read off
 
 
 class ActivateHostOrder(Order):

@@ -33,7 +33,8 @@ def write_boot_mark(connection: libvirt.virConnect, ticket: Ticket, epoch: int) 
         raise Superseded(
             "EPOCH_STALE",
             f"the host is marked with epoch {max(present)}, {epoch} is older",
-            next_step="read the host's state again; another activation has overtaken this one",
+            next_step="another activation has overtaken this one, or another engine marked this "
+            f"boot: reboot the host, or remove its pool holdfast-epoch-{max(present)}",
             epoch=epoch,
             found=max(present),
         )

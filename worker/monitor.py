@@ -47,6 +47,11 @@ WARM_ROUNDS = 3
 """Rounds before this monitor's word counts. Higher: a fresh engine waits longer to fence. Lower:
 it may take a host for dead that it has never heard."""
 
+REACTIVATE_S = 5.0
+REACTIVATE_MAX_S = 600.0
+"""First and longest wait between activations of a host that keeps no mark of its boot: doubled
+each time, so that a host which loses it at once does not raise its epoch at every poll."""
+
 KEEP = timedelta(hours=1)
 PRUNE_EVERY_S = 60.0
 
@@ -73,6 +78,7 @@ class Monitor:
         self._answers: dict[UUID, datetime] = {}
         self._asking: dict[UUID, asyncio.Task[None]] = {}
         self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
+        self._reboots: dict[UUID, tuple[int, float]] = {}  # tries, not before
         self._sequence = 0
         self._rounds: defaultdict[Profile, int] = defaultdict(int)
         self.on_round: Callable[[float], None] = lambda late_s: None
@@ -226,7 +232,10 @@ class Monitor:
         if in_service and reading.boot_mark != host.epoch:
             # Before all else: a host that only missed polls while it rebooted must not be `up`.
             await self._rebooted(host, reading.boot_mark)
-        elif host.state is HostState.CONNECTING:
+            return
+        if in_service:
+            self._reboots.pop(host.id, None)
+        if host.state is HostState.CONNECTING:
             await self._records.answered(host)
             log.info("host answers again", host=host.name)
         elif host.state in (HostState.DOWN, HostState.NON_RESPONSIVE):
@@ -237,10 +246,16 @@ class Monitor:
             log.error("sign of life of a host held to be dead", host=host.name)
 
     async def _rebooted(self, host: WatchedHost, mark: int | None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        tries, not_before_s = self._reboots.get(host.id, (0, now_s))
+        if now_s < not_before_s:
+            return
         log.warning("host has rebooted", host=host.name, epoch=host.epoch, mark=mark)
         with contextlib.suppress(Refused):
             action = ActivateHost(host_id=host.id, rebooted_epoch=host.epoch)
             await self._backend.run_action(action, self._context(host))
+            wait_s = min(REACTIVATE_S * 2 ** min(tries, 10), REACTIVATE_MAX_S)
+            self._reboots[host.id] = (tries + 1, now_s + wait_s)
 
     def _context(self, host: WatchedHost) -> ActionContext:
         return ActionContext(

@@ -1,4 +1,4 @@
-"""Starts what the outbox still holds and gives committed events their numbers."""
+"""Starts what the outbox still holds, numbers committed events, and tidies the database's log."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import structlog
 
 from domain.errors import EngineError
 from engine.delivery import Delivery
+from store.database import Database
 
 log = structlog.get_logger()
 
@@ -13,8 +14,27 @@ EVERY_S = 0.25
 """Higher: events show later and left-over starts wait longer. Lower: more idle database reads."""
 
 
-async def relay(delivery: Delivery) -> None:
+CHECKPOINT_EVERY_S = 10.0
+"""Higher: the embedded database's log grows longer. Lower: writers wait for it more often."""
+
+
+async def relay(delivery: Delivery, database: Database) -> None:
     """Run until cancelled. Any number may run: a start under a used id counts as done."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_deliver(delivery))
+        group.create_task(_checkpoint(database))
+
+
+async def _checkpoint(database: Database) -> None:
+    while True:
+        try:
+            await database.checkpoint()
+        except EngineError as error:
+            log.info("checkpoint put off", code=error.code, why=error.detail)
+        await asyncio.sleep(CHECKPOINT_EVERY_S)
+
+
+async def _deliver(delivery: Delivery) -> None:
     while True:
         try:
             await delivery.number_events()

@@ -64,7 +64,7 @@ class RecoverHost:
         self._order = order
         self._looks_wanted = 0
         self._holds = 0
-        self._doubted = False
+        self._doubted = order.doubted
 
     @workflow.run
     async def run(self, order: RecoverHostOrder) -> Outcome:
@@ -146,7 +146,7 @@ class RecoverHost:
         looks = self._looks_wanted
         await show_waiting(self._order, code, detail)
         if workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(self._order)
+            workflow.continue_as_new(self._order.model_copy(update={"doubted": self._doubted}))
         policy = self._order.policy
         doublings = min(self._holds, 10)
         wait_s = min(policy.hold_retry_s * 2**doublings, policy.hold_retry_max_s)

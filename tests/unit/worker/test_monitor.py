@@ -1,12 +1,8 @@
 """What the monitor makes of answers, silence and power readings, over the real store."""
 
 import asyncio
-import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +11,14 @@ from domain.profiles import Profile
 from engine.clock import utc_now
 from engine.delivery import Delivery
 from store import incidents, observations
-from store.migrate import upgrade
 from store.rows import Row
 from store.schema import event, outbox
 from store.schema_ha import death_certificate
 from tests.unit.worker.monitor_scene import (
     GUEST,
-    NEVER,
     REFUSED,
     SILENT,
     SOON,
-    CutDatabase,
     DeadTemporal,
     Scene,
     reading,
@@ -34,28 +27,7 @@ from tests.unit.worker.monitor_scene import (
 from worker import monitor as subject
 from worker.monitor import WARM_ROUNDS
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("monitor") / "template.db"
-    with ThreadPoolExecutor(1) as thread:  # this thread's event loop belongs to the tests
-        thread.submit(asyncio.run, upgrade(f"sqlite+aiosqlite:///{path}")).result()
-    return path
-
-
-@pytest.fixture
-async def scene(template: Path, tmp_path: Path) -> AsyncIterator[Scene]:
-    database = CutDatabase(f"sqlite+aiosqlite:///{shutil.copy(template, tmp_path / 'm.db')}")
-    yield await Scene(database).build()
-    await database.close()
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quick polls, and silence that never lasts long enough by itself."""
-    monkeypatch.setattr(subject, "TIMINGS", {Profile.BALANCED: NEVER})
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture

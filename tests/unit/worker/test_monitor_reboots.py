@@ -1,0 +1,36 @@
+"""What a monitor does about a host that loses the mark of its boot again and again."""
+
+from uuid import UUID
+
+import pytest
+
+from domain.operations import OperationState, Outcome
+from engine.records.operations import close_operation
+from tests.unit.worker.monitor_scene import Scene, reading, until
+
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]
+
+
+async def _settled(scene: Scene, operation_id: UUID) -> None:
+    """As if the activation had ended well and the host had lost its mark again."""
+    outcome = Outcome(operation_id=operation_id, state=OperationState.SUCCEEDED)
+    await scene.world.do(close_operation, outcome, scene.world.now)
+    await scene.world.put("host", scene.host_id, state="up")
+
+
+@pytest.mark.parametrize(("wait_s", "times"), [(3600.0, 1), (0.01, 2)])
+async def test_a_host_that_keeps_no_mark_is_not_activated_at_every_poll(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, wait_s: float, times: int
+) -> None:
+    monkeypatch.setattr("worker.monitor.REACTIVATE_S", wait_s)
+    scene.answer(reading(None))
+
+    async def activated() -> bool:
+        return len(await scene.operations()) == times
+
+    async with scene.watched():
+        await until(scene.operations)
+        await _settled(scene, (await scene.operations())[0]["id"])
+        await scene.rounds(5)
+        await until(activated)
+    assert await activated()
