@@ -39,8 +39,14 @@ bench: setup ## Measure, and print a table with the machine's load beside it
 lock: ## Pin the dependencies of pyproject.toml anew in requirements.lock
 	@scripts/lock.sh
 
-clean: ## Remove var, caches and .venv (a Temporal built for this user stays in the user's cache)
-	@if compgen -G 'var/lab/*' >/dev/null && [ -x $(BIN)/holdfast ]; then $(BIN)/holdfast lab down; fi
-	@rm -rf var build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+clean: ## Remove .venv, caches and what demo, lab and benchmarks left in var; your engine's data stays
+	@if compgen -G 'var/lab/lab/*' >/dev/null && [ -x $(BIN)/holdfast ]; then \
+	  HOLDFAST_VAR=var $(BIN)/holdfast lab down; fi
+	@if compgen -G 'var/demo/lab/demo/*' >/dev/null && [ -x $(BIN)/holdfast ]; then \
+	  HOLDFAST_VAR=var/demo $(BIN)/holdfast lab down --name demo; fi
+	@rm -rf var/demo var/lab var/lab-cache var/bench var/bin
+	@rm -rf build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ -d var ] && ! rmdir var 2>/dev/null; then \
+	  echo "kept in var, your engine's folder: $$(ls -A var | tr '\n' ' ')"; fi

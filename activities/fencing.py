@@ -18,10 +18,18 @@ from temporalio import activity
 from activities.ports import Hypervisor, PowerSwitch
 from activities.waiting import until
 from domain.base import Frozen
-from domain.errors import EngineError, NoAnswer, Refused
+from domain.errors import NoAnswer, Refused
 from domain.inventory import FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
+from domain.readings import Knock
+
+SIGNS_OF_LIFE = {
+    Knock.REFUSED: "refuses connections",
+    Knock.OPEN: "takes connections",
+    Knock.ANSWERS: "answers",
+}
+"""What a host that is not silent does; only the living do any of it."""
 
 
 class FenceStep(Frozen):
@@ -98,8 +106,9 @@ class Fencing:
     async def read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
         """Read until every device says off, then knock at the host, which must stay silent.
 
-        NoAnswer when a device does not say off within the limit. Refused (`SIGN_OF_LIFE`) when the
-        host answers or refuses: then the device lies, or belongs to another host.
+        NoAnswer when a device does not say off within the limit, or when the knock could not be
+        tried (`KNOCK_NOT_POSSIBLE`): not having asked is no silence. Refused (`SIGN_OF_LIFE`) when
+        the host takes a connection or refuses it: then the device lies, or is another host's.
         """
         devices = await self._devices(step)
         last: tuple[Evidence, ...] = ()
@@ -157,17 +166,11 @@ class Fencing:
 
     async def _knock(self, step: FenceStep) -> Evidence:
         began, host = time.monotonic(), step.host
-        try:
-            async with self._hypervisor.session(host.uri, step.policy.knock_s):
-                said = "answers"
-        except NoAnswer as error:
-            said = "refuses connections" if error.code == "HOST_PORT_REFUSED" else ""
-        except EngineError:
-            said = "answers with a refusal"
-        if said:
+        knock = await self._hypervisor.knock(host.uri, step.policy.knock_s)
+        if knock is not Knock.SILENT:
             raise Refused(
                 "SIGN_OF_LIFE",
-                f"{host.name} {said} at {host.uri} though its power reads off",
+                f"{host.name} {SIGNS_OF_LIFE[knock]} at {host.uri} though its power reads off",
                 next_step="check that the fence device belongs to this host: it may be lying",
                 host=host.name,
             )

@@ -14,7 +14,7 @@ from temporalio import activity
 from activities.ports import Hypervisor, HypervisorSession
 from activities.waiting import until
 from domain.base import Frozen
-from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.errors import Conflict, EngineError, OutcomeUnknown, Superseded
 from domain.orders import Placement, RunRef
 
 
@@ -65,6 +65,10 @@ class RunRecords(Protocol):
 
     async def started(self, run: RunRef) -> None:
         """Record the run as running; Superseded when it was closed meanwhile."""
+        ...
+
+    async def end_unclaimed(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """Close the operation's run if it was never claimed for `create()`; that run."""
         ...
 
     async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
@@ -151,6 +155,9 @@ class Guests:
     @activity.defn(name="guest.withdraw")
     async def withdraw(self, order: WithdrawOrder) -> str:
         """Undo a start of this operation, unless a recovery took its run over; repeatable."""
+        unclaimed = await self._runs.end_unclaimed(order.operation_id, order.vm_id)
+        if unclaimed is not None:
+            return await self._forget(unclaimed, order.deadline_s)
         run = await self._runs.begin_withdraw(order.operation_id, order.vm_id)
         if run is None:
             return "nothing was started"
@@ -162,6 +169,16 @@ class Guests:
                 return "left to its new owner"
             await _remove(session, run)
         await self._runs.withdrawn(run)
+        return f"gone from {run.host_name}"
+
+    async def _forget(self, run: RunRef, deadline_s: float) -> str:
+        """Remove the definition of a run that never started; a host that is away keeps it."""
+        try:
+            async with self._hypervisor.session(run.uri, deadline_s) as session:
+                await session.undefine(run.spec.vm_id, run.generation)
+        except EngineError:
+            # Nothing runs of it, nobody can start it any more, and reconciling removes it.
+            return f"never started on {run.host_name}, which may keep its definition for now"
         return f"gone from {run.host_name}"
 
     def _session(self, order: GuestOrder) -> AbstractAsyncContextManager[HypervisorSession]:

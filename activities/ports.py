@@ -10,7 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading
+from domain.readings import Domain, HostReading, Knock
 
 
 class HypervisorSession(Protocol):
@@ -70,6 +70,14 @@ class Hypervisor(Protocol):
 
     async def poll(self, uri: str, deadline_s: float) -> HostReading:
         """Read a host over a kept connection; a hung one is dropped and replaced next time."""
+        ...
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """Find out whether any life is left at the host's door, asking libvirt for nothing.
+
+        Listens for the whole of `deadline_s` seconds before it says SILENT. NoAnswer
+        (`KNOCK_NOT_POSSIBLE`) when the door could not be tried, which says nothing about the host.
+        """
         ...
 
 

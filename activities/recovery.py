@@ -5,6 +5,8 @@ fresh when the monitor's sequence number changes while we look, measured on our 
 row, however recent its time stamp claims to be, is not a vote.
 """
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -80,8 +82,13 @@ class RecoveryRecords(Protocol):
         """What the storm guard looks at."""
         ...
 
-    async def note_decision(self, order: AssessOrder, decision: Decision) -> None:
-        """Keep the decision and enter the phase that follows from it."""
+    async def note_decision(
+        self, order: AssessOrder, decision: Decision, judged_at: datetime
+    ) -> None:
+        """Keep the decision and enter the phase that follows from it.
+
+        `judged_at` is when its facts began to be read: a host heard later is judged anew.
+        """
         ...
 
     async def open_fence(self, order: FenceChildOrder) -> UUID:
@@ -100,12 +107,18 @@ class RecoveryRecords(Protocol):
 class Recovery:
     """Judge, claim, report."""
 
-    def __init__(self, records: RecoveryRecords) -> None:
+    def __init__(
+        self,
+        records: RecoveryRecords,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._records = records
+        self._now = now
 
     @activity.defn(name="recovery.assess")
     async def assess(self, order: AssessOrder) -> Decision:
         """Choose the next move and record it with its reasons."""
+        judged_at = self._now()
         verdicts = tuple(reading.verdict for reading in order.readings)
         proven = bool(verdicts) and all(verdict is PowerReading.OFF for verdict in verdicts)
         votes = await self._votes(order, wait=order.doubted or not proven)
@@ -116,7 +129,7 @@ class Recovery:
             fence=await self._records.fence_facts(order, votes),
         )
         decision = decide(facts, order.policy)
-        await self._records.note_decision(order, decision)
+        await self._records.note_decision(order, decision, judged_at)
         return decision
 
     @activity.defn(name="recovery.open_fence")

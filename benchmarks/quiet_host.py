@@ -6,7 +6,7 @@ from uuid import UUID
 
 from domain.errors import NoAnswer
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading
+from domain.readings import Domain, HostReading, Knock
 
 
 class QuietSession:
@@ -54,6 +54,10 @@ class QuietHypervisor:
     async def poll(self, uri: str, deadline_s: float) -> HostReading:
         """Nobody polls it."""
         raise NoAnswer("HOST_SILENT", f"{uri} is not polled here")
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """It lives."""
+        return Knock.ANSWERS
 
 
 class SilentPower:

@@ -2,25 +2,32 @@
 
 Everything is real: libvirtd, QEMU, IPMI, the engine's own processes and its REST API. The copies of
 each VM are counted by a sampler that knows nothing of the engine.
+
+Invariant: the demo has a folder of its own, `demo` under HOLDFAST_VAR or ./var, with its own
+database, Temporal and ports, and begins by forgetting what an earlier demo left there. Whatever
+else the environment names belongs to a real engine and is not touched.
 """
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
 
 from api.auth import token_file
+from cli.claims import only_engine
 from cli.demo_report import failures, make_report, show_report, write_report
 from cli.demo_world import DemoFailed, World
-from cli.up import Engine, addresses, running_engine
+from cli.up import Engine, addresses, engine_in_its_folder
 from domain.errors import EngineError
+from lab.guest_image import cache_folder
 from lab.lab import Lab
 from worker.exit import exit_process
 from worker.settings import Settings
@@ -46,19 +53,31 @@ def run_demo() -> None:
     exit_process(code)
 
 
+def demo_settings(env: Mapping[str, str]) -> Settings:
+    """The demo's own engine: of the environment only what cannot lead it to another one's data."""
+    given = Settings.from_env(env)
+    kept = given.model_dump(include={"traces", "steps_at_once", "log_level"})
+    return Settings(var=given.var / "demo", api_port=0, **kept)
+
+
 async def _demo(console: Console) -> int:
-    settings = Settings.from_env(os.environ)
-    if "HOLDFAST_VAR" not in os.environ:
-        settings = settings.model_copy(update={"var": settings.var / "demo"})
-    fresh = settings.model_copy(update={"api_port": 0, "log_level": "info"})
-    _forget(fresh)
+    settings = demo_settings(os.environ)
+    with only_engine(settings.var):
+        forget(settings.var)
+        return await _show(settings, console)
+
+
+async def _show(settings: Settings, console: Console) -> int:
     say = _Teller(console)
-    async with _running_lab(fresh, say) as lab, running_engine(fresh, say.line) as engine:
+    async with (
+        _running_lab(settings.var, say) as lab,
+        engine_in_its_folder(settings, say.line) as engine,
+    ):
         async with _world(engine) as world:
             report = await _power_cut(world, lab, say)
-        write_report(report, fresh.var / "report.json")
+        write_report(report, settings.var / "report.json")
         show_report(report, console)
-        console.print(f"report: {fresh.var / 'report.json'}")
+        console.print(f"report: {settings.var / 'report.json'}")
         wrong = failures(report)
         for line in wrong:
             console.print(f"[red]wrong:[/red] {line}")
@@ -87,17 +106,19 @@ class _Teller:
         self._console.print(f"[cyan]{(when - self.zero).total_seconds():+7.2f}s[/cyan] {text}")
 
 
-def _forget(settings: Settings) -> None:
-    """Begin with an empty engine: an earlier demo's lab is gone, and so is what ran on it."""
+def forget(var: Path) -> None:
+    """Empty the demo's engine: an earlier demo's lab is gone, and so is what ran on it."""
     for name in ("holdfast.db", "holdfast.db-wal", "holdfast.db-shm"):
-        (settings.var / name).unlink(missing_ok=True)
-    for old in (settings.var / "temporal").glob("*.db*"):
+        (var / name).unlink(missing_ok=True)
+    for old in (var / "temporal").glob("*.db*"):
         old.unlink()
 
 
 @asynccontextmanager
-async def _running_lab(settings: Settings, say: _Teller) -> AsyncIterator[Lab]:
-    lab = Lab(name="demo", k=NETWORK, hosts=3, var=settings.var, say=say.line)
+async def _running_lab(var: Path, say: _Teller) -> AsyncIterator[Lab]:
+    # The guest that `make setup` has built lies beside the demo's folder.
+    cache = cache_folder(var.parent)
+    lab = Lab(name="demo", k=NETWORK, hosts=3, var=var, cache=cache, say=say.line)
     await asyncio.to_thread(lab.down)
     try:
         await asyncio.to_thread(lab.up)

@@ -1,4 +1,8 @@
-"""What the demo measured, as a table for people and as JSON for programs."""
+"""What the demo measured, as a table for people and as JSON for programs.
+
+A figure that was not measured is null, never a guess: a phase that the incident did not reach, and
+the recovery time of all protected VMs as soon as one of them did not come back.
+"""
 
 import json
 from datetime import datetime
@@ -20,39 +24,45 @@ def make_report(
     """The report of one power cut; durations in seconds, `vms` as the API lists them."""
     began = {p: datetime.fromisoformat(at) for p, at in incident["phase_began"].items()}
     began["detect"] = cut_at
-    order = [*PHASES, "done"]
     phases = {
-        phase: round((began[following] - began[phase]).total_seconds(), 3)
-        for phase, following in pairwise(order)
+        phase: _seconds(began.get(phase), began.get(following))
+        for phase, following in pairwise((*PHASES, "done"))
     }
     moved = {vm["name"]: vm for vm in incident["vms"]}
     rows = [_vm(vm, moved.get(vm["name"]), cut_at, samples) for vm in vms]
-    back = [row["recovery_s"] for row in rows if row["protected"] and row["recovery_s"] is not None]
+    host = incident["host_name"]
+    back = [row["recovery_s"] for row in rows if row["protected"] and row["host_before"] == host]
     return {
-        "host": incident["host_name"],
+        "host": host,
         "epoch": incident["epoch"],
         "why": incident["why"],
         "certificate": incident["certificate"],
         "phases_s": phases,
-        "all_protected_running_s": max(back, default=None),
+        "all_protected_running_s": None if None in back else max(back, default=None),
         "vms": rows,
         "sampler": {"rate_hz": samples.rate_hz, "longest_gap_s": samples.longest_gap_s},
     }
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    if start is None or end is None:
+        return None
+    return round((end - start).total_seconds(), 3)
 
 
 def _vm(
     vm: dict[str, Any], moved: dict[str, Any] | None, cut_at: datetime, samples: Samples
 ) -> dict[str, Any]:
     back = moved["running_again_at"] if moved else None
-    recovery_s = (datetime.fromisoformat(back) - cut_at).total_seconds() if back else None
     return {
         "name": vm["name"],
         "protected": vm["protected"],
         "copies_seen_max": samples.copies_max(vm["name"]),
         "copies_now": len(samples.hosts_of(vm["name"])),
         "host_before": moved["host_before"] if moved else vm["host_name"],
-        "host_after": moved["host_after"] if moved else vm["host_name"],
-        "recovery_s": round(recovery_s, 3) if recovery_s is not None else None,
+        # A run that was claimed and has not started is no VM on that host yet.
+        "host_after": (moved["host_after"] if back else None) if moved else vm["host_name"],
+        "recovery_s": _seconds(cut_at, datetime.fromisoformat(back)) if back else None,
     }
 
 
@@ -69,6 +79,10 @@ def failures(report: dict[str, Any]) -> list[str]:
             wrong.append(f"{vm['name']} does not run on another host")
     if not any(vm["protected"] and vm["host_before"] == report["host"] for vm in report["vms"]):
         wrong.append("no protected VM ran on the host that was cut")
+    if not (report["certificate"] or {}).get("evidence"):
+        wrong.append("there is no death certificate with its evidence")
+    if missing := [phase for phase in PHASES if report["phases_s"][phase] is None]:
+        wrong.append(f"the incident shows no time for {', '.join(missing)}")
     return wrong
 
 
@@ -78,6 +92,10 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(report, indent=2, default=str) + "\n")
 
 
+def _shown(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.2f} s"
+
+
 def show_report(report: dict[str, Any], console: Console) -> None:
     """Print it."""
     phases = Table(
@@ -85,19 +103,18 @@ def show_report(report: dict[str, Any], console: Console) -> None:
     )
     for phase in PHASES:
         phases.add_column(phase, justify="right")
-    phases.add_row(*(f"{report['phases_s'][phase]:.2f} s" for phase in PHASES))
+    phases.add_row(*(_shown(report["phases_s"][phase]) for phase in PHASES))
     console.print(phases)
     vms = Table(title="VMs", title_style="bold")
     for column in ("name", "protected", "before", "after", "back after", "copies at most"):
         vms.add_column(column, justify="right" if "after" in column else "left")
     for vm in report["vms"]:
-        back = f"{vm['recovery_s']:.2f} s" if vm["recovery_s"] is not None else "–"
         vms.add_row(
             vm["name"],
             "yes" if vm["protected"] else "no",
             vm["host_before"] or "–",
             vm["host_after"] or "down",
-            back,
+            _shown(vm["recovery_s"]),
             str(vm["copies_seen_max"]),
         )
     console.print(vms)

@@ -1,6 +1,7 @@
 """The engine's processes, each joined from its parts here: api, worker, fencing, monitor, relay.
 
-Every one of them may be killed at any moment and started again, and each may run more than once.
+Every one of them may be killed at any moment and started again. Each may run more than once, except
+the monitor: it is named after its machine, and two of one name overwrite each other's observations.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
 from store import inventory
 from store.database import Database
-from worker.exit import leave
+from worker.exit import exit_process, leave
 from worker.logs import set_up_logs
 from worker.memory import settle
 from worker.monitor import Monitor
@@ -73,7 +74,7 @@ class Process:
 
 
 async def run_api(process: Process) -> None:
-    """The REST API, and a relay beside it."""
+    """The REST API."""
     settings = process.settings
     backend = await process.backend()
     auth = TokenAuth(read_or_create_token(token_file(settings.var)))
@@ -135,7 +136,17 @@ ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {
 
 def run_role(role: str) -> None:
     """Run one role until it is told to stop; ends the process with 0, or 1 after a failure."""
-    asyncio.run(_run(role, Settings.from_env(os.environ)))
+    try:
+        settings = Settings.from_env(os.environ)
+    except EngineError as error:
+        print(f"error: {error.detail} ({error.code}); {error.next_step}", file=sys.stderr)
+        exit_process(1)
+    asyncio.run(_run(role, settings))
+
+
+async def _join(role: str, settings: Settings) -> None:
+    """Inside the task, so that settings that no part can use are told like any other failure."""
+    await ROLES[role](Process(settings))
 
 
 async def _run(role: str, settings: Settings) -> None:
@@ -144,7 +155,7 @@ async def _run(role: str, settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    task = asyncio.ensure_future(ROLES[role](Process(settings)))
+    task = asyncio.ensure_future(_join(role, settings))
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     code = 0

@@ -2,13 +2,13 @@
 
 Starts Temporal (or uses the one that is named), brings the database's schema up to date, then runs
 api, worker, fencing, monitor and relay as child processes. A child that dies is started again; all
-of them die with this process.
+of them die with this process. One engine a folder: a second one is refused before it starts
+anything. What a process says goes to `log/<role>.log` and, when that is full, `log/<role>.log.1`.
 """
 
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,8 +17,10 @@ import httpx2
 import structlog
 
 from api.auth import read_or_create_token, token_file
+from cli.claims import only_engine, usable_port
 from domain.errors import EngineError, Unavailable
 from store.migrate import upgrade
+from worker.capped_log import CappedLog
 from worker.child import bound_to_parent
 from worker.exit import exit_process
 from worker.logs import set_up_logs
@@ -71,6 +73,8 @@ class Engine:
         self._stopping = True
         for pid in self.pids.values():
             _signal(pid, signal.SIGTERM)
+        if not self._children:
+            return
         _done, late = await asyncio.wait(self._children, timeout=STOP_S)
         for pid in self.pids.values():
             _signal(pid, signal.SIGKILL)
@@ -79,26 +83,38 @@ class Engine:
 
     async def _keep(self, role: str) -> None:
         while not self._stopping:
-            process = await self._spawn(role)
-            self.pids[role] = process.pid
-            code = await process.wait()
-            del self.pids[role]
+            try:
+                process = await self._spawn(role)
+            except (OSError, RuntimeError) as error:
+                # Too many files, threads or processes, no memory, no log folder: all may pass.
+                log.error("process not started", role=role, why=str(error))
+            else:
+                self.pids[role] = process.pid
+                code = await process.wait()
+                del self.pids[role]
+                if not self._stopping:
+                    log.warning("process ended and is started again", role=role, code=code)
             if not self._stopping:
-                log.warning("process ended and is started again", role=role, code=code)
                 await asyncio.sleep(RESTART_S)
 
     async def _spawn(self, role: str) -> asyncio.subprocess.Process:
+        """Start one process; OSError or RuntimeError when the machine does not allow it now."""
         command = self._command(role)
-        folder = self.settings.var / "log"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{role}.log").open("ab") as output:
+        path = self.settings.var / "log" / f"{role}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A log that cannot be written shows here, where it is tried again, and not in its thread.
+        path.touch()
+        output = CappedLog(path)
+        try:
             return await asyncio.create_subprocess_exec(
                 *bound_to_parent(command),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=output.write_end,
+                stderr=output.write_end,
                 env=os.environ | self.settings.as_env(),
             )
+        finally:
+            output.close_write_end()
 
     async def _until_ready(self) -> None:
         end = asyncio.get_running_loop().time() + READY_S
@@ -130,20 +146,31 @@ def _signal(pid: int, number: signal.Signals) -> None:
 async def running_engine(
     settings: Settings, say: Say, command: Command = process_command
 ) -> AsyncIterator[Engine]:
-    """A running engine with everything it needs; ended in order on the way out."""
-    settings.var.mkdir(parents=True, exist_ok=True)
+    """A running engine with everything it needs; ended in order on the way out.
+
+    Conflict when the folder has an engine already or its API's port is taken; nothing was started.
+    """
+    with only_engine(settings.var):
+        async with engine_in_its_folder(settings, say, command) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def engine_in_its_folder(
+    settings: Settings, say: Say, command: Command = process_command
+) -> AsyncIterator[Engine]:
+    """As `running_engine`, for a caller that holds `only_engine` already."""
+    port = usable_port(settings.api_host, settings.api_port)
+    settings = settings.model_copy(update={"api_port": port})
     read_or_create_token(token_file(settings.var))
-    env = dict(os.environ)
-    if settings.temporal_address:
-        env["HOLDFAST_TEMPORAL_ADDRESS"] = settings.temporal_address
+    # The settings decide, also when they name no server and the environment does.
+    env = os.environ | {"HOLDFAST_TEMPORAL_ADDRESS": settings.temporal_address}
     async with running_temporal(
         settings.var, env, say, ui_port=settings.ui_port or None
     ) as endpoint:
         say(f"Temporal answers at {endpoint.address}")
         await upgrade(settings.database)
         settings = settings.model_copy(update={"temporal_address": endpoint.address})
-        if settings.api_port == 0:
-            settings = settings.model_copy(update={"api_port": _free_port(settings.api_host)})
         engine = Engine(settings, endpoint, say, command)
         try:
             await engine.start()
@@ -152,17 +179,12 @@ async def running_engine(
             await engine.stop()
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 def run_up() -> None:
     """Run the engine until Ctrl-C; ends the process."""
-    set_up_logs("info", "up")
     try:
-        code = asyncio.run(_up(Settings.from_env(os.environ)))
+        settings = Settings.from_env(os.environ)
+        set_up_logs(settings.log_level, "up")
+        code = asyncio.run(_up(settings))
     except EngineError as error:
         print(f"error: {error.detail} ({error.code})", file=sys.stderr)
         if error.next_step:

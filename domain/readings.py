@@ -23,6 +23,15 @@ ALIVE_STATES = frozenset(DomainState) - {DomainState.SHUTOFF, DomainState.CRASHE
 """States in which a QEMU process exists and may write to the disks."""
 
 
+class Knock(StrEnum):
+    """What came back from a host's door; all but `silent` come only from the living."""
+
+    SILENT = "silent"  # the door was tried, and nothing came back
+    REFUSED = "refused"  # a kernel says that nobody listens
+    OPEN = "open"  # a kernel takes the connection; whether libvirt lives is not known
+    ANSWERS = "answers"  # libvirt itself answers
+
+
 class Domain(Frozen):
     """One domain as its host reports it. `generation` None: not ours, never touch it."""
 

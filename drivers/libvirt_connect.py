@@ -18,7 +18,7 @@ import structlog
 from domain.errors import NoAnswer
 from drivers.host_uri import HostUri
 from drivers.libvirt_lane import Lane, Threads
-from drivers.libvirt_sockets import Address, hang_up, knock, resolve, sockets_to
+from drivers.libvirt_sockets import Address, hang_up, reach, resolve, sockets_to
 
 KEEPALIVE_INTERVAL_S = 1
 KEEPALIVE_COUNT = 3
@@ -88,7 +88,7 @@ class Connector:
             if target.transport:
                 look_up = partial(resolve, target.host, target.port)
                 addresses = await lane.run(lambda _connection, _ticket: look_up(), end - clock())
-                await knock(target.label, addresses, end - clock())
+                await reach(target.label, addresses, end - clock())
                 before = sockets_to(addresses)
                 lane.hang_up = lambda: hang_up(sockets_to(addresses) - before)
             await lane.open(partial(_open, target), end - clock())

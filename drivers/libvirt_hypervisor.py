@@ -5,19 +5,22 @@ Races       Polls of one URI run one after the other; one that cannot begin in t
 """
 
 import asyncio
+import ipaddress
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import libvirt
 
 from domain.errors import NoAnswer
-from domain.readings import HostReading
+from domain.readings import HostReading, Knock
 from drivers.host_uri import HostUri, parse_host_uri
 from drivers.libvirt_connect import Connector
 from drivers.libvirt_lane import HUNG_PER_HOST_MAX, THREADS_MAX, Lane, Threads, Ticket
 from drivers.libvirt_poll import read_host
 from drivers.libvirt_session import LibvirtSession
+from drivers.libvirt_sockets import Address, knock, no_knock, resolve
 
 CLOSE_DEADLINE_S = 2.0
 """How long the end of a session waits for a polite close before it leaves it to the thread."""
@@ -30,6 +33,8 @@ class LibvirtHypervisor:
         self, *, threads_max: int = THREADS_MAX, hung_per_host_max: int = HUNG_PER_HOST_MAX
     ) -> None:
         self._threads = Threads(threads_max, hung_per_host_max)
+        # Names are looked up apart, or a hung libvirtd could use up the threads of its own knock.
+        self._lookups = Threads(threads_max, hung_per_host_max)
         self._connector = Connector(self._threads)
         self._kept: dict[str, Lane] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -69,6 +74,24 @@ class LibvirtHypervisor:
         finally:
             self._turns[uri].release()
 
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """Connect to the host's port and hang up: a kernel that reacts is a sign of life.
+
+        Over ssh the door is that of sshd. `test:///` is a driver inside this process, which always
+        ANSWERS. libvirt is not asked, so a frozen libvirtd is OPEN, and neither its hung calls nor
+        connections that are being made stand in the way. Looking a name up and listening have
+        `deadline_s` seconds each, so a slow name service shortens no silence. Invalid: the URI.
+        NoAnswer (KNOCK_NOT_POSSIBLE): the name is not known in time, or nothing could be sent.
+        """
+        target = parse_host_uri(uri)
+        if not target.transport:
+            return Knock.ANSWERS
+        try:
+            addresses = await self._addresses(target, deadline_s)
+        except NoAnswer as error:
+            raise no_knock(target.label, error.detail) from None
+        return await knock(target.label, addresses, deadline_s)
+
     async def forget(self, uri: str) -> None:
         """Close the kept connection of a host that is polled no more. Idempotent."""
         if lane := self._kept.pop(uri, None):
@@ -85,6 +108,18 @@ class LibvirtHypervisor:
     def threads(self) -> int:
         """How many connections have a thread, hung ones included."""
         return self._threads.running()
+
+    async def _addresses(self, target: HostUri, deadline_s: float) -> tuple[Address, ...]:
+        look_up = partial(resolve, target.host, target.port)
+        try:
+            ipaddress.ip_address(target.host)
+        except ValueError:
+            lane = Lane(target.label, self._lookups)
+            try:
+                return await lane.run(lambda _connection, _ticket: look_up(), deadline_s)
+            finally:
+                lane.discard()
+        return look_up()  # Digits need no name service, so nothing blocks.
 
     async def _read(self, uri: str, target: HostUri, end: float) -> HostReading:
         clock = asyncio.get_running_loop().time

@@ -20,13 +20,17 @@ async def move(
     connection: AsyncConnection, host_id: UUID, event: HostEvent, why: str, now: datetime
 ) -> bool:
     """Apply one event to a host; False when its state does not expect it."""
-    targets = sa.case(*[(host.c.state == s, NEXT[s][event].value) for s in sources(event)])
     query = (
         host.update()
         .where(host.c.id == host_id, host.c.state.in_([s.value for s in sources(event)]))
-        .values(state=targets, state_reason=why[:1024], state_since=now)
+        .values(state=state_after(event), state_reason=why[:1024], state_since=now)
     )
     return await changed(connection, query) == 1
+
+
+def state_after(event: HostEvent) -> sa.Case[str]:
+    """The state that the table gives a host after an event, as an expression on its row."""
+    return sa.case(*[(host.c.state == s, NEXT[s][event].value) for s in sources(event)])
 
 
 async def admit(connection: AsyncConnection, host_id: UUID, epoch: int, now: datetime) -> bool:

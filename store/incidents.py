@@ -124,9 +124,9 @@ async def claim_fence(
     """The last word before a power controller is told to cut power (I5, I8).
 
     One statement holds every condition: the host stands at this epoch in a state that may be
-    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it since the
-    incident began, and the window's budget has room. Repeatable: the same operation's claim
-    counts once.
+    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it since
+    `not_seen_since` (when the fence was decided on), and the window's budget has room.
+    Repeatable: the same operation's claim counts once.
     """
     spent = (
         sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id)))
@@ -151,9 +151,20 @@ async def claim_fence(
         ~heard,
         spent < fences_per_window,
     )
-    values = {"state": "fencing", "state_reason": "its power is being cut", "state_since": now}
+    values = {
+        "state": hosts.state_after(HostEvent.FENCE),
+        "state_reason": "its power is being cut",
+        "state_since": now,
+    }
     if await changed(connection, query.values(**values)) != 1:
         return False
+    await _count_fence(connection, host_id, epoch, operation_id, now)
+    return True
+
+
+async def _count_fence(
+    connection: AsyncConnection, host_id: UUID, epoch: int, operation_id: UUID, now: datetime
+) -> None:
     # A claim that is repeated later is a fence now: the window has to count it where it happens.
     mine = fence_claim.update().where(
         fence_claim.c.host_id == host_id,
@@ -166,7 +177,6 @@ async def claim_fence(
         cluster_id = found["cluster_id"] if found else None
         insert = fence_claim.insert().values(**row, cluster_id=cluster_id, claimed_at=now)
         await changed(connection, insert)
-    return True
 
 
 async def issue_certificate(

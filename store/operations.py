@@ -121,6 +121,9 @@ async def begin_step(connection: AsyncConnection, values: Row) -> None:
         step.c.step_id == values["step_id"],
     )
     again = {k: values[k] for k in ("state", "tries", "deadline_at")} | {"finished_at": None}
+    if values["tries"] == 1:
+        # A workflow that continued as new counts its steps from one again: the newer step shows.
+        again |= {"name": values["name"], "started_at": values["started_at"], "detail": None}
     if await changed(connection, step.update().where(key).values(**again)) == 0:
         await changed(connection, step.insert().values(**values))
 

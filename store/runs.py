@@ -234,6 +234,53 @@ async def _close(
     return True
 
 
+async def at_stake(connection: AsyncConnection) -> set[UUID]:
+    """Hosts on which a copy may run that no valid certificate holds to be dead."""
+    valid = sa.exists().where(
+        death_certificate.c.host_id == vm_run.c.host_id,
+        death_certificate.c.epoch == vm_run.c.epoch,
+        death_certificate.c.valid == 1,
+    )
+    lost = sa.and_(vm_run.c.state == RunState.LOST, vm_run.c.epoch == host.c.epoch, sa.not_(valid))
+    query = (
+        sa.select(vm_run.c.host_id)
+        .join(host, host.c.id == vm_run.c.host_id)
+        .where(sa.or_(vm_run.c.active == 1, lost))
+        .distinct()
+    )
+    return {row["host_id"] for row in await many(connection, query)}
+
+
+async def lost_without_successor(
+    connection: AsyncConnection, host_id: UUID, epoch: int
+) -> list[Row]:
+    """Lost runs of a host's epoch whose VMs have no active run, by VM."""
+    other = vm_run.alias("other")
+    followed = sa.exists().where(other.c.vm_id == vm_run.c.vm_id, other.c.active == 1)
+    query = sa.select(vm_run).where(
+        vm_run.c.host_id == host_id,
+        vm_run.c.epoch == epoch,
+        vm_run.c.state == RunState.LOST,
+        sa.not_(followed),
+    )
+    return await many(connection, query.order_by(vm_run.c.vm_id))
+
+
+async def end_unclaimed(
+    connection: AsyncConnection, vm_id: UUID, operation_id: UUID, now: datetime
+) -> bool:
+    """Close an operation's run that was never claimed for `create()`: no copy of it can exist."""
+    run = await active_run(connection, vm_id)
+    if run is None or run["operation_id"] != operation_id or run["state"] != RunState.PLACED:
+        return False
+    query = vm_run.update().where(vm_run.c.id == run["id"], vm_run.c.state == RunState.PLACED)
+    values = {"state": "ended", "active": None, "ended_at": now, "end_reason": NEVER_STARTED}
+    if await changed(connection, query.values(**values)) != 1:
+        return False
+    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    return True
+
+
 async def adopt(connection: AsyncConnection, host_id: UUID, epoch: int) -> int:
     """Carry a reconciled host's surviving runs into its new epoch; how many there are."""
     query = vm_run.update().where(vm_run.c.host_id == host_id, vm_run.c.active == 1)

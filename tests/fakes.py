@@ -19,7 +19,7 @@ from uuid import UUID
 
 from domain.errors import Conflict, NoAnswer, OutcomeUnknown, Superseded
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, DomainState, GuestStats, HostReading
+from domain.readings import Domain, DomainState, GuestStats, HostReading, Knock
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -69,6 +69,7 @@ class FakeHost:
     cpus: int = 4
     powered: bool = True
     reachable: bool = True
+    frozen: bool = False  # libvirtd hangs; the kernel still takes connections, the guests run
     boot: int = 1
     mark: int | None = None
     bmc: Bmc = Bmc.OK
@@ -82,12 +83,12 @@ class FakeHost:
 
     @property
     def answers(self) -> bool:
-        """Whether anyone outside hears it."""
-        return self.powered and self.reachable
+        """Whether anyone outside hears its libvirtd."""
+        return self.powered and self.reachable and not self.frozen
 
     def lose_power(self) -> None:
         """Every process and the mark of this boot are gone; what was defined is not."""
-        self.powered, self.mark, self.cut_in = False, None, None
+        self.powered, self.mark, self.cut_in, self.frozen = False, None, None, False
         for domain in self.domains.values():
             domain.state, domain.running = DomainState.SHUTOFF, None
 
@@ -254,6 +255,15 @@ class FakeHypervisor:
             cpus=host.cpus,
             took_s=0.001,
         )
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """What comes back from the host's door."""
+        if hook := self._centre.before.get("knock"):
+            await hook()
+        host = next((host for host in self._centre.hosts.values() if host.uri == uri), None)
+        if host is None or not (host.powered and host.reachable):
+            return Knock.SILENT
+        return Knock.OPEN if host.frozen else Knock.ANSWERS
 
 
 class FakePower:

@@ -20,14 +20,23 @@ CHUNK_BYTES = 64 * 1024
 
 
 class CappedLog:
-    """A pipe whose contents end up in a capped file; `write_end` is for the child."""
+    """A pipe whose contents end up in a capped file; `write_end` is for the child.
+
+    OSError or RuntimeError when there is no file or no thread to be had.
+    """
 
     def __init__(self, path: Path, cap_bytes: int = CAP_BYTES) -> None:
         self._path = path
         self._cap_bytes = cap_bytes
         self._read_end, self.write_end = os.pipe()
         self._thread = threading.Thread(target=self._copy, name=f"log {path.name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # No thread to be had now; a caller that tries again must not run out of files, too.
+            os.close(self._read_end)
+            os.close(self.write_end)
+            raise
 
     def close_write_end(self) -> None:
         """To be called once the child has its copy, or the thread would never see the end."""

@@ -10,7 +10,9 @@ from domain.errors import Invalid
 
 PREFIX = "HOLDFAST_"
 
-OTHERS = frozenset(f"{PREFIX}{name}" for name in ("LAB_CACHE", "URL", "TOKEN", "TOKEN_FILE"))
+OTHERS = frozenset(
+    f"{PREFIX}{name}" for name in ("LAB_CACHE", "PYTHON", "URL", "TOKEN", "TOKEN_FILE")
+)
 """Variables of other programs of ours that share the prefix."""
 
 
@@ -21,8 +23,10 @@ class Settings(Frozen):
     database_url      SQLAlchemy URL; empty: a SQLite file in `var`
     temporal_address  an existing Temporal server; empty: `holdfast up` runs one
     api_host api_port where the REST API listens; port 0 takes a free one
+    ui_port           where the UI of our own Temporal listens; port 0 takes a free one
     traces            off | console | otlp (its address from OTEL_EXPORTER_OTLP_ENDPOINT)
     steps_at_once     steps that one worker runs side by side
+    log_level         debug | info | warning | error
     """
 
     var: Path = Path("var")

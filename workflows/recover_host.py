@@ -236,11 +236,13 @@ class RecoverHost:
             return await self._start_elsewhere(item)
         except ChildWorkflowError as error:
             # Somebody ended its workflow: the others go on, and the report tells of this one.
-            return Outcome(
+            outcome = Outcome(
                 operation_id=item.operation_id,
                 state=OperationState.FAILED,
                 problem=problem_of(error),
             )
+            await close(outcome)
+            return outcome
 
     async def _start_elsewhere(self, item: Restart) -> Outcome:
         order = self._order

@@ -7,12 +7,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
 from domain.errors import Superseded
 from domain.hosts import HostEvent
+from domain.inventory import RunState
 from domain.orders import HostRef
 from domain.readings import Domain
 from engine.clock import Clock, utc_now
+from engine.records.children import order_start
 from engine.records.fencing import FenceRecords
-from store import hosts, inventory, runs
+from store import hosts, inventory, operations, plumbing, runs
 from store.database import Database
+from store.rows import Row
 
 
 class HostRecords(FenceRecords):
@@ -54,12 +57,16 @@ class HostRecords(FenceRecords):
         return await runs.revive(connection, domain.vm_id, host.host_id, domain.generation)
 
     async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
-        """Close this host's runs that were read as gone; names of their VMs."""
+        """Close this host's runs that were read as gone; names of their VMs.
+
+        A start under way is left alone: its `create()` may still come, on a connection opened
+        before. It is carried into the new epoch and ends with its own operation.
+        """
 
         async def work(connection: AsyncConnection) -> tuple[str, ...]:
             names = []
             for run in await runs.active_runs(connection, host.host_id):
-                if run["vm_id"] not in alive:
+                if run["vm_id"] not in alive and not await _start_under_way(connection, run):
                     await runs.end(connection, run["id"], "found gone", self._clock())
                     vm = await inventory.get(connection, "vm", run["vm_id"])
                     names.append(vm["name"] if vm else str(run["vm_id"]))
@@ -80,6 +87,8 @@ class HostRecords(FenceRecords):
                 return False
             await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             await runs.adopt(connection, host.host_id, epoch)
+            for name in settled.ended:
+                await self._start_again(connection, order, name)
             return True
 
         if not await self._database.write(work):
@@ -90,6 +99,20 @@ class HostRecords(FenceRecords):
             )
         return epoch
 
+    async def _start_again(self, connection: AsyncConnection, order: AdmitOrder, name: str) -> None:
+        """Order the start of a protected VM that was found gone; within the admission."""
+        vm = await inventory.find(connection, "vm", name)
+        parent = await operations.get(connection, order.operation_id)
+        if vm is None or parent is None or not (vm["protected"] and vm["wanted"]):
+            return
+        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+        if cluster is None or not cluster["armed"]:
+            return
+        if await runs.active_run(connection, vm["id"]) is not None:
+            return
+        if await plumbing.lock_holder(connection, "vm", vm["id"]) is None:
+            await order_start(connection, vm, parent, self._clock())
+
     async def fail(self, order: FailOrder) -> None:
         """Move the host to `non_operational` with the reason."""
         now = self._clock()
@@ -97,3 +120,10 @@ class HostRecords(FenceRecords):
         await self._database.write(
             lambda c: hosts.move(c, host_id, HostEvent.FAILED, order.why, now)
         )
+
+
+async def _start_under_way(connection: AsyncConnection, run: Row) -> bool:
+    if run["state"] not in (RunState.PLACED, RunState.STARTING):
+        return False
+    owner = await operations.get(connection, run["operation_id"])
+    return owner is not None and owner["state"] in operations.OPEN

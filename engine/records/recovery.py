@@ -22,12 +22,12 @@ from domain.placement import Guest, Placed, place_all
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
 from engine.clock import Clock, utc_now
+from engine.records.children import child_row
 from engine.records.operations import close_operation
 from engine.records.runs import guest_of, rooms_of
 from engine.refs import run_ref
 from store import hosts, incidents, inventory, observations, operations, plumbing, runs
 from store.database import Database
-from store.ids import new_id
 from store.rows import Row
 
 MONITOR_LIVE = timedelta(seconds=60)
@@ -85,11 +85,13 @@ class RecoveryRecords:
 
         return await self._database.read(work)
 
-    async def note_decision(self, order: AssessOrder, decision: Decision) -> None:
+    async def note_decision(
+        self, order: AssessOrder, decision: Decision, judged_at: datetime
+    ) -> None:
         """Keep the decision and enter the phase that follows from it."""
 
         async def work(connection: AsyncConnection) -> None:
-            plain = decision.model_dump(mode="json") | {"at": self._clock().isoformat()}
+            plain = decision.model_dump(mode="json") | {"at": judged_at.isoformat()}
             await incidents.note_decision(connection, order.incident_id, plain)
             if decision.move in (Move.ACCEPT, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
@@ -107,7 +109,7 @@ class RecoveryRecords:
             parent = await operations.get(connection, order.operation_id)
             assert parent is not None
             target = ("host", order.host.host_id, order.host.name)
-            row = _child_row(parent, "host.fence", "FenceHost", target, self._clock())
+            row = child_row(parent, "host.fence", "FenceHost", target, self._clock())
             await operations.insert(connection, row)
             child_id: UUID = row["id"]
             return child_id
@@ -171,12 +173,25 @@ class _Claim:
                     next_step="a sign of life voided it: look at the host before anything else",
                     host=host["name"],
                 )
-        guests = await self._guests(lost)
+        guests = await self._guests(await self._without_child(lost))
         if any(guest.protected for guest in guests):
             await self._open_children(parent, guests)
         await plumbing.free_locks(connection, order.operation_id, "host")
         await incidents.enter_phase(connection, order.incident_id, "start", self._now)
         return await self._plan()
+
+    async def _without_child(self, lost: list[Row]) -> list[Row]:
+        """Every VM to judge: those lost now, and those lost before under a proof since withdrawn.
+
+        `lost` are the runs as they were; what an earlier try opened a child for is left out.
+        """
+        order = self._order
+        children = await operations.children(self._connection, order.operation_id)
+        taken = {child["target_id"] for child in children if child["kind"] == "vm.start"}
+        taken |= {run["vm_id"] for run in lost}
+        host = order.host
+        before = await runs.lost_without_successor(self._connection, host.host_id, host.epoch)
+        return lost + [run for run in before if run["vm_id"] not in taken]
 
     async def _guests(self, lost: list[Row]) -> tuple[Guest, ...]:
         depends = await inventory.dependencies(self._connection)
@@ -210,7 +225,7 @@ class _Claim:
         places = {p.vm_id: p for p in place_all(wanted, rooms)}
         for guest in wanted:
             target = ("vm", guest.vm_id, guest.name)
-            row = _child_row(parent, "vm.start", "StartVm", target, self._now)
+            row = child_row(parent, "vm.start", "StartVm", target, self._now)
             row["priority"] = int(PriorityClass.PROTECTED)
             await operations.insert(self._connection, row)
             await plumbing.take_lock(self._connection, "vm", guest.vm_id, row["id"], self._now)
@@ -281,21 +296,3 @@ async def _host(connection: AsyncConnection, host_id: UUID) -> Row:
     if host is None:
         raise NotFound("HOST_NOT_FOUND", f"there is no host {host_id}")
     return host
-
-
-def _child_row(
-    parent: Row, kind: str, workflow: str, target: tuple[str, UUID, str], now: datetime
-) -> Row:
-    same = ("cluster_id", "incident_id", "priority", "principal", "reason", "correlation_id")
-    target_type, target_id, target_name = target
-    return {field: parent[field] for field in same} | {
-        "id": new_id(),
-        "kind": kind,
-        "state": OperationState.PENDING.value,
-        "target_type": target_type,
-        "target_id": target_id,
-        "target_name": target_name,
-        "parent_id": parent["id"],
-        "workflow": workflow,
-        "created_at": now,
-    }

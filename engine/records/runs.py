@@ -77,6 +77,18 @@ class RunRecords:
         now = self._clock()
         await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
 
+    async def end_unclaimed(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+        """Close the operation's run if it was never claimed for `create()`; that run."""
+        now = self._clock()
+
+        async def work(connection: AsyncConnection) -> RunRef | None:
+            run = await runs.active_run(connection, vm_id)
+            if run is None or not await runs.end_unclaimed(connection, vm_id, operation_id, now):
+                return None
+            return await _ref(connection, run)
+
+        return await self._database.write(work)
+
     async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
         """Take back the run that an open operation placed; None when another owner took it."""
 
@@ -87,13 +99,7 @@ class RunRecords:
                 return None
             if not await runs.begin_withdraw(connection, run["id"], operation_id):
                 return None
-            vm = await inventory.get(connection, "vm", vm_id)
-            host = await inventory.get(connection, "host", run["host_id"])
-            assert vm is not None
-            assert host is not None
-            cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-            assert cluster is not None
-            return run_ref(run, vm, host, cluster["virt_type"])
+            return await _ref(connection, run)
 
         return await self._database.write(work)
 
@@ -126,6 +132,16 @@ class RunRecords:
                 vm=run.spec.name,
                 generation=run.generation,
             )
+
+
+async def _ref(connection: AsyncConnection, run: Row) -> RunRef:
+    vm = await inventory.get(connection, "vm", run["vm_id"])
+    host = await inventory.get(connection, "host", run["host_id"])
+    assert vm is not None
+    assert host is not None
+    cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+    assert cluster is not None
+    return run_ref(run, vm, host, cluster["virt_type"])
 
 
 async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:

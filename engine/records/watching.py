@@ -12,7 +12,7 @@ from domain.profiles import Profile
 from domain.readings import HostReading
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
-from store import hosts, incidents, inventory, observations, plumbing
+from store import hosts, incidents, inventory, observations, plumbing, runs
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -29,10 +29,13 @@ class WatchedHost(Frozen):
     epoch: int
     state: HostState
     devices: tuple[FenceDevice, ...]
+    at_stake: bool = True  # a copy may run there that nothing proves to be dead
 
     @property
     def judged(self) -> bool:
         """Whether a miss of this host means anything."""
+        if self.state is HostState.NON_OPERATIONAL:
+            return self.at_stake
         return self.state in POLLED
 
 
@@ -71,8 +74,15 @@ class WatchRecords:
             devices: dict[UUID, list[FenceDevice]] = {}
             for row in await inventory.listing(connection, "fence_device"):
                 devices.setdefault(row["host_id"], []).append(fence_device(row))
+            out = any(row["state"] == HostState.NON_OPERATIONAL for row in found)
+            staked = await runs.at_stake(connection) if out else set()
             return tuple(
-                WatchedHost(**row, devices=tuple(devices.get(row["id"], ()))) for row in found
+                WatchedHost(
+                    **row,
+                    devices=tuple(devices.get(row["id"], ())),
+                    at_stake=row["id"] in staked,
+                )
+                for row in found
             )
 
         return await self._database.read(work)
@@ -120,8 +130,8 @@ class WatchRecords:
             if voided:
                 why = "it answers though its power was read as off: the power controller lies"
                 await hosts.move(connection, host.id, HostEvent.ALIVE, why, now)
-                event = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
-                await plumbing.append_event(connection, event)
+                alarm = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
+                await plumbing.append_event(connection, alarm)
             return voided
 
         return await self._database.write(work)

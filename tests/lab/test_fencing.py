@@ -104,6 +104,42 @@ def test_a_lie_about_an_isolated_host_is_found_out_when_it_heals_and_its_copies_
         figure(f"voided: {certificate['void_reason']}")
 
 
+def test_a_host_whose_libvirtd_hangs_is_not_certified_dead_however_its_controller_lies(
+    center: Center, figure: Figure
+) -> None:
+    """Its kernel still takes connections; the guests run on. Nobody polls with success, and the
+    only thing that contradicts the controller is the knock."""
+    vm = center.running_vm("unheard", "h1")
+    known, epoch = len(center.incidents("h1")), center.host("h1")["epoch"]
+    center.lab.bmc("h1", BmcMode.LYING)
+    with center.lab.sampler() as sampler:
+        center.lab.hang("h1")
+        try:
+            incident = center.new_incident("h1", known)
+            until(lambda: "SIGN_OF_LIFE" in fences(center, incident), "the knock was answered")
+            recovery = center.waiting(incident)
+            assert not any(child["kind"] == "vm.start" for child in recovery["children"])
+            assert center.get(f"/incidents/{incident['id']}")["certificate"] is None
+            assert sampler.result().hosts_of(vm.name) == ("h1",)
+            figure(f"held by: {recovery['reason_code']}: {recovery['waiting_for']}")
+        finally:
+            center.lab.unhang("h1")
+
+        closed = center.closed(incident["id"])
+        assert (closed["outcome"], closed["certificate"]) == ("returned", None)
+        until(lambda: center.host("h1")["state"] == "up", "h1 is up again")
+        assert center.host("h1")["epoch"] == epoch
+        center.assert_one_copy_each(sampler.result(), vm)
+        assert center.vm(vm)["host_name"] == "h1"
+
+
+def fences(center: Center, incident: dict[str, Any]) -> set[str]:
+    """The codes with which the fences of an incident ended."""
+    children = center.get(f"/operations/{incident['operation_id']}")["children"]
+    problems = [child["problem"] for child in children if child["kind"] == "host.fence"]
+    return {problem["code"] for problem in problems if problem}
+
+
 def test_without_an_answer_from_the_power_controller_nothing_starts_until_it_reads_off(
     center: Center,
 ) -> None:

@@ -180,10 +180,16 @@ async def test_a_report_about_another_epoch_is_refused(engine: Engine) -> None:
     assert (error.code, type(error)) == ("EPOCH_STALE", Superseded)
 
 
-@pytest.mark.parametrize("state", ["up", "down", "reconciling", "maintenance", "non_operational"])
+@pytest.mark.parametrize("state", ["up", "down", "reconciling", "maintenance", "error"])
 async def test_only_a_host_that_misses_polls_can_fail(engine: Engine, state: str) -> None:
     host = await engine.world.host(state=state)
     assert (await engine.refusal(failure(host))).code == "HOST_STATE_FORBIDS"
+
+
+async def test_a_host_out_of_service_can_fail_and_stays_out_of_service(engine: Engine) -> None:
+    host = await engine.world.host(state="non_operational")
+    await engine.act(failure(host))
+    assert (await engine.world.get("host", host))["state"] == "non_operational"
 
 
 async def test_a_recovery_waits_for_an_operation_that_works_on_its_host(engine: Engine) -> None:

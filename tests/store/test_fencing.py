@@ -70,10 +70,18 @@ async def test_what_another_host_said_does_not_save_the_silent_one(world: World)
 
 
 @pytest.mark.parametrize(
-    "state", ["up", "connecting", "down", "reconciling", "maintenance", "non_operational"]
+    "state", ["up", "connecting", "down", "reconciling", "maintenance", "error"]
 )
 async def test_only_a_host_that_is_held_to_be_silent_is_fenced(world: World, state: str) -> None:
     assert not await claim(world, await silent_host(world, state=state))
+
+
+async def test_a_silent_host_out_of_service_is_fenced_and_stays_out_of_service(
+    world: World,
+) -> None:
+    host = await silent_host(world, state="non_operational")
+    assert await claim(world, host)
+    assert (await world.get("host", host))["state"] == "non_operational"
 
 
 @pytest.mark.parametrize("epoch", [0, 2])

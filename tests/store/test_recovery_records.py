@@ -281,9 +281,10 @@ async def test_a_decision_is_kept_and_only_going_on_enters_the_next_phase(
 ) -> None:
     death = await Death(engine, await engine.world.host()).build()
     decision = Decision(move=move, why="because")
-    await engine.recoveries.note_decision(await assess_order(death), decision)
+    await engine.recoveries.note_decision(await assess_order(death), decision, START)
     (row,) = await engine.rows("incident")
     assert (row["phase"], row["decision"]["why"]) == (phase, "because")
+    assert row["decision"]["at"] == START.isoformat()
 
 
 async def report(death: Death, *states: OperationState, returned: bool = False) -> str:

@@ -125,7 +125,7 @@ async def the_fence_of(bench: Bench, recovery: Awaitable[UUID]) -> UUID:
 async def _until_the_knock(bench: Bench) -> tuple[UUID, UUID]:
     await guests(bench)
     bench.centre.hosts["h1"].reachable = False
-    gate = bench.centre.before["open"] = Gate()
+    gate = bench.centre.before["knock"] = Gate()
     operation = await bench.report("h1")
     await gate.reached.wait()
     fence = (await bench.children_of(operation, "host.fence"))[0]
@@ -133,7 +133,7 @@ async def _until_the_knock(bench: Bench) -> tuple[UUID, UUID]:
 
 
 async def _open(bench: Bench) -> None:
-    gate = bench.centre.before.pop("open")
+    gate = bench.centre.before.pop("knock")
     assert isinstance(gate, Gate)
     gate.open()
 

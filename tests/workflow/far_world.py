@@ -14,7 +14,7 @@ from typing import Any
 
 from domain.errors import EngineError
 from domain.inventory import FenceDevice, PowerReading
-from domain.readings import HostReading
+from domain.readings import HostReading, Knock
 from tests.fakes import DataCentre, FakeHypervisor, FakePower
 
 LENGTH_BYTES = 4
@@ -94,6 +94,12 @@ class FarHypervisor:
         async with _line(self._socket) as line:
             reading: HostReading = await line.ask("hypervisor", "poll", uri, deadline_s)
             return reading
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """What comes back from the host's door."""
+        async with _line(self._socket) as line:
+            sign: Knock = await line.ask("hypervisor", "knock", uri, deadline_s)
+            return sign
 
 
 class FarPower:

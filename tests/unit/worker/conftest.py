@@ -10,7 +10,7 @@ import pytest
 
 from domain.profiles import Profile
 from store.migrate import upgrade
-from tests.unit.worker.monitor_scene import NEVER, CutDatabase, Scene
+from tests.unit.worker.monitor_scene import NEVER, SOON, CutDatabase, Scene
 from worker import monitor
 
 
@@ -33,3 +33,9 @@ async def scene(template: Path, tmp_path: Path) -> AsyncIterator[Scene]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick polls, and silence that never lasts long enough by itself."""
     monkeypatch.setattr(monitor, "TIMINGS", {Profile.BALANCED: NEVER})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:
+    """Quick polls, and a limit that is reached."""
+    monkeypatch.setattr(monitor, "TIMINGS", {Profile.BALANCED: SOON})

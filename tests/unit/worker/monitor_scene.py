@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from domain.errors import EngineError, NoAnswer, Unavailable
 from domain.inventory import FenceDevice, PowerReading
 from domain.profiles import Timing
-from domain.readings import DomainState, GuestStats, HostReading
+from domain.readings import DomainState, GuestStats, HostReading, Knock
 from engine.actions.base import Action
 from engine.actions.hosts import ActivateHostAction, RecoverHostAction
 from engine.backend import Backend, Deliverer
@@ -53,6 +53,9 @@ class Hosts:
 
     def session(self, uri: str, deadline_s: float) -> Any:
         raise AssertionError("a monitor opens no session")
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        raise AssertionError("a monitor knocks at no door")
 
 
 class Power:

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from domain.inventory import PowerReading
-from domain.profiles import Profile
 from engine.clock import utc_now
 from engine.delivery import Delivery
 from store import incidents, observations
@@ -18,22 +17,14 @@ from tests.unit.worker.monitor_scene import (
     GUEST,
     REFUSED,
     SILENT,
-    SOON,
     DeadTemporal,
     Scene,
     reading,
     until,
 )
-from worker import monitor as subject
 from worker.monitor import WARM_ROUNDS
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch, patient: None) -> None:
-    """Quick polls, and a limit that is reached."""
-    monkeypatch.setattr(subject, "TIMINGS", {Profile.BALANCED: SOON})
 
 
 async def test_a_host_that_answers_stays_up_and_its_power_is_not_asked(scene: Scene) -> None:

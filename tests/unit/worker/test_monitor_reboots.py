@@ -1,4 +1,4 @@
-"""What a monitor does about a host that loses the mark of its boot again and again."""
+"""What a monitor does about hosts that keep no mark of their boot, or are out of service."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ import pytest
 
 from domain.operations import OperationState, Outcome
 from engine.records.operations import close_operation
-from tests.unit.worker.monitor_scene import Scene, reading, until
+from tests.unit.worker.monitor_scene import SILENT, Scene, reading, until
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]
 
@@ -34,3 +34,16 @@ async def test_a_host_that_keeps_no_mark_is_not_activated_at_every_poll(
         await scene.rounds(5)
         await until(activated)
     assert await activated()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_silent_host_out_of_service_is_reported_while_a_copy_may_run_there(
+    scene: Scene,
+) -> None:
+    await scene.world.running(await scene.world.vm(), scene.host_id)
+    await scene.world.put("host", scene.host_id, state="non_operational")
+    scene.answer(SILENT)
+    async with scene.watched():
+        await until(scene.incidents)
+    assert await scene.state() == "non_operational"
+    assert (await scene.operations())[0]["kind"] == "host.recover"

@@ -49,7 +49,7 @@ def test_all_wrong_settings_are_named_at_once() -> None:
     assert all(name in refused.value.detail for name in env)
 
 
-@pytest.mark.parametrize("name", ["LAB_CACHE", "URL", "TOKEN", "TOKEN_FILE"])
+@pytest.mark.parametrize("name", ["LAB_CACHE", "PYTHON", "URL", "TOKEN", "TOKEN_FILE"])
 def test_variables_of_our_other_programs_are_left_alone(name: str) -> None:
     assert Settings.from_env({f"HOLDFAST_{name}": "anything"}) == Settings()
 
@@ -67,3 +67,8 @@ def test_a_relative_var_is_the_same_folder_for_a_child_elsewhere() -> None:
 def test_a_child_reads_back_what_its_parent_passed_on(tmp_path: Path) -> None:
     settings = Settings(var=tmp_path, api_port=1234, traces="console", log_level="error")
     assert Settings.from_env(settings.as_env()) == settings
+
+
+def test_the_docstring_explains_every_setting() -> None:
+    explained = (Settings.__doc__ or "").split()
+    assert [name for name in Settings.model_fields if name not in explained] == []

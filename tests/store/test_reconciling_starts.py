@@ -1,0 +1,134 @@
+"""Starts that meet a host being brought into service: nothing doubled, nothing forgotten."""
+
+from uuid import UUID
+
+import pytest
+
+from activities.hosts import AdmitOrder
+from domain.operations import OperationState, Outcome
+from domain.orders import Reconciliation
+from engine.actions.inventory import ArmCluster
+from engine.records.operations import close_operation
+from store import incidents, runs
+from store.rows import Row
+from tests.store.engine_room import Engine
+from tests.store.test_recovery_records import Death
+
+pytestmark = pytest.mark.store
+
+
+async def starting(engine: Engine, vm: UUID, host: UUID) -> Row:
+    """A start under way: its run is claimed, `create()` may still come."""
+    operation = await engine.world.operation(vm, state="running", kind="vm.start")
+    run = await engine.world.placed(vm, host, operation_id=operation)
+    assert await engine.world.do(runs.begin_start, run["id"], operation)
+    await engine.world.put("host", host, state="reconciling")
+    return run
+
+
+async def settle(engine: Engine, host: UUID, *alive: UUID) -> tuple[str, ...]:
+    return await engine.hosts.settle_runs(await engine.ref(host), alive)
+
+
+async def test_a_start_under_way_is_not_closed_by_reconciling_and_joins_the_new_epoch(
+    engine: Engine,
+) -> None:
+    vm, host = await engine.world.vm(), await engine.world.host()
+    run = await starting(engine, vm, host)
+    assert await settle(engine, host) == ()
+    settled = Reconciliation(memory_mib=1024, cpus=4)
+    order = AdmitOrder(operation_id=run["id"], host=await engine.ref(host), settled=settled)
+    await engine.hosts.admit(order)
+    after = await engine.world.run(run["id"])
+    assert (after["state"], after["active"], after["epoch"]) == ("starting", 1, 2)
+
+
+async def test_a_start_whose_operation_has_ended_is_closed_by_reconciling(engine: Engine) -> None:
+    vm, host = await engine.world.vm(), await engine.world.host()
+    run = await starting(engine, vm, host)
+    outcome = Outcome(operation_id=run["operation_id"], state=OperationState.FAILED)
+    await engine.world.do(close_operation, outcome, engine.world.now)
+    assert await settle(engine, host) == ("db",)
+    assert (await engine.world.run(run["id"]))["state"] == "ended"
+
+
+async def test_a_placed_run_that_was_never_claimed_is_taken_back_without_its_host(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    vm, host = await world.vm(memory_mib=100), await world.host()
+    mine, other = await world.operation(vm), await world.operation(vm)
+    run = await world.placed(vm, host, operation_id=mine)
+    assert not await world.do(runs.end_unclaimed, vm, other, world.now)
+    assert await world.do(runs.end_unclaimed, vm, mine, world.now)
+    assert not await world.do(runs.end_unclaimed, vm, mine, world.now)
+    assert (await world.run(run["id"]))["state"] == "ended"
+    assert (await world.get("host", host))["memory_reserved_mib"] == 0
+
+
+async def test_a_claimed_run_is_not_taken_back_without_its_host(engine: Engine) -> None:
+    vm, host = await engine.world.vm(), await engine.world.host()
+    run = await starting(engine, vm, host)
+    ended = await engine.world.do(runs.end_unclaimed, vm, run["operation_id"], engine.world.now)
+    assert not ended
+
+
+async def rebooted(engine: Engine, *, protected: bool = True, wanted: bool = True) -> UUID:
+    """A host that lost its guest in a reboot and is admitted again; the activation."""
+    world = engine.world
+    vm = await world.vm(protected=protected, wanted=wanted)
+    host = await world.host()
+    await world.running(vm, host)
+    await world.put("host", host, state="reconciling")
+    activation = await world.operation(host, kind="host.activate", state="running")
+    ended = await settle(engine, host)
+    settled = Reconciliation(ended=ended, memory_mib=1024, cpus=4)
+    ref = await engine.ref(host)
+    await engine.hosts.admit(AdmitOrder(operation_id=activation, host=ref, settled=settled))
+    return activation
+
+
+async def test_a_protected_vm_that_a_reboot_took_is_started_again(engine: Engine) -> None:
+    activation = await rebooted(engine)
+    (child,) = [r for r in await engine.rows("operation") if r["parent_id"] is not None]
+    assert (child["parent_id"], child["state"], child["priority"]) == (activation, "pending", 2)
+    assert child["order"]["vm_name"] == "db"
+    assert [row["operation_id"] for row in await engine.rows("outbox")] == [child["id"]]
+    assert [row["operation_id"] for row in await engine.rows("lock")] == [child["id"]]
+
+
+@pytest.mark.parametrize("changes", [{"protected": False}, {"wanted": False}])
+async def test_a_vm_that_nobody_protects_or_wants_is_left_down_after_a_reboot(
+    engine: Engine, changes: dict[str, bool]
+) -> None:
+    await rebooted(engine, **changes)
+    assert [r for r in await engine.rows("operation") if r["parent_id"] is not None] == []
+
+
+async def test_nothing_is_started_by_itself_in_a_disarmed_cluster(engine: Engine) -> None:
+    await engine.act(ArmCluster(cluster_id=engine.world.cluster_id, armed=False))
+    await rebooted(engine)
+    assert [r for r in await engine.rows("operation") if r["parent_id"] is not None] == []
+
+
+async def test_a_second_proof_restarts_what_a_withdrawn_one_had_left_down(engine: Engine) -> None:
+    world = engine.world
+    dead = await world.host("dead")
+    await world.host("alive")
+    vm = await world.vm("db", protected=True)
+    run = await world.running(vm, dead)
+    first = await world.certificate(dead)
+    assert await world.do(runs.lose, run["id"], first, world.now)
+    await world.do(incidents.void_certificate, dead, 1, "heard again", world.now)
+    assert await world.do(runs.at_stake) == {dead}
+    (row,) = [r for r in await engine.rows("incident")]
+    await world.do(incidents.close, row["id"], "returned", world.now)
+    await world.put("host", dead, state="non_operational")
+    death = Death(engine, dead)
+    death.certificate = await world.certificate(dead)
+    death.incident = (await engine.rows("incident"))[-1]["id"]
+    death.operation = await world.operation(dead, kind="host.recover")
+    plan = await death.claim()
+    assert [restart.vm_name for restart in plan.restarts] == ["db"]
+    assert await death.claim() == plan
+    assert await world.do(runs.at_stake) == {plan.restarts[0].run.host_id}
