@@ -44,92 +44,58 @@ PERSIST = RetryPolicy(
 
 def decide(summary: str) -> ActivityConfig:
     """Steps that read or write the engine's own tables and decide."""
-    return ActivityConfig(
-        summary=summary,
-        task_queue=OPERATIONS,
-        start_to_close_timeout=timedelta(seconds=60),
-        heartbeat_timeout=BEAT,
-        retry_policy=PERSIST,
-        # What a cancelled transaction did is known only once it has ended.
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
+    return _step(summary, OPERATIONS, 60, PERSIST)
 
 
 def guest(policy: Policy, summary: str) -> ActivityConfig:
     """One call on one guest's host."""
-    return ActivityConfig(
-        summary=summary,
-        task_queue=OPERATIONS,
-        start_to_close_timeout=timedelta(seconds=policy.start_deadline_s + 10),
-        heartbeat_timeout=BEAT,
-        retry_policy=RetryPolicy(
-            initial_interval=timedelta(milliseconds=300),
-            maximum_interval=timedelta(seconds=3),
-            maximum_attempts=5,
-        ),
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    return _step(
+        summary, OPERATIONS, policy.start_deadline_s + 10, _tries(5, first_ms=300, last_s=3)
     )
 
 
 def give_up(policy: Policy, summary: str) -> ActivityConfig:
     """Undoing a start: tried longer than the start itself, since leaving it half done is worse."""
-    config = guest(policy, summary)
-    config["retry_policy"] = RetryPolicy(
-        initial_interval=timedelta(milliseconds=500),
-        maximum_interval=timedelta(seconds=5),
-        maximum_attempts=20,
-    )
-    return config
+    return _step(summary, OPERATIONS, policy.start_deadline_s + 10, _tries(20))
 
 
 def await_off(policy: Policy, summary: str) -> ActivityConfig:
     """Waiting for a guest to end within its grace."""
-    config = guest(policy, summary)
-    config["start_to_close_timeout"] = timedelta(seconds=policy.stop_grace_s + 30)
-    return config
+    return _step(summary, OPERATIONS, policy.stop_grace_s + 30, _tries(5, first_ms=300, last_s=3))
 
 
 def look(policy: Policy, summary: str) -> ActivityConfig:
-    """Reading power controllers: one try, since silence is an answer too."""
-    return ActivityConfig(
-        summary=summary,
-        task_queue=FENCING,
-        start_to_close_timeout=timedelta(seconds=policy.off_read_back_s + 20),
-        heartbeat_timeout=BEAT,
-        retry_policy=PERSIST,
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
+    """Reading power controllers. Their silence is an answer: only our own trouble is retried."""
+    return _step(summary, FENCING, policy.off_read_back_s + 20, PERSIST)
 
 
 def fence(policy: Policy, summary: str) -> ActivityConfig:
     """Cutting power and reading it back. A cancelled fence still reports what it did."""
-    return ActivityConfig(
-        summary=summary,
-        task_queue=FENCING,
-        start_to_close_timeout=timedelta(seconds=policy.off_read_back_s + 30),
-        heartbeat_timeout=BEAT,
-        retry_policy=RetryPolicy(
-            initial_interval=timedelta(milliseconds=500),
-            maximum_interval=timedelta(seconds=5),
-            maximum_attempts=policy.fence_tries,
-        ),
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
+    return _step(summary, FENCING, policy.off_read_back_s + 30, _tries(policy.fence_tries))
 
 
 def host(policy: Policy, summary: str) -> ActivityConfig:
     """Bringing a host into service: as long as a boot takes."""
+    return _step(summary, OPERATIONS, policy.power_on_answer_s + 60, _tries(5))
+
+
+def _step(summary: str, queue: str, limit_s: float, retry: RetryPolicy) -> ActivityConfig:
     return ActivityConfig(
         summary=summary,
-        task_queue=OPERATIONS,
-        start_to_close_timeout=timedelta(seconds=policy.power_on_answer_s + 60),
+        task_queue=queue,
+        start_to_close_timeout=timedelta(seconds=limit_s),
         heartbeat_timeout=BEAT,
-        retry_policy=RetryPolicy(
-            initial_interval=timedelta(milliseconds=500),
-            maximum_interval=timedelta(seconds=5),
-            maximum_attempts=5,
-        ),
+        retry_policy=retry,
+        # What a cancelled step did is known only once it has ended.
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+def _tries(most: int, *, first_ms: int = 500, last_s: int = 5) -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=timedelta(milliseconds=first_ms),
+        maximum_interval=timedelta(seconds=last_s),
+        maximum_attempts=most,
     )
 
 
