@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 
-from api import problems
+from api import docs, problems
 from api.frame import Frame
 from api.routes import inventory, operations
 from engine.backend import Backend
@@ -21,14 +21,14 @@ def create_app(backend: Backend, auth: Callable[[Request], Awaitable[str]]) -> F
         title="Holdfast",
         version=VERSION,
         summary="Durable operations for KVM/libvirt clusters",
-        docs_url="/api/v1/docs",
-        swagger_ui_oauth2_redirect_url=None,
+        docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
     app.state.backend = backend
     app.state.auth = auth
     problems.install(app)
+    docs.install(app)
     app.include_router(inventory.router, prefix="/api/v1")
     app.include_router(operations.router, prefix="/api/v1")
     app.add_middleware(Frame)

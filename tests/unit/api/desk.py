@@ -7,6 +7,7 @@ from uuid import UUID
 
 import httpx2
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from api.app import create_app
 from api.auth import TokenAuth
@@ -18,7 +19,8 @@ from tests.store.world import World
 
 TOKEN = "holdfast_test-token"
 PROBLEM = "application/problem+json"
-PUBLIC = {"/livez", "/readyz", "/api/v1/docs", "/api/v1/openapi.json"}
+ASSET = "/api/v1/docs/assets/swagger-ui.css"
+PUBLIC = {"/livez", "/readyz", "/api/v1/docs", ASSET, "/api/v1/openapi.json"}
 
 Json = dict[str, Any]
 
@@ -87,6 +89,10 @@ def _walk(routes: Any, prefix: str) -> list[tuple[str, str]]:
         inner = getattr(route, "original_router", None)
         if inner is not None:
             found += _walk(inner.routes, prefix + route.include_context.prefix)
+            continue
+        if isinstance(route, Mount):
+            # A folder of files: one of them stands for all.
+            found.append(("GET", f"{prefix}{route.path}/swagger-ui.css"))
             continue
         found += [(method, prefix + route.path) for method in route.methods if method != "HEAD"]
     return found

@@ -1,6 +1,8 @@
 """Who gets in: every route but the four public ones wants the token."""
 
+import hashlib
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from api.auth import TokenAuth, read_or_create_token, token_file
+from api.docs import FOLDER
 from domain.errors import Denied
 from store.ids import new_id
-from tests.unit.api.desk import PUBLIC, TOKEN, Desk, check_problem, client_of
+from tests.unit.api.desk import ASSET, PUBLIC, TOKEN, Desk, check_problem, client_of
 
 pytestmark = pytest.mark.unit
 
@@ -44,8 +47,25 @@ async def test_the_public_routes_answer_without_a_token(desk: Desk) -> None:
 async def test_the_described_paths_are_those_that_are_served(desk: Desk) -> None:
     document = (await desk.client.get("/api/v1/openapi.json")).json()
     described = {(m.upper(), p) for p, item in document["paths"].items() for m in item}
-    tools = {("GET", "/api/v1/docs"), ("GET", "/api/v1/openapi.json")}
+    tools = {("GET", "/api/v1/docs"), ("GET", ASSET), ("GET", "/api/v1/openapi.json")}
     assert described == set(desk.operations()) - tools
+
+
+async def test_the_page_for_people_needs_nothing_from_elsewhere(desk: Desk) -> None:
+    async with client_of(desk.app, None) as stranger:
+        page = (await stranger.get("/api/v1/docs")).text
+        wanted = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert [url for url in wanted if "//" in url] == []
+        assets = [url for url in wanted if url.startswith("/")]
+        assert len(assets) == 2
+        for url in assets:
+            assert (await stranger.get(url)).status_code == 200, url
+
+
+def test_the_page_s_files_are_those_that_were_published() -> None:
+    for line in (FOLDER / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize(
