@@ -131,4 +131,6 @@ async def test_a_second_proof_restarts_what_a_withdrawn_one_had_left_down(engine
     plan = await death.claim()
     assert [restart.vm_name for restart in plan.restarts] == ["db"]
     assert await death.claim() == plan
-    assert await world.do(runs.at_stake) == {plan.restarts[0].run.host_id}
+    again = plan.restarts[0].run
+    assert again is not None
+    assert await world.do(runs.at_stake) == {again.host_id}
