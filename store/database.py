@@ -11,8 +11,9 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -33,6 +34,12 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_aut
 
 CHECKPOINT_MS = 200
 """How long a checkpoint holds up writers while it waits for readers."""
+
+JSON: dict[str, Any] = {
+    "json_serializer": lambda value: pydantic_core.to_json(value).decode(),
+    "json_deserializer": pydantic_core.from_json,
+}
+"""Several times quicker than the standard library's: a monitor writes much JSON each round."""
 
 ALONE_S = 60
 """How long a migration waits for another process's migration on PostgreSQL."""
@@ -147,6 +154,7 @@ def _engine(url: str) -> AsyncEngine:
         size, more = (1, 0) if in_memory(url) else (5, 10)
         engine = create_async_engine(
             url,
+            **JSON,
             connect_args={"timeout": BUSY_S},
             poolclass=sa.AsyncAdaptedQueuePool,
             pool_size=size,
@@ -157,6 +165,7 @@ def _engine(url: str) -> AsyncEngine:
         return engine
     return create_async_engine(
         url,
+        **JSON,
         isolation_level="SERIALIZABLE",
         pool_size=10,
         max_overflow=10,
