@@ -1,4 +1,4 @@
-"""What surrounds every request: its correlation id, its span, and the limit on its body.
+"""What surrounds every request: its correlation id and the limit on its body.
 
 The limit holds for bodies of unknown length, too: they are counted while they are read.
 """
@@ -6,7 +6,6 @@ The limit holds for bodies of unknown length, too: they are counted while they a
 import re
 
 from fastapi import Request
-from opentelemetry import trace
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,8 +13,6 @@ from api.problems import BODY_BYTES_MAX, problem_response, too_large
 from store.ids import new_id
 
 CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-
-tracer = trace.get_tracer("holdfast.api")
 
 
 class Frame:
@@ -39,8 +36,7 @@ class Frame:
             answer = problem_response(request, too_large())
             await answer(scope, receive, correlated)
             return
-        with tracer.start_as_current_span(f"{request.method} {request.url.path}"):
-            await self._app(scope, _limited(receive), correlated)
+        await self._app(scope, _limited(receive), correlated)
 
 
 def _correlated(send: Send, correlation_id: str) -> Send:

@@ -92,7 +92,7 @@ async def run_api(process: Process) -> None:
 async def run_worker(process: Process) -> None:
     """Workflows and ordinary steps."""
     settings = process.settings
-    client = await connect(settings.temporal_address, traces=settings.traces)
+    client = await connect(settings.temporal_address)
     hypervisor = LibvirtHypervisor()
     worker = operations_worker(
         client,
@@ -106,7 +106,7 @@ async def run_worker(process: Process) -> None:
 async def run_fencing(process: Process) -> None:
     """Steps that touch power controllers, in a process of their own."""
     settings = process.settings
-    client = await connect(settings.temporal_address, traces=settings.traces)
+    client = await connect(settings.temporal_address)
     parts = Parts(process.database, LibvirtHypervisor(), process.power)
     await fencing_worker(client, parts, tracing_interceptor(settings.traces)).run()
 
