@@ -24,8 +24,7 @@ from domain.storm import FenceFacts, Vote
 from engine.clock import Clock, utc_now
 from engine.records.children import child_row
 from engine.records.operations import close_operation
-from engine.records.runs import guest_of, rooms_of
-from engine.refs import run_ref
+from engine.records.runs import guest_of, ref_of, rooms_of
 from store import hosts, incidents, inventory, observations, operations, plumbing, runs
 from store.database import Database
 from store.rows import Row
@@ -263,20 +262,15 @@ class _Claim:
     ) -> Restart:
         vm = await inventory.get(self._connection, "vm", child["target_id"])
         assert vm is not None
-        cluster = await inventory.get(self._connection, "cluster", vm["cluster_id"])
         run = await runs.active_run(self._connection, vm["id"])
         mine = run if run is not None and run["operation_id"] == child["id"] else None
-        ref = None
-        if mine is not None and cluster is not None:
-            host = await _host(self._connection, mine["host_id"])
-            ref = run_ref(mine, vm, host, cluster["virt_type"])
         return Restart(
             operation_id=child["id"],
             vm_id=vm["id"],
             vm_name=vm["name"],
             protected=vm["protected"],
             depends_on=tuple(other for other in depends.get(vm["id"], ()) if other in taken),
-            run=ref,
+            run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
         )
 

@@ -28,15 +28,11 @@ class RunRecords:
 
     async def _place(self, connection: AsyncConnection, order: PlaceOrder) -> Placement:
         vm = await _row(connection, "vm", order)
-        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-        assert cluster is not None
         active = await runs.active_run(connection, vm["id"])
         if active is not None:
-            host = await inventory.get(connection, "host", active["host_id"])
-            assert host is not None
             if active["operation_id"] != order.operation_id:
                 return Placement(already_running=True)
-            return Placement(run=run_ref(active, vm, host, cluster["virt_type"]))
+            return Placement(run=await ref_of(connection, active))
         if not await plumbing.holds_lock(connection, "vm", vm["id"], order.operation_id):
             raise Superseded("SUPERSEDED", f"another operation took over {vm['name']}")
         rooms = await rooms_of(connection, vm["cluster_id"])
@@ -57,9 +53,7 @@ class RunRecords:
         )
         if run is None:
             return Placement(no_room=f"the room for {vm['name']} was taken meanwhile")
-        host = await inventory.get(connection, "host", choice.host_id)
-        assert host is not None
-        return Placement(run=run_ref(run, vm, host, cluster["virt_type"]))
+        return Placement(run=await ref_of(connection, run))
 
     async def begin_start(self, run: RunRef) -> None:
         """Claim the run for `create()`; Superseded when it may not start any more."""
@@ -85,7 +79,7 @@ class RunRecords:
             run = await runs.active_run(connection, vm_id)
             if run is None or not await runs.end_unclaimed(connection, vm_id, operation_id, now):
                 return None
-            return await _ref(connection, run)
+            return await ref_of(connection, run)
 
         return await self._database.write(work)
 
@@ -99,7 +93,7 @@ class RunRecords:
                 return None
             if not await runs.begin_withdraw(connection, run["id"], operation_id):
                 return None
-            return await _ref(connection, run)
+            return await ref_of(connection, run)
 
         return await self._database.write(work)
 
@@ -134,7 +128,8 @@ class RunRecords:
             )
 
 
-async def _ref(connection: AsyncConnection, run: Row) -> RunRef:
+async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
+    """A run's row with what a step needs of its VM, host and cluster."""
     vm = await inventory.get(connection, "vm", run["vm_id"])
     host = await inventory.get(connection, "host", run["host_id"])
     assert vm is not None

@@ -140,3 +140,13 @@ async def _killed(made: Bench, case: Case, folder: Path) -> AsyncIterator[asynci
             if child.returncode is None:
                 child.kill()
                 await child.wait()
+
+
+def check(result: Result | BaseException) -> None:
+    """The fault struck, everything ended as if it had not, and no invariant is broken."""
+    if isinstance(result, BaseException):
+        raise result
+    assert result.struck, "the fault missed, so nothing was tried"
+    assert result.operation["state"] == "succeeded", result.operation["problem"]
+    assert [row["state"] for row in result.children if row["state"] != "succeeded"] == []
+    assert result.broken == []
