@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
+from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
 from domain.readings import Domain, HostReading, Knock
 
@@ -19,7 +20,8 @@ class HypervisorSession(Protocol):
     Every call has the session's deadline. NoAnswer: nothing was sent or nothing was changed.
     OutcomeUnknown: a mutating call was sent and not answered. Refused: libvirt said no. Mutating
     calls name VM and generation, touch only domains that carry our metadata, and raise Superseded
-    (`GENERATION_STALE`) where the host holds a newer generation.
+    (`GENERATION_STALE`) where the host holds a newer generation. Only `adopt` and `disown` touch a
+    foreign domain, and of it only that metadata.
     """
 
     async def domains(self) -> tuple[Domain, ...]:
@@ -48,6 +50,26 @@ class HypervisorSession(Protocol):
 
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Forget an inactive domain; unknown is success. Touches older generations too."""
+        ...
+
+    async def list_foreign(self) -> tuple[ForeignGuest, ...]:
+        """Every domain without our mark, by name; reads only."""
+        ...
+
+    async def describe_foreign(self, guest: UUID | str) -> ForeignGuest | None:
+        """One domain by UUID or name, marked or not; None when the host does not know it."""
+        ...
+
+    async def adopt(self, guest_id: UUID, generation: int, claim: UUID) -> None:
+        """Mark a foreign guest as ours, in the name of one import; idempotent, read back.
+
+        The guest itself is not touched. NotFound; GUEST_CLAIMED when another import or engine
+        marked it; GUEST_AUTOSTART.
+        """
+        ...
+
+    async def disown(self, guest_id: UUID, claim: UUID) -> None:
+        """Take the mark of one import away, nobody else's; idempotent, unknown is success."""
         ...
 
     async def boot_mark(self) -> int | None:

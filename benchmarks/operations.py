@@ -32,7 +32,7 @@ from engine.records.runs import RunRecords
 from store import operations
 from store.database import Database
 from worker.parts import Parts, operations_worker, sandbox
-from worker.temporal_client import TemporalStarter, connect
+from worker.temporal_client import TemporalWorkflows, connect
 from worker.temporal_server import running_temporal
 
 RUNS = 60
@@ -126,7 +126,7 @@ async def _bench(var: Path) -> AsyncIterator[Bench]:
         database = inventory.database
         stack.push_async_callback(database.close)
         await inventory.add_hosts([("quiet", "test:///default")])
-        parts = Parts(database, QuietHypervisor(), SilentPower())
+        parts = Parts(database, Backend(database, [], []), QuietHypervisor(), SilentPower())
         guests = Guests(parts.hypervisor, RunRecords(database))
         bare = Worker(
             client,
@@ -137,7 +137,7 @@ async def _bench(var: Path) -> AsyncIterator[Bench]:
         )
         await stack.enter_async_context(bare)
         await stack.enter_async_context(operations_worker(client, parts, steps_at_once=32))
-        delivery = Delivery(database, TemporalStarter(client))
+        delivery = Delivery(database, TemporalWorkflows(client))
         backend = Backend(database, [StopVmAction()], [GetOperationQuery()], delivery)
         yield Bench(client, database, backend, inventory)
         await asyncio.sleep(0)

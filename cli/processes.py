@@ -35,7 +35,7 @@ from worker.monitor import Monitor
 from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
 from worker.settings import Settings
-from worker.temporal_client import TemporalStarter, connect
+from worker.temporal_client import TemporalWorkflows, connect
 from worker.tracing import set_up_traces, tracing_interceptor
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ class Process:
         client = await connect(
             self.settings.temporal_address, traces=self.settings.traces, lazy=True
         )
-        return Delivery(self.database, TemporalStarter(client))
+        return Delivery(self.database, TemporalWorkflows(client))
 
     async def backend(self) -> Backend:
         """The one door."""
@@ -96,7 +96,7 @@ async def run_worker(process: Process) -> None:
     hypervisor = LibvirtHypervisor()
     worker = operations_worker(
         client,
-        Parts(process.database, hypervisor, process.power),
+        Parts(process.database, await process.backend(), hypervisor, process.power),
         steps_at_once=settings.steps_at_once,
         interceptors=tracing_interceptor(settings.traces),
     )
@@ -107,7 +107,7 @@ async def run_fencing(process: Process) -> None:
     """Steps that touch power controllers, in a process of their own."""
     settings = process.settings
     client = await connect(settings.temporal_address)
-    parts = Parts(process.database, LibvirtHypervisor(), process.power)
+    parts = Parts(process.database, await process.backend(), LibvirtHypervisor(), process.power)
     await fencing_worker(client, parts, tracing_interceptor(settings.traces)).run()
 
 

@@ -32,6 +32,7 @@ class EngineError(Exception):
         self.detail = detail
         self.next_step = next_step
         self.context = context
+        self.problems: tuple[EngineError, ...] = ()
 
 
 class Refused(EngineError):

@@ -3,12 +3,18 @@
 Words are libvirt's and oVirt's. A *run* is one life of a VM on one host: it carries the host's
 epoch and a generation, and both travel in the domain's metadata so that a copy found on a host can
 be told apart from a newer one.
+
+A field that was added to what travels in orders is left out while it has its default. So recorded
+histories keep their bytes, and an older worker, for which an unknown field is an error, reads every
+order that uses nothing new.
 """
 
 from enum import StrEnum
+from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from domain.base import Frozen
 
@@ -63,12 +69,87 @@ class VirtType(StrEnum):
     TEST = "test"  # libvirt's test driver
 
 
+def _added(default: Any, **limits: Any) -> Any:
+    """A field that came later: absent from what is written while it has its default."""
+    return Field(default=default, exclude_if=lambda value: value == default, **limits)
+
+
+class DiskBus(StrEnum):
+    """How a guest sees a disk."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+    IDE = "ide"
+
+
+class DiskDevice(StrEnum):
+    """What a guest sees as a disk. It boots from its first `disk`, then from its first `cdrom`."""
+
+    DISK = "disk"
+    CDROM = "cdrom"
+
+
 class Disk(Frozen):
-    """One disk of a VM; the path is the same on every host of the cluster (shared storage)."""
+    """One disk of a VM; the path is the same on every host of the cluster (shared storage).
+
+    A path below /dev/ is a block device. A CD-ROM is always read-only and never on virtio.
+    """
 
     path: str = Field(pattern=r"^/[^\x00\n]+$", max_length=1024)
     format: str = Field(default="raw", pattern=r"^(raw|qcow2)$")
     shareable: bool = False  # QEMU takes no lock on it: only for cluster file systems
+    bus: DiskBus = _added(DiskBus.VIRTIO)
+    device: DiskDevice = _added(DiskDevice.DISK)
+    read_only: bool = _added(False)
+
+    @model_validator(mode="after")
+    def _as_hardware_is(self) -> "Disk":
+        if self.device is DiskDevice.CDROM:
+            if self.bus is DiskBus.VIRTIO:
+                raise ValueError("a cdrom is on ide, sata or scsi: there is none on virtio")
+        elif self.read_only and self.bus in (DiskBus.IDE, DiskBus.SATA):
+            raise ValueError("a read-only disk is on virtio or scsi: ide and sata have none")
+        return self
+
+
+class NicModel(StrEnum):
+    """The network card that a guest sees."""
+
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+    E1000 = "e1000"
+    RTL8139 = "rtl8139"
+
+
+class Nic(Frozen):
+    """One network card of a VM, resolved to what a host has.
+
+    The bridge has the same name on every host of the cluster; without one, QEMU itself gives the
+    guest a way out and none in. A VLAN is a bridge of its own on the hosts: libvirt below 11.0
+    cannot tag the ports of a Linux bridge.
+    """
+
+    network: str = Field(min_length=1, max_length=64)
+    bridge: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,14}$")
+    mac: str = Field(pattern=r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$")  # of one card, no group
+    model: NicModel = NicModel.VIRTIO
+
+
+def mac_of(vm_id: UUID, index: int) -> str:
+    """The address of a VM's card with this number, in the range that libvirt and QEMU use.
+
+    The same for the same VM and number. Of 16.7 million: two VMs may get the same one, so whoever
+    stores it checks that it is free and asks for another number if it is not.
+    """
+    digest = sha256(vm_id.bytes + index.to_bytes(8, "big")).digest()
+    return f"52:54:00:{digest[0]:02x}:{digest[1]:02x}:{digest[2]:02x}"
+
+
+DEFAULT_MACHINE = "pc"
+"""The i440fx board has the fewest devices to bring up, which counts under emulation."""
+
+MACHINE = r"^(pc|q35|pc-i440fx-[a-z0-9._-]{1,40}|pc-q35-[a-z0-9._-]{1,40})$"
 
 
 class Boot(Frozen):
@@ -89,6 +170,8 @@ class GuestSpec(Frozen):
     virt_type: VirtType
     disks: tuple[Disk, ...] = ()
     boot: Boot | None = None
+    nics: tuple[Nic, ...] = _added(())
+    machine: str = _added(DEFAULT_MACHINE, pattern=MACHINE)
 
 
 class FenceDevice(Frozen):

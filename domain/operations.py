@@ -42,6 +42,19 @@ class StepState(StrEnum):
     FAILED = "failed"
 
 
+class WorkflowState(StrEnum):
+    """What Temporal says about the workflow of an operation's try."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed_out"
+    CONTINUED = "continued"  # as a new run of the same workflow id
+    UNKNOWN = "unknown"  # Temporal never heard of it, or has forgotten it
+
+
 class Problem(Frozen):
     """A "no" with its code, its reason with numbers, and what to do next."""
 

@@ -48,6 +48,17 @@ class HostRef(Frozen):
     epoch: int
 
 
+class ImportVmOrder(Order):
+    """Take over one guest that runs (or is defined) on a host and is not ours yet."""
+
+    host: HostRef
+    guest_id: UUID  # of the domain, and of the VM that it becomes
+    guest_name: str  # as its host calls it, for what people read
+    name: str | None = None  # of the VM; None: as its host calls it
+    protected: bool = False
+    priority: int = 50
+
+
 class FenceHostOrder(Order):
     """Prove one host off; `cut` False when its power is known to be off already."""
 

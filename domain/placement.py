@@ -1,11 +1,18 @@
-"""Where VMs go: most free memory first, one VM at a time, in restart order.
+"""Where VMs go: hosts that hard rules allow and that have room, then the soft rules, then memory.
 
 Pure and deterministic: the same facts give the same plan. The reservation itself is a conditional
 update in the store, so a plan made from old facts is refused there, never half carried out.
+
+VMs are placed one at a time, in restart order. A VM that hard rules keep together with others first
+looks for a host that could take them all; beyond that nobody keeps room for those who come later,
+so a plan may leave a VM out that a cleverer one would have placed.
 """
 
+from collections import defaultdict
+from dataclasses import dataclass
 from uuid import UUID
 
+from domain.affinity import Affinity, AffinityRule, companies, strain
 from domain.base import Frozen
 
 
@@ -37,32 +44,32 @@ class Guest(Frozen):
 
 
 class Placed(Frozen):
-    """A choice: this VM on that host."""
+    """A choice: this VM on that host, and the names of the soft rules that gave way."""
 
     vm_id: UUID
     host_id: UUID
     epoch: int
+    gave_way: tuple[str, ...] = ()
 
 
 class NoRoom(Frozen):
-    """No host has room now."""
+    """No host has room now, or the hard rules leave none of those that have."""
 
     vm_id: UUID
     detail: str
 
 
-def place_one(guest: Guest, rooms: tuple[Room, ...]) -> Placed | NoRoom:
-    """The host with the most free memory, fewer VMs and then name breaking ties."""
-    fitting = [room for room in rooms if room.free_mib >= guest.memory_mib]
-    if not fitting:
-        largest = max((room.free_mib for room in rooms), default=0)
-        detail = (
-            f"{guest.name} needs {guest.memory_mib} MiB; the largest gap on "
-            f"{len(rooms)} usable hosts is {largest} MiB"
-        )
-        return NoRoom(vm_id=guest.vm_id, detail=detail)
-    best = min(fitting, key=lambda room: (-room.free_mib, room.vms, room.name))
-    return Placed(vm_id=guest.vm_id, host_id=best.host_id, epoch=best.epoch)
+NO_RULES = Affinity()
+
+
+def place_one(
+    guest: Guest, rooms: tuple[Room, ...], affinity: Affinity = NO_RULES
+) -> Placed | NoRoom:
+    """The host where the fewest soft rules give way, then the one with the most free memory.
+
+    Fewer VMs and then the name break ties. Where the VM itself runs now plays no part.
+    """
+    return _choose(guest, rooms, (guest,), _rules_of(affinity))
 
 
 def restart_order(guest: Guest) -> tuple[bool, int, str]:
@@ -70,15 +77,108 @@ def restart_order(guest: Guest) -> tuple[bool, int, str]:
     return (not guest.protected, -guest.priority, guest.name)
 
 
-def place_all(guests: tuple[Guest, ...], rooms: tuple[Room, ...]) -> tuple[Placed | NoRoom, ...]:
-    """A place for each VM, in restart order, each choice taking its memory from the next."""
+def place_all(
+    guests: tuple[Guest, ...], rooms: tuple[Room, ...], affinity: Affinity = NO_RULES
+) -> tuple[Placed | NoRoom, ...]:
+    """A place for each VM, in restart order, each choice taking its memory from the next.
+
+    Rules count VMs that run elsewhere and those that were placed before. Where a VM of `guests`
+    ran until now does not count: it needs a place because it is not there any more.
+    """
     free = {room.host_id: room for room in rooms}
+    waiting = {guest.vm_id: guest for guest in sorted(guests, key=restart_order)}
+    rules = _rules_of(affinity)
+    for vm_id in waiting:
+        rules.running.pop(vm_id, None)
     choices: list[Placed | NoRoom] = []
-    for guest in sorted(guests, key=restart_order):
-        choice = place_one(guest, tuple(free.values()))
+    while waiting:
+        guest = next(iter(waiting.values()))
+        kept = rules.companies.get(guest.vm_id, frozenset({guest.vm_id}))
+        group = tuple(waiting[vm_id] for vm_id in sorted(kept) if vm_id in waiting)
+        choice = _choose(guest, tuple(free.values()), group, rules)
         if isinstance(choice, Placed):
             room = free[choice.host_id]
             taken = {"reserved_mib": room.reserved_mib + guest.memory_mib, "vms": room.vms + 1}
             free[choice.host_id] = room.model_copy(update=taken)
+            rules.running[guest.vm_id] = choice.host_id
+        del waiting[guest.vm_id]
         choices.append(choice)
     return tuple(choices)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Rules by VM, and where VMs run as far as the plan has come."""
+
+    of: dict[UUID, list[AffinityRule]]
+    companies: dict[UUID, frozenset[UUID]]
+    running: dict[UUID, UUID]
+
+    def strain(self, rule: AffinityRule, guest: Guest, room: Room) -> int:
+        return strain(rule, guest.vm_id, room.host_id, self.running)
+
+
+def _rules_of(affinity: Affinity) -> _Rules:
+    of: defaultdict[UUID, list[AffinityRule]] = defaultdict(list)
+    for rule in sorted(affinity.rules, key=lambda rule: rule.name):
+        for vm_id in set(rule.vm_ids):
+            of[vm_id].append(rule)
+    return _Rules(dict(of), companies(affinity.rules), dict(affinity.running))
+
+
+def _choose(
+    guest: Guest, rooms: tuple[Room, ...], group: tuple[Guest, ...], rules: _Rules
+) -> Placed | NoRoom:
+    own = rules.of.get(guest.vm_id, [])
+    allowed, used = rooms, []
+    for rule in own:
+        if not rule.hard:
+            continue
+        left = tuple(room for room in allowed if rules.strain(rule, guest, room) == 0)
+        if not left and allowed:
+            return NoRoom(vm_id=guest.vm_id, detail=_none_left(guest, rule, len(allowed), rooms))
+        used += [rule.name] if len(left) < len(allowed) else []
+        allowed = left
+    fitting = [room for room in allowed if room.free_mib >= guest.memory_mib]
+    if not fitting:
+        return NoRoom(vm_id=guest.vm_id, detail=_too_small(guest, allowed, rooms, used))
+    soft = [rule for rule in own if not rule.hard]
+
+    def rank(room: Room) -> tuple[bool, int, int, int, str]:
+        given = sum(rules.strain(rule, guest, room) for rule in soft)
+        return (not _takes(room, group, rules), given, -room.free_mib, room.vms, room.name)
+
+    best = min(fitting, key=rank)
+    gave_way = tuple(rule.name for rule in soft if rules.strain(rule, guest, best))
+    return Placed(vm_id=guest.vm_id, host_id=best.host_id, epoch=best.epoch, gave_way=gave_way)
+
+
+def _takes(room: Room, group: tuple[Guest, ...], rules: _Rules) -> bool:
+    """Whether a host could take all of a group, by memory and by their hard rules."""
+    if len(group) == 1:
+        return True
+    if sum(member.memory_mib for member in group) > room.free_mib:
+        return False
+    return all(
+        rules.strain(rule, member, room) == 0
+        for member in group
+        for rule in rules.of.get(member.vm_id, [])
+        if rule.hard
+    )
+
+
+def _none_left(guest: Guest, rule: AffinityRule, before: int, rooms: tuple[Room, ...]) -> str:
+    hosts = f"{len(rooms)} usable hosts"
+    if before < len(rooms):
+        hosts = f"{before} of {hosts} that its other rules leave"
+    return f"{guest.name}: {rule.words} leaves none of the {hosts}"
+
+
+def _too_small(
+    guest: Guest, allowed: tuple[Room, ...], rooms: tuple[Room, ...], used: list[str]
+) -> str:
+    largest = max((room.free_mib for room in allowed), default=0)
+    where = f"{len(rooms)} usable hosts"
+    if used:
+        where = f"the {len(allowed)} of {where} that {', '.join(used)} leave"
+    return f"{guest.name} needs {guest.memory_mib} MiB; the largest gap on {where} is {largest} MiB"

@@ -1,13 +1,17 @@
 """A VM as libvirt XML, and the generation of its run in the domain's metadata.
 
 The metadata is what tells our domains from foreign ones, so whatever cannot be read as a
-generation counts as foreign: such a domain is never changed.
+generation counts as foreign: such a domain is never changed. A guest that was running before the
+engine knew it also carries the import that claimed it, so that this import alone can be repeated
+or undone.
 """
 
 import re
+from collections import Counter
+from uuid import UUID
 from xml.etree import ElementTree as ET
 
-from domain.inventory import Boot, Disk, GuestSpec, VirtType
+from domain.inventory import Boot, Disk, DiskBus, DiskDevice, GuestSpec, Nic, VirtType
 
 NAMESPACE = "https://holdfast.dev/xmlns/run/1"
 PREFIX = "holdfast"
@@ -16,7 +20,7 @@ ET.register_namespace(PREFIX, NAMESPACE)
 
 
 def domain_xml(spec: GuestSpec, generation: int) -> str:
-    """The definition of one run of a VM: no graphics, no network, a serial console on a pty."""
+    """The definition of one run of a VM: no graphics, a serial console on a pty."""
     root = ET.Element("domain", type=spec.virt_type.value)
     _text(root, "name", spec.name)
     _text(root, "uuid", str(spec.vm_id))
@@ -26,7 +30,7 @@ def domain_xml(spec: GuestSpec, generation: int) -> str:
     _text(root, "vcpu", str(spec.vcpus))
     if spec.virt_type is VirtType.KVM:
         ET.SubElement(root, "cpu", mode="host-model")
-    _os(root, spec.virt_type, spec.boot)
+    _os(root, spec)
     ET.SubElement(ET.SubElement(root, "features"), "acpi")
     ET.SubElement(root, "clock", offset="utc")
     _text(root, "on_poweroff", "destroy")
@@ -45,16 +49,35 @@ def generation_in(element: str) -> int | None:
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
-def _os(root: ET.Element, virt_type: VirtType, boot: Boot | None) -> None:
+def adopted_run(generation: int, claim: UUID) -> str:
+    """The metadata element of a guest that an import claimed."""
+    run = ET.Element("run", generation=str(generation), claim=str(claim))
+    return ET.tostring(run, encoding="unicode")
+
+
+def claim_in(element: str) -> UUID | None:
+    """The import named by a metadata element; None when there is none."""
+    try:
+        return UUID(ET.fromstring(element).get("claim", ""))
+    except (ET.ParseError, ValueError):
+        return None
+
+
+def _os(root: ET.Element, spec: GuestSpec) -> None:
     os = ET.SubElement(root, "os")
-    if virt_type is VirtType.TEST:
+    if spec.virt_type is VirtType.TEST:
         _text(os, "type", "hvm")
     else:
-        # The i440fx board has the fewest devices to bring up, which counts under emulation.
-        _text(os, "type", "hvm", arch="x86_64", machine="pc")
-    if boot is None:
+        _text(os, "type", "hvm", arch="x86_64", machine=spec.machine)
+    if spec.boot is None:
         ET.SubElement(os, "boot", dev="hd")
-        return
+        if any(disk.device is DiskDevice.CDROM for disk in spec.disks):
+            ET.SubElement(os, "boot", dev="cdrom")
+    else:
+        _kernel(os, spec.boot)
+
+
+def _kernel(os: ET.Element, boot: Boot) -> None:
     _text(os, "kernel", boot.kernel)
     if boot.initrd is not None:
         _text(os, "initrd", boot.initrd)
@@ -64,8 +87,16 @@ def _os(root: ET.Element, virt_type: VirtType, boot: Boot | None) -> None:
 
 def _devices(root: ET.Element, spec: GuestSpec) -> None:
     devices = ET.SubElement(root, "devices")
-    for number, disk in enumerate(spec.disks):
-        _disk(devices, number, disk)
+    numbers: Counter[str] = Counter()
+    for disk in spec.disks:
+        prefix = TARGET_PREFIX[disk.bus]
+        _disk(devices, disk_name(numbers[prefix], prefix), disk)
+        numbers[prefix] += 1
+    if any(disk.bus is DiskBus.SCSI for disk in spec.disks):
+        # The default controller is an lsilogic that newer kernels have no driver for.
+        ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+    for nic in spec.nics:
+        _nic(devices, nic)
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     serial = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(serial, "target", port="0")
@@ -74,24 +105,40 @@ def _devices(root: ET.Element, spec: GuestSpec) -> None:
     ET.SubElement(devices, "memballoon", model="none")
 
 
-def _disk(devices: ET.Element, number: int, disk: Disk) -> None:
-    element = ET.SubElement(devices, "disk", type="file", device="disk")
+TARGET_PREFIX = {DiskBus.VIRTIO: "vd", DiskBus.SCSI: "sd", DiskBus.SATA: "sd", DiskBus.IDE: "hd"}
+
+
+def _disk(devices: ET.Element, name: str, disk: Disk) -> None:
+    block = disk.path.startswith("/dev/")  # QEMU refuses a device that is said to be a file.
+    kind = "block" if block else "file"
+    element = ET.SubElement(devices, "disk", type=kind, device=disk.device.value)
     # Without the host's cache, what a guest has written survives the host and is seen elsewhere.
     ET.SubElement(element, "driver", name="qemu", type=disk.format, cache="none")
-    ET.SubElement(element, "source", file=disk.path)
-    ET.SubElement(element, "target", dev=disk_name(number), bus="virtio")
+    ET.SubElement(element, "source", {"dev" if block else "file": disk.path})
+    ET.SubElement(element, "target", dev=name, bus=disk.bus.value)
     if disk.shareable:
         ET.SubElement(element, "shareable")
+    if disk.read_only or disk.device is DiskDevice.CDROM:
+        ET.SubElement(element, "readonly")
 
 
-def disk_name(number: int) -> str:
+def _nic(devices: ET.Element, nic: Nic) -> None:
+    kind = "user" if nic.bridge is None else "bridge"
+    element = ET.SubElement(devices, "interface", type=kind)
+    ET.SubElement(element, "mac", address=nic.mac)
+    if nic.bridge is not None:
+        ET.SubElement(element, "source", bridge=nic.bridge)
+    ET.SubElement(element, "model", type=nic.model.value)
+
+
+def disk_name(number: int, prefix: str = "vd") -> str:
     """The target name of the disk with this number: vda … vdz, vdaa …"""
     letters = ""
     number += 1
     while number:
         number, letter = divmod(number - 1, 26)
         letters = chr(ord("a") + letter) + letters
-    return f"vd{letters}"
+    return f"{prefix}{letters}"
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

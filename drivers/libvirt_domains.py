@@ -64,7 +64,7 @@ def list_domains(connection: libvirt.virConnect) -> tuple[Domain, ...]:
 
 def describe(connection: libvirt.virConnect, vm_id: UUID) -> Domain | None:
     """One domain, or None when the host does not know it."""
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     if domain is None:
         return None
     try:
@@ -79,23 +79,24 @@ def define(
     connection: libvirt.virConnect, ticket: Ticket, spec: GuestSpec, generation: int
 ) -> None:
     """Define, or redefine while inactive; the same generation running is success."""
-    domain = _find(connection, spec.vm_id)
+    domain = find(connection, spec.vm_id)
     if domain is not None:
         _check_touchable(domain, generation)
         if domain.isActive():
             _check_running(domain, generation)
             return
+        _forget_old_name(domain, ticket, spec.name, in_test=_in_test_driver(connection))
     ticket.sending()
     domain = connection.defineXML(domain_xml(spec, generation))
     if domain.autostart():  # Redefining keeps the flag of the earlier definition.
         domain.setAutostart(0)
-    if (found := _generation(domain, CONFIG)) != generation:
-        raise _not_as_sent("defined", domain, f"its generation reads {found}, not {generation}")
+    if (found := generation_of(domain, CONFIG)) != generation:
+        raise not_as_sent("defined", domain, f"its generation reads {found}, not {generation}")
 
 
 def create(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
     """Start a defined domain; running with this generation is success."""
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     if domain is None:
         detail = f"domain {vm_id} is not defined on this host"
         raise Conflict("DOMAIN_NOT_DEFINED", detail, next_step="define it first", vm=str(vm_id))
@@ -103,7 +104,7 @@ def create(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generati
     if domain.isActive():
         _check_running(domain, generation)
         return
-    if (defined := _generation(domain, CONFIG)) != generation:
+    if (defined := generation_of(domain, CONFIG)) != generation:
         detail = f"{domain.name()} is defined with generation {defined}, not {generation}"
         raise Conflict("DOMAIN_DEFINED_OLDER", detail, next_step="define it first")
     ticket.sending()
@@ -115,13 +116,13 @@ def create(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generati
             next_step="look at the guest's console and at the host's log of its QEMU",
             vm=str(vm_id),
         )
-    if (found := _generation(domain, LIVE)) != generation:
-        raise _not_as_sent("started", domain, f"its generation reads {found}, not {generation}")
+    if (found := generation_of(domain, LIVE)) != generation:
+        raise not_as_sent("started", domain, f"its generation reads {found}, not {generation}")
 
 
 def shutdown(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
     """Press the guest's power button; not running is success. The guest may ignore it."""
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     if domain is None:
         return
     _check_touchable(domain, generation)
@@ -140,7 +141,7 @@ def shutdown(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, genera
 
 def destroy(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
     """End a domain of this or an older generation; not running is success."""
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     if domain is None:
         return
     _check_touchable(domain, generation)
@@ -155,14 +156,14 @@ def destroy(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generat
         if error.get_error_code() != libvirt.VIR_ERR_SYSTEM_ERROR:
             raise
         # The kill was sent and QEMU has not gone: stuck in storage I/O, it dies when that ends.
-        raise _not_as_sent("destroyed", domain, str(error.get_error_message())) from None
+        raise not_as_sent("destroyed", domain, str(error.get_error_message())) from None
     if _is_active(connection, vm_id):
-        raise _not_as_sent("destroyed", domain, "it still runs")
+        raise not_as_sent("destroyed", domain, "it still runs")
 
 
 def undefine(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
     """Forget an inactive domain of this or an older generation; unknown is success."""
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     if domain is None:
         return
     _check_touchable(domain, generation)
@@ -173,11 +174,20 @@ def undefine(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, genera
     try:
         domain.undefineFlags(0 if _in_test_driver(connection) else UNDEFINE_FLAGS)
     except libvirt.libvirtError:
-        if _find(connection, vm_id) is None:
+        if find(connection, vm_id) is None:
             return
         raise
-    if _find(connection, vm_id) is not None:
-        raise _not_as_sent("undefined", domain, "it is still there")
+    if find(connection, vm_id) is not None:
+        raise not_as_sent("undefined", domain, "it is still there")
+
+
+def _forget_old_name(
+    domain: libvirt.virDomain, ticket: Ticket, name: str, *, in_test: bool
+) -> None:
+    """libvirt keeps the name of a UUID: a VM that was imported or renamed is defined from anew."""
+    if domain.name() != name and domain.isPersistent():
+        ticket.sending()
+        domain.undefineFlags(0 if in_test else UNDEFINE_FLAGS)
 
 
 def _create(connection: libvirt.virConnect, domain: libvirt.virDomain, generation: int) -> None:
@@ -191,7 +201,8 @@ def _create(connection: libvirt.virConnect, domain: libvirt.virDomain, generatio
         _check_running(domain, generation)
 
 
-def _find(connection: libvirt.virConnect, vm_id: UUID) -> libvirt.virDomain | None:
+def find(connection: libvirt.virConnect, vm_id: UUID) -> libvirt.virDomain | None:
+    """The domain with this UUID, or None when the host does not know it."""
     try:
         return connection.lookupByUUIDString(str(vm_id))
     except libvirt.libvirtError as error:
@@ -201,7 +212,7 @@ def _find(connection: libvirt.virConnect, vm_id: UUID) -> libvirt.virDomain | No
 
 
 def _is_active(connection: libvirt.virConnect, vm_id: UUID) -> bool:
-    domain = _find(connection, vm_id)
+    domain = find(connection, vm_id)
     return domain is not None and bool(domain.isActive())
 
 
@@ -210,23 +221,30 @@ def _described(domain: libvirt.virDomain, state: DomainState, autostart: bool) -
         vm_id=UUID(domain.UUIDString()),
         name=domain.name(),
         state=state,
-        generation=_generation(domain, CURRENT),
+        generation=generation_of(domain, CURRENT),
         autostart=autostart,
     )
 
 
-def _generation(domain: libvirt.virDomain, where: int) -> int | None:
+def generation_of(domain: libvirt.virDomain, where: int) -> int | None:
+    """The generation in the metadata that runs (LIVE), is defined (CONFIG), or counts (CURRENT)."""
+    element = mark_of(domain, where)
+    return None if element is None else generation_in(element)
+
+
+def mark_of(domain: libvirt.virDomain, where: int) -> str | None:
+    """Our element of a domain's metadata, or None."""
     try:
-        element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, where)
+        element: str = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, where)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
             return None
         raise
-    return generation_in(element)
+    return element
 
 
 def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
-    found = _generation(domain, CURRENT)
+    found = generation_of(domain, CURRENT)
     if found is None:
         raise Conflict(
             "DOMAIN_FOREIGN",
@@ -236,7 +254,7 @@ def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
         )
     newest = found
     if domain.isActive() and domain.isPersistent():
-        newest = max(found, _generation(domain, CONFIG) or 0)
+        newest = max(found, generation_of(domain, CONFIG) or 0)
     if newest > generation:
         raise Superseded(
             "GENERATION_STALE",
@@ -248,7 +266,7 @@ def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
 
 
 def _check_running(domain: libvirt.virDomain, generation: int) -> None:
-    found = _generation(domain, LIVE)
+    found = generation_of(domain, LIVE)
     if found != generation:
         raise Conflict(
             "DOMAIN_RUNNING_OLDER",
@@ -259,7 +277,8 @@ def _check_running(domain: libvirt.virDomain, generation: int) -> None:
         )
 
 
-def _not_as_sent(verb: str, domain: libvirt.virDomain, why: str) -> OutcomeUnknown:
+def not_as_sent(verb: str, domain: libvirt.virDomain, why: str) -> OutcomeUnknown:
+    """The error for a change that was sent and reads back as something else."""
     return OutcomeUnknown(
         "READ_BACK_DIFFERS",
         f"{domain.name()} was {verb}, but {why}",

@@ -6,9 +6,11 @@ Invariants  It never reconnects: the connection is the token that a fenced host'
 
 from uuid import UUID
 
+from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
 from domain.readings import Domain
 from drivers import libvirt_domains as domains
+from drivers import libvirt_foreign as foreign
 from drivers.boot_mark import read_boot_mark, write_boot_mark
 from drivers.libvirt_lane import Lane
 
@@ -77,5 +79,34 @@ class LibvirtSession:
         """Mark this boot, replacing an older mark; idempotent. Superseded below the mark."""
         await self._lane.run(
             lambda connection, ticket: write_boot_mark(connection, ticket, epoch),
+            self._deadline_s,
+        )
+
+    async def list_foreign(self) -> tuple[ForeignGuest, ...]:
+        """Every domain without our mark, by name; reads only."""
+        return await self._lane.run(
+            lambda connection, _ticket: foreign.list_foreign(connection), self._deadline_s
+        )
+
+    async def describe_foreign(self, guest: UUID | str) -> ForeignGuest | None:
+        """One domain by UUID or name, marked or not; None when the host does not know it."""
+        return await self._lane.run(
+            lambda connection, _ticket: foreign.describe_foreign(connection, guest),
+            self._deadline_s,
+        )
+
+    async def adopt(self, guest_id: UUID, generation: int, claim: UUID) -> None:
+        """Mark a guest as ours; idempotent. GUEST_NOT_FOUND, GUEST_CLAIMED, GUEST_AUTOSTART."""
+        await self._lane.run(
+            lambda connection, ticket: foreign.adopt(
+                connection, ticket, guest_id, generation, claim
+            ),
+            self._deadline_s,
+        )
+
+    async def disown(self, guest_id: UUID, claim: UUID) -> None:
+        """Take the mark of an import away, nobody else's; idempotent."""
+        await self._lane.run(
+            lambda connection, ticket: foreign.disown(connection, ticket, guest_id, claim),
             self._deadline_s,
         )

@@ -3,36 +3,59 @@
 `run_action` is one transaction: the idempotency key, the action's own check and writes, its locks,
 the operation, its event and its outbox row, or none of them. After the commit the workflow is
 started at once; where that fails the relay does it from the outbox, and Temporal being down costs
-nothing but time.
+nothing but time. Called inside an open transaction it joins that: then all of it happens only if
+the outer commits.
 """
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.base import Frozen
-from domain.context import ActionContext
-from domain.errors import Conflict, Invalid
-from domain.operations import OperationState
-from engine.actions.base import Accepted, Action, Params, Tx
+from domain.context import ActionContext, PriorityClass
+from domain.errors import Refused
+from engine.acceptance import Acceptance, Judged, Terms
+from engine.actions.base import Action, Params, Tx
 from engine.clock import Clock, utc_now
+from engine.facts import Facts
+from engine.keys import fingerprint, keep_key, replayed
+from engine.previews import shown
+from engine.public import RateLimit, refuse_private
 from engine.queries.base import Query, QueryParams
-from store import incidents, operations, plumbing
+from engine.refusals import refused_event
+from engine.roles import Roles
+from engine.views import DryRunView
+from engine.writes import Writes
+from store import plumbing
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
+from store.unit_of_work import Propagation, current_unit
 
 log = structlog.get_logger()
 
-DIRECT_START_S = 2.0
-"""How long after the commit a start is left to the process that accepted it."""
+LOCK_WAIT_MAX_S = 3600.0
+
+
+class Options(Frozen):
+    """How a caller wants an action to be taken.
+
+    dry_run       validate, authorise, show locks and plan, and change nothing
+    lock_wait_s   how long to wait for locks that others hold; 0 refuses at once
+    priority      a less urgent class than the table would give
+    """
+
+    dry_run: bool = False
+    lock_wait_s: float = Field(default=0.0, ge=0, le=LOCK_WAIT_MAX_S)
+    priority: PriorityClass | None = None
 
 
 class Receipt(Frozen):
@@ -43,10 +66,10 @@ class Receipt(Frozen):
 
 
 class Deliverer(Protocol):
-    """Starts the workflow of an accepted operation."""
+    """Tells Temporal what an accepted operation needs."""
 
     async def deliver(self, operation_id: UUID) -> None:
-        """Start it unless it runs already; failures are kept for the relay, never raised."""
+        """Tell it now; failures are kept for the relay, never raised."""
         ...
 
 
@@ -56,44 +79,50 @@ class Backend:
     def __init__(
         self,
         database: Database,
-        actions: Iterable[Action[Any]],
+        actions: Iterable[Action[Any, Any]],
         queries: Iterable[Query[Any, Any]],
         deliverer: Deliverer | None = None,
         clock: Clock = utc_now,
+        roles: Roles | None = None,
     ) -> None:
-        self._database = database
-        self._actions = {action.params: action for action in actions}
+        self.database = database
+        self.acceptance = Acceptance(actions, roles or Roles())
         self._queries = {query.params: query for query in queries}
         self._deliverer = deliverer
         self._clock = clock
+        self._limit = RateLimit()
         self._deliveries: set[asyncio.Task[None]] = set()
 
     async def run_action(
-        self, params: Params, context: ActionContext, idempotency_key: str | None = None
+        self,
+        params: Params,
+        context: ActionContext,
+        idempotency_key: str | None = None,
+        options: Options | None = None,
     ) -> Receipt:
-        """Accept an action, or raise why not; nothing is written then.
+        """Accept an action, or raise why not; then only an audit event of the refusal is written.
 
         With a key, the same request again gives the first answer; another request under the same
         key is refused.
         """
-        action = self._actions[type(params)]
-        fingerprint = _fingerprint(action.kind, params)
+        options = options or Options()
+        terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
+        action = self.acceptance.action_of(params)
+        print_ = fingerprint(action.kind, params)
 
         async def accept(connection: AsyncConnection) -> Receipt:
             if idempotency_key is not None:
-                found = await plumbing.find_key(connection, context.principal, idempotency_key)
-                if found is not None:
-                    return _replayed(found, fingerprint)
-            tx = Tx(connection, self._clock(), new_id(), context)
-            accepted = await action.accept(tx, params)
-            await self._write(tx, action, accepted)
+                known = await plumbing.find_key(connection, context.principal, idempotency_key)
+                if known is not None:
+                    return Receipt(operation_id=replayed(known, print_), replayed=True)
+            tx = self.transaction(connection, context)
+            with self._audited(action, params, context):
+                receipt = Receipt(operation_id=await self._accept(tx, params, terms))
             if idempotency_key is not None:
-                await _keep_key(tx, idempotency_key, fingerprint)
-            return Receipt(operation_id=tx.operation_id)
+                await keep_key(tx, idempotency_key, print_)
+            return receipt
 
-        receipt = await self._database.write(accept)
-        if action.workflow is not None and not receipt.replayed:
-            self._deliver(receipt.operation_id)
+        receipt = await self.database.write(accept)
         log.info(
             "action accepted",
             kind=action.kind,
@@ -104,6 +133,41 @@ class Backend:
         )
         return receipt
 
+    async def run_child(
+        self, params: Params, parent: Row, terms: Terms, *, reason: str = ""
+    ) -> UUID:
+        """Accept an action as a part of an operation, in the transaction that is open.
+
+        It inherits whose request it is, as part of what, and the urgency; who asked was authorised
+        with the parent. Conflict (`TRANSACTION_REQUIRED`) outside a transaction.
+        """
+        context = ActionContext(
+            principal=parent["principal"],
+            correlation_id=parent["correlation_id"],
+            reason=reason or parent["reason"],
+            priority=PriorityClass(parent["priority"]),
+            incident_id=parent["incident_id"],
+            parent_id=parent["id"],
+        )
+
+        async def accept(connection: AsyncConnection) -> UUID:
+            tx = self.transaction(connection, context)
+            return await self._accept(tx, params, replace(terms, internal=True, lenient=True))
+
+        return await self.database.write(accept, Propagation.MANDATORY)
+
+    async def dry_run(
+        self, params: Params, context: ActionContext, options: Options | None = None
+    ) -> DryRunView:
+        """What `run_action` would do now: every problem, the locks, the steps. Changes nothing."""
+        options = options or Options()
+        terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
+
+        async def judge(connection: AsyncConnection) -> Judged:
+            return await self.acceptance.judge(self.transaction(connection, context), params, terms)
+
+        return shown(await self.database.read(judge), options.lock_wait_s)
+
     async def run_query(self, params: QueryParams) -> Any:
         """Answer a query from one consistent view."""
         query = self._queries[type(params)]
@@ -111,111 +175,70 @@ class Backend:
         async def answer(connection: AsyncConnection) -> Any:
             return await query.answer(connection, params, self._clock())
 
-        return await self._database.read(answer)
+        return await self.database.read(answer)
+
+    async def run_public_query(self, params: QueryParams, source: str) -> Any:
+        """Answer a query without authentication; Denied unless it is declared public.
+
+        `source` is the address that asks: each has its own rate limit.
+        """
+        refuse_private(self._queries[type(params)])
+        self._limit.take(source)
+        return await self.run_query(params)
 
     async def close(self) -> None:
         """Wait for the starts under way."""
         await asyncio.gather(*self._deliveries, return_exceptions=True)
 
-    async def _write(self, tx: Tx, action: Action[Any], accepted: Accepted) -> None:
-        await operations.insert(tx.connection, _operation_row(tx, action, accepted))
-        for entity_type, entity_id in sorted(accepted.locks):
-            await _lock(tx, entity_type, entity_id)
-        await plumbing.append_event(tx.connection, _event_row(tx, action, accepted))
-        if accepted.order is not None:
-            due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-            await plumbing.post(tx.connection, new_id(), tx.operation_id, due_at)
-        if accepted.incident_id is not None:
-            await incidents.link_operation(tx.connection, accepted.incident_id, tx.operation_id)
+    def transaction(
+        self,
+        connection: AsyncConnection,
+        context: ActionContext,
+        operation_id: UUID | None = None,
+        attempt: int = 1,
+    ) -> Tx:
+        """What actions work with inside one transaction."""
+        return Tx(
+            connection=connection,
+            now=self._clock(),
+            operation_id=operation_id or new_id(),
+            context=context,
+            facts=Facts(connection),
+            writes=Writes(connection),
+            door=self.acceptance,
+            attempt=attempt,
+        )
 
-    def _deliver(self, operation_id: UUID) -> None:
+    async def write_out(self, tx: Tx) -> None:
+        """Write what was collected; once it is committed, tell Temporal without a relay's delay."""
+        for operation_id in tx.writes.to_tell:
+            current_unit().on_commit(partial(self._deliver, operation_id))
+        await tx.writes.flush()
+
+    async def _accept(self, tx: Tx, params: Params, terms: Terms) -> UUID:
+        operation_id = await self.acceptance.accept(tx, params, terms)
+        await self.write_out(tx)
+        return operation_id
+
+    @contextmanager
+    def _audited(
+        self, action: Action[Any, Any], params: Params, context: ActionContext
+    ) -> Iterator[None]:
+        """Remember a refusal, though the transaction that it ends leaves nothing behind."""
+        try:
+            yield
+        except Refused as error:
+            if action.audited:
+                row = refused_event(action, params, context, error, self._clock())
+                current_unit().on_rollback(lambda: self._write_event(row))
+            raise
+
+    async def _write_event(self, row: Row) -> None:
+        await self.database.write(lambda connection: plumbing.append_event(connection, row))
+
+    async def _deliver(self, operation_id: UUID) -> None:
         if self._deliverer is None:
             return
         task = asyncio.create_task(self._deliverer.deliver(operation_id))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
-
-
-async def _lock(tx: Tx, entity_type: str, entity_id: UUID) -> None:
-    held = await plumbing.lock_holder(tx.connection, entity_type, entity_id)
-    if held is not None:
-        raise Conflict(
-            "OBJECT_BUSY",
-            f"another operation ({held['kind']}, {held['state']}) works on this {entity_type}",
-            next_step=f"wait for it: `holdfast op show {held['operation_id']}`",
-            holder_operation_id=str(held["operation_id"]),
-        )
-    await plumbing.take_lock(tx.connection, entity_type, entity_id, tx.operation_id, tx.now)
-
-
-def _operation_row(tx: Tx, action: Action[Any], accepted: Accepted) -> Row:
-    context, done = tx.context, accepted.order is None
-    state = OperationState.SUCCEEDED if done else OperationState.PENDING
-    return {
-        "id": tx.operation_id,
-        "kind": action.kind,
-        "state": state.value,
-        "target_type": accepted.target_type,
-        "target_id": accepted.target_id,
-        "target_name": accepted.target_name,
-        "cluster_id": accepted.cluster_id,
-        "parent_id": context.parent_id,
-        "incident_id": accepted.incident_id or context.incident_id,
-        "priority": int(context.priority),
-        "principal": context.principal,
-        "reason": context.reason,
-        "correlation_id": context.correlation_id,
-        "workflow": action.workflow if not done else None,
-        "order": accepted.order.model_dump(mode="json") if accepted.order else None,
-        "summary": accepted.summary or None,
-        "created_at": tx.now,
-        "started_at": tx.now if done else None,
-        "finished_at": tx.now if done else None,
-    }
-
-
-def _event_row(tx: Tx, action: Action[Any], accepted: Accepted) -> Row:
-    word = "done" if accepted.order is None else "accepted"
-    return {
-        "id": new_id(),
-        "type": f"{action.kind}.{word}",
-        "subject_type": accepted.target_type,
-        "subject_id": accepted.target_id,
-        "principal": tx.context.principal,
-        "correlation_id": tx.context.correlation_id,
-        "operation_id": tx.operation_id,
-        "data": {"name": accepted.target_name} | accepted.data,
-        "at": tx.now,
-    }
-
-
-def _fingerprint(kind: str, params: Params) -> str:
-    # Secrets print as asterisks in a dump, so their own digest takes their place here.
-    plain = json.dumps(_revealed(params.model_dump()), sort_keys=True, default=str)
-    return hashlib.sha256(f"{kind}\n{plain}".encode()).hexdigest()
-
-
-def _revealed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _revealed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_revealed(item) for item in value]
-    reveal = getattr(value, "get_secret_value", None)
-    return value if reveal is None else hashlib.sha256(reveal().encode()).hexdigest()
-
-
-def _replayed(found: Row, fingerprint: str) -> Receipt:
-    if found["fingerprint"] != fingerprint:
-        raise Invalid(
-            "IDEMPOTENCY_KEY_REUSED",
-            "this idempotency key was used for another request",
-            next_step="use a fresh key for each new request",
-            operation_id=str(found["operation_id"]),
-        )
-    return Receipt(operation_id=found["operation_id"], replayed=True)
-
-
-async def _keep_key(tx: Tx, key: str, fingerprint: str) -> None:
-    row: Row = {"principal": tx.context.principal, "key": key, "fingerprint": fingerprint}
-    row |= {"operation_id": tx.operation_id, "created_at": tx.now}
-    await plumbing.keep_key(tx.connection, row)

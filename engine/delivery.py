@@ -1,4 +1,4 @@
-"""From the outbox to Temporal: exactly one workflow for each accepted operation.
+"""From the outbox to Temporal: one workflow for each accepted operation, and word to it.
 
 The workflow id is built from the operation and its try, and a start under an id that exists, open
 or closed, counts as delivered. So it does not matter who starts it, how often, or what died
@@ -13,7 +13,8 @@ from uuid import UUID
 import structlog
 
 from domain.errors import EngineError
-from domain.operations import workflow_id
+from domain.operations import WorkflowState, workflow_id
+from domain.priorities import fairness_of
 from engine.clock import Clock, utc_now
 from store import plumbing
 from store.database import Database
@@ -27,41 +28,53 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0)
 BATCH = 50
 
 
-class Starter(Protocol):
-    """Starts workflows."""
+class Workflows(Protocol):
+    """What Temporal is asked to do. Unavailable when it does not take it."""
 
     async def start(
         self, workflow: str, order: Row, *, wid: str, priority: int, fairness: str, summary: str
     ) -> None:
-        """Start it under workflow id `wid`; success also when that id was ever used.
+        """Start it under workflow id `wid`; success also when that id was ever used."""
+        ...
 
-        Unavailable when Temporal does not take it.
-        """
+    async def cancel(self, wid: str) -> None:
+        """Ask it to cancel; success also when it has ended or is unknown."""
+        ...
+
+    async def signal(self, wid: str, name: str) -> None:
+        """Send it a signal without arguments; success also when it has ended or is unknown."""
+        ...
+
+    async def raise_priority(self, wid: str, priority: int) -> None:
+        """Give it, and what it has waiting, another class; success also when it has ended."""
+        ...
+
+    async def describe(self, wid: str) -> WorkflowState:
+        """How it stands, by its id and not by a visibility list."""
         ...
 
 
 class Delivery:
-    """Starts what the outbox holds."""
+    """Tells Temporal what the outbox holds."""
 
-    def __init__(self, database: Database, starter: Starter, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, workflows: Workflows, clock: Clock = utc_now) -> None:
         self._database = database
-        self._starter = starter
+        self._workflows = workflows
         self._clock = clock
 
     async def deliver(self, operation_id: UUID) -> None:
-        """Start one operation's workflow right after its commit."""
+        """Tell Temporal what one operation needs, right after its commit."""
         try:
-            row = await self._database.read(lambda c: plumbing.posted(c, operation_id))
-            if row is not None:
-                await self._start(row)
+            for row in await self._database.read(lambda c: plumbing.waiting_of(c, operation_id)):
+                await self._tell(row)
         except EngineError as error:
-            log.warning("start left to the relay", operation_id=str(operation_id), code=error.code)
+            log.warning("left to the relay", operation_id=str(operation_id), code=error.code)
 
     async def deliver_due(self) -> int:
-        """Start everything that is due, most urgent first; how many were delivered."""
+        """Tell everything that is due, most urgent first; how much was taken."""
         now = self._clock()
         rows = await self._database.read(lambda c: plumbing.due(c, now, BATCH))
-        results = await asyncio.gather(*(self._start(row) for row in rows))
+        results = await asyncio.gather(*(self._tell(row) for row in rows))
         return sum(results)
 
     async def number_events(self) -> int:
@@ -70,16 +83,9 @@ class Delivery:
             return 0
         return await self._database.write(lambda c: plumbing.number_events(c, 500))
 
-    async def _start(self, row: Row) -> bool:
+    async def _tell(self, row: Row) -> bool:
         try:
-            await self._starter.start(
-                row["workflow"],
-                row["order"],
-                wid=workflow_id(row["operation_id"], row["attempt"]),
-                priority=row["priority"],
-                fairness=str(row["cluster_id"] or "none"),
-                summary=f"{row['kind']} {row['target_name']}",
-            )
+            await self._ask(row, workflow_id(row["operation_id"], row["attempt"]))
         except EngineError as error:
             await self._postpone(row, error)
             return False
@@ -87,12 +93,38 @@ class Delivery:
         await self._database.write(lambda c: plumbing.delivered(c, row["id"], now))
         return True
 
+    async def _ask(self, row: Row, wid: str) -> None:
+        match row["kind"]:
+            case plumbing.START:
+                await self._start(row, wid)
+            case plumbing.CANCEL:
+                await self._workflows.cancel(wid)
+            case plumbing.SIGNAL:
+                await self._workflows.signal(wid, row["signal"])
+            case plumbing.PRIORITY:
+                await self._workflows.raise_priority(wid, row["priority"])
+            case other:
+                raise AssertionError(f"the outbox holds a row of kind {other}")
+
+    async def _start(self, row: Row, wid: str) -> None:
+        if row["state"] not in plumbing.OPEN:
+            return  # ended before it began: there is nothing to start
+        await self._workflows.start(
+            row["workflow"],
+            row["order"],
+            wid=wid,
+            priority=row["priority"],
+            fairness=fairness_of(row["cluster_id"]),
+            summary=f"{row['operation_kind']} {row['target_name']}",
+        )
+
     async def _postpone(self, row: Row, error: EngineError) -> None:
         wait_s = RETRY_S[min(row["tries"], len(RETRY_S) - 1)]
         due_at = self._clock() + timedelta(seconds=wait_s)
         await self._database.write(lambda c: plumbing.postpone(c, row["id"], due_at, error.detail))
         log.warning(
-            "start postponed",
+            "telling Temporal postponed",
+            what=row["kind"],
             operation_id=str(row["operation_id"]),
             tries=row["tries"] + 1,
             code=error.code,

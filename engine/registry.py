@@ -3,16 +3,11 @@
 from typing import Any
 
 from engine.actions.base import Action
-from engine.actions.hosts import ActivateHostAction, RecoverHostAction
-from engine.actions.inventory import (
-    AddFenceDeviceAction,
-    AddHostAction,
-    AgentCheck,
-    ArmClusterAction,
-    CreateClusterAction,
-    CreateVmAction,
-    SecretSealer,
-)
+from engine.actions.clusters import ArmClusterAction, CreateClusterAction
+from engine.actions.fence_devices import AddFenceDeviceAction, AgentCheck, SecretSealer
+from engine.actions.host_config import AddHostAction
+from engine.actions.hosts import ActivateHostAction, FenceHostAction, RecoverHostAction
+from engine.actions.vm_config import CreateVmAction
 from engine.actions.vms import StartVmAction, StopVmAction
 from engine.queries.base import Query
 from engine.queries.incidents import GetIncidentQuery, ListIncidentsQuery
@@ -26,7 +21,7 @@ from engine.queries.inventory import (
 from engine.queries.operations import GetOperationQuery, ListEventsQuery, ListOperationsQuery
 
 
-def all_actions(sealer: SecretSealer, agents: AgentCheck) -> tuple[Action[Any], ...]:
+def all_actions(sealer: SecretSealer, agents: AgentCheck) -> tuple[Action[Any, Any], ...]:
     """Every action."""
     return (
         CreateClusterAction(),
@@ -34,6 +29,7 @@ def all_actions(sealer: SecretSealer, agents: AgentCheck) -> tuple[Action[Any], 
         AddHostAction(),
         ActivateHostAction(),
         RecoverHostAction(),
+        FenceHostAction(),
         AddFenceDeviceAction(sealer, agents),
         CreateVmAction(),
         StartVmAction(),

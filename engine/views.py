@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.base import Frozen
+from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
 
@@ -103,8 +104,24 @@ class StepView(Frozen):
     finished_at: datetime | None
 
 
+class BlockView(Frozen):
+    """One thing that keeps an operation from going on.
+
+    what   lock (another operation holds it), queue (others go before it), reason (it says why)
+    """
+
+    what: str
+    detail: str
+    operation_id: UUID | None = None
+    kind: str | None = None
+    position: int | None = None  # how many go before it
+
+
 class OperationView(Frozen):
-    """One operation with its steps and children."""
+    """One operation with its steps and children.
+
+    progress_done, progress_total   where it can be counted; predicted_end_at follows from its pace
+    """
 
     id: UUID
     kind: str
@@ -127,8 +144,54 @@ class OperationView(Frozen):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    attempt: int = 1
+    progress_done: int | None = None
+    progress_total: int | None = None
+    predicted_end_at: datetime | None = None
+    blocked_by: tuple[BlockView, ...] = ()
     steps: tuple[StepView, ...] = ()
     children: tuple["OperationView", ...] = ()
+
+
+class ProblemView(Frozen):
+    """One reason against an action."""
+
+    code: str
+    detail: str
+    next_step: str
+    context: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: EngineError) -> "ProblemView":
+        """The reason that an error stands for."""
+        same = {"code": error.code, "detail": error.detail, "next_step": error.next_step}
+        return cls(**same, context=dict(error.context))
+
+
+class LockView(Frozen):
+    """A lock that an action would take, and who holds it now."""
+
+    entity_type: str
+    entity_id: UUID
+    mode: str
+    held_by: UUID | None
+    held_kind: str | None
+
+
+class DryRunView(Frozen):
+    """What an action would do if it were asked for now."""
+
+    kind: str
+    allowed: bool
+    problems: tuple[ProblemView, ...]
+    target_type: str
+    target_id: UUID
+    target_name: str
+    permission: str
+    priority: int
+    workflow: str | None
+    locks: tuple[LockView, ...]
+    steps: tuple[str, ...]
 
 
 class EvidenceView(Frozen):
@@ -204,6 +267,9 @@ class EventView(Frozen):
     principal: str
     correlation_id: str
     operation_id: UUID | None
+    reason: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
     data: dict[str, Any]
     at: datetime
 

@@ -4,11 +4,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# libvirt, QEMU and fence agents are what the engine drives; PostgreSQL is for the store's tests;
+# libvirt, QEMU and fence agents are what the engine drives; PostgreSQL and MariaDB are
+# for the store's tests (the server alone, without the package that starts it as a service);
 # a compiler and headers build libvirt-python, which has no wheels.
 PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
   qemu-system-x86 qemu-utils ipmitool fence-agents busybox-static cpio iproute2
-  pkg-config gcc python3-dev postgresql)
+  pkg-config gcc python3-dev postgresql mariadb-server-core mariadb-client)
 GUEST_KERNEL=linux-image-cloud-amd64
 
 say() { printf '==> %s\n' "$*"; }

@@ -1,57 +1,44 @@
-"""Connections and transactions, on SQLite and PostgreSQL.
+"""Transactions on SQLite, PostgreSQL and MariaDB.
 
 A transaction is a function of one connection, so that it can be run again: a serialisation failure,
-a deadlock or a lost race for a unique key rolls back and repeats it, at most `TRIES` times. Writing
-transactions are SERIALIZABLE on PostgreSQL and `BEGIN IMMEDIATE` on SQLite (one writer; the second
-waits for the first instead of failing in the middle). A memory database is one connection: its
-transactions take turns, since sharing it would make one commit the other's writes.
+a deadlock or a lost race for a unique key rolls back and repeats it as a whole, at most `TRIES`
+times. Called inside an open transaction of the same task, `write` and `read` join it and leave
+commit, rollback and repetition to the outermost one.
+
+An inner transaction of its own (`REQUIRES_NEW`, or any inside `suppress`) has connections of its
+own, so that outers cannot starve their inners. If it waits for a row that its own suspended outer
+holds, neither can go on: servers give up the wait after `INNER_LOCK_S`, and on SQLite, which has
+one writer, it is refused before it starts. There the outer's first statement draws the line,
+because that is when it becomes the writer. A memory database is one connection: its transactions
+take turns, since sharing it would make one commit the other's writes.
 """
 
 import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TypeVar
 
-import pydantic_core
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from domain.errors import Unavailable
+from domain.errors import Conflict, EngineError, OutcomeUnknown, Unavailable
+from store import dialects
+from store.dialects import TRIES, in_memory
+from store.unit_of_work import Propagation, UnitOfWork, entered, held, joinable
+
+__all__ = ["TRIES", "Database", "Propagation", "Work", "in_memory"]
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
-TRIES = 12
-"""Higher: a hot row makes a request slow. Lower: a burst on one host's row fails requests."""
-
-BUSY_S = 30.0
-"""How long SQLite waits for the other writer."""
-
-PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0")
-"""No automatic checkpoints: see `Database.checkpoint`."""
-
 CHECKPOINT_MS = 200
 """How long a checkpoint holds up writers while it waits for readers."""
 
-JSON: dict[str, Any] = {
-    "json_serializer": lambda value: pydantic_core.to_json(value).decode(),
-    "json_deserializer": pydantic_core.from_json,
-}
-"""Several times quicker than the standard library's: a monitor writes much JSON each round."""
-
-ALONE_S = 60
-"""How long a migration waits for another process's migration on PostgreSQL."""
-
-ALONE_KEY = 0x686F6C64
-"""The advisory lock of migrations; any fixed number that no other program uses will do."""
-
-RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
-"""SQLSTATE of serialisation failure, deadlock and lock time-out (PostgreSQL, appendix A)."""
-
-DOWN_STATES = ("08", "28", "3D", "53", "57")
-"""Classes of SQLSTATE: no connection, no access, no such database, no resources, shut down."""
+INNER_WAITS = 3
+"""Lock time-outs after which an inner is taken to wait for its own outer. Lower: a stranger's
+long transaction is mistaken for the outer."""
 
 
 class Database:
@@ -59,34 +46,56 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = _engine(url)
-        self.dialect = self._engine.dialect.name
+        self._engine = dialects.make_engine(url)
+        self.dialect = dialects.dialect_name(self._engine)
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in a writing transaction; repeated as a whole when it lost a race."""
-        return await self._run(work, read=False)
+    async def write(self, work: Work[T], propagation: Propagation = Propagation.REQUIRED) -> T:
+        """Run `work` in a writing transaction; repeated as a whole when it lost a race.
+
+        Conflict: TRANSACTION_READ_ONLY inside a reading one, TRANSACTION_REQUIRED for MANDATORY
+        outside any, REQUIRES_NEW_REFUSED where the database has no second writer,
+        TRANSACTION_WAITS_FOR_ITSELF, TRANSACTION_ROLLED_BACK when an inner part had failed.
+        Unavailable: DATABASE_BUSY, DATABASE_UNAVAILABLE.
+        """
+        unit = joinable(self)
+        if unit is None and propagation is Propagation.MANDATORY:
+            raise _required()
+        if unit is None or propagation is Propagation.REQUIRES_NEW:
+            return await self._run(work, read=False)
+        if unit.read:
+            raise dialects.read_only("a writing transaction inside it")
+        return await _joined(work, unit)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a transaction that must not write; a consistent view."""
+        unit = joinable(self)
+        if unit is not None:
+            return await work(unit.connection)
         return await self._run(work, read=True)
+
+    async def suppress(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` as if no transaction were open; the open one waits and is not affected."""
+        with entered(None):
+            return await work()
 
     async def alone(self, work: Callable[[sa.Connection], T]) -> T:
         """Run synchronous `work` in one transaction that excludes every other such: migrations.
 
-        Not repeated. On PostgreSQL READ COMMITTED, so that what the one before us did is seen.
+        Not repeated. READ COMMITTED on servers, so that what the one before us did is seen.
+        MariaDB commits each change of a table by itself: a failure there leaves what came before.
         """
         try:
             async with self._engine.connect() as connection:
-                if self.dialect == "postgresql":
+                if self.dialect != "sqlite":
                     await connection.execution_options(isolation_level="READ COMMITTED")
                 async with connection.begin():
-                    if self.dialect == "postgresql":
-                        await _exclude_others(connection)
-                    return await connection.run_sync(work)
-        except DBAPIError as error:
-            raise _translated(error) from error
-        except (TimeoutError, OSError) as error:
-            raise _down(error) from error
+                    await dialects.exclude_others(connection, self.dialect)
+                    try:
+                        return await connection.run_sync(work)
+                    finally:
+                        await dialects.include_others(connection, self.dialect)
+        except dialects.TROUBLE as error:
+            raise dialects.translated(error) from error
 
     async def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the database file; nothing to do elsewhere.
@@ -105,118 +114,141 @@ class Database:
             try:
                 await raw.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.OperationalError as error:
-                raise _busy(f"the log was not moved: {error}") from error
+                raise dialects.busy(f"the log was not moved: {error}") from error
             finally:
-                await raw.execute(f"PRAGMA busy_timeout={int(BUSY_S * 1000)}")
+                await raw.execute(f"PRAGMA busy_timeout={int(dialects.BUSY_S * 1000)}")
 
     async def close(self) -> None:
         """Give every connection back."""
         await self._engine.dispose()
+        if "_inner" in self.__dict__:
+            await self._inner.dispose()
 
     async def create_all(self, metadata: sa.MetaData) -> None:
         """Create the tables without migrations: for tests of single statements."""
         async with self._engine.begin() as connection:
+            await connection.run_sync(dialects.prepare)
             await connection.run_sync(metadata.create_all)
 
+    @cached_property
+    def _inner(self) -> AsyncEngine:
+        return dialects.make_engine(self.url, inner=True)
+
     async def _run(self, work: Work[T], *, read: bool) -> T:
-        for left in reversed(range(TRIES)):
+        outers = held(self)
+        self._refuse_waiting_for_itself(outers, read=read)
+        engine = self._inner if outers else self._engine
+        for lost in range(1, TRIES + 1):
+            unit = UnitOfWork(self, read)
             try:
-                return await self._once(work, read=read)
-            except DBAPIError as error:
-                if not _lost_race(error):
-                    raise _translated(error) from error
-                if left == 0:
-                    raise _busy(f"the transaction lost {TRIES} races in a row") from error
-                await asyncio.sleep(random.uniform(0.002, 0.02) * (TRIES - left))
-            except sa.exc.TimeoutError as error:
-                raise _busy("no connection was free in time") from error
-            except (TimeoutError, OSError) as error:
-                raise _down(error) from error
+                result = await _once(engine, work, unit)
+            except BaseException as error:
+                if _repeat(error, lost, outers):
+                    await asyncio.sleep(random.uniform(0.002, 0.02) * lost)
+                    continue
+                refusal = _verdict(error, unit, lost, outers)
+                if not _perhaps_committed(unit, refusal):
+                    await unit.after(committed=False)
+                if refusal is error:
+                    raise
+                raise refusal from error
+            await unit.after(committed=True)
+            return result
         raise AssertionError("the last try either returns or raises")
 
-    async def _once(self, work: Work[T], *, read: bool) -> T:
-        async with self._engine.connect() as plain:
-            options: dict[str, bool | str] = {"holdfast_read": True} if read else {}
-            if read and self.dialect == "postgresql":
-                options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-            connection = await plain.execution_options(**options)
-            async with connection.begin():
-                return await work(connection)
+    def _refuse_waiting_for_itself(self, outers: list[UnitOfWork], *, read: bool) -> None:
+        if self.dialect != "sqlite" or not outers:
+            return
+        if in_memory(self.url):
+            raise _refused("a memory database has one connection, and an open transaction uses it")
+        if not read and any(unit.begun and not unit.read for unit in outers):
+            raise _refused("SQLite has one writer: the suspended transaction, since its first line")
 
 
-def in_memory(url: str) -> bool:
-    """Whether a database lives and dies with its one connection."""
-    return url.startswith("sqlite") and ":memory:" in url
+async def _once(engine: AsyncEngine, work: Work[T], unit: UnitOfWork) -> T:
+    async with engine.connect() as plain:
+        connection = await plain.execution_options(**dialects.options(engine, unit))
+        async with connection.begin():
+            unit.opened(connection)
+            with entered(unit):
+                result = await work(connection)
+            _refuse_if_doomed(unit)
+            unit.committing = True
+        unit.committing = False
+    return result
 
 
-def _engine(url: str) -> AsyncEngine:
-    if url.startswith("sqlite"):
-        size, more = (1, 0) if in_memory(url) else (5, 10)
-        engine = create_async_engine(
-            url,
-            **JSON,
-            connect_args={"timeout": BUSY_S},
-            poolclass=sa.AsyncAdaptedQueuePool,
-            pool_size=size,
-            max_overflow=more,
+async def _joined(work: Work[T], unit: UnitOfWork) -> T:
+    try:
+        return await work(unit.connection)
+    except BaseException as error:
+        unit.doom(error)
+        raise
+
+
+def _refuse_if_doomed(unit: UnitOfWork) -> None:
+    cause = unit.doomed_by
+    if cause is None:
+        return
+    if dialects.lost_race(cause):
+        raise cause
+    raise Conflict(
+        "TRANSACTION_ROLLED_BACK",
+        f"nothing was written: an inner part had failed ({type(cause).__name__}: {cause!s:.300})",
+        next_step="let the error of the inner part through, or give that part REQUIRES_NEW",
+    ) from cause
+
+
+def _repeat(error: BaseException, lost: int, outers: list[UnitOfWork]) -> bool:
+    if not dialects.lost_race(error):
+        return False
+    return lost < (INNER_WAITS if _waits_for_itself(error, outers) else TRIES)
+
+
+def _waits_for_itself(error: BaseException, outers: list[UnitOfWork]) -> bool:
+    return dialects.lock_timed_out(error) and any(unit.begun for unit in outers)
+
+
+def _verdict(
+    error: BaseException, unit: UnitOfWork, lost: int, outers: list[UnitOfWork]
+) -> BaseException:
+    if _waits_for_itself(error, outers):
+        return Conflict(
+            "TRANSACTION_WAITS_FOR_ITSELF",
+            f"the inner transaction waited {lost} times {dialects.INNER_LOCK_S} s for a row that"
+            " its own suspended outer holds, or another slow transaction",
+            next_step="do the inner part before the outer touches that row, or in an on-rollback"
+            " or on-commit hook",
         )
-        sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        return engine
-    return create_async_engine(
-        url,
-        **JSON,
-        isolation_level="SERIALIZABLE",
-        pool_size=10,
-        max_overflow=10,
-        pool_pre_ping=True,
-        connect_args={"timeout": 5, "server_settings": {"lock_timeout": "5000"}},
+    if dialects.lost_race(error):
+        return dialects.busy(f"the transaction lost {TRIES} races in a row")
+    meant = dialects.translated(error)
+    if unit.committing and isinstance(meant, Unavailable):
+        return OutcomeUnknown(
+            "COMMIT_OUTCOME_UNKNOWN",
+            f"the database went away during the commit: {meant.detail}",
+            next_step="look whether the change is there before asking for it again",
+        )
+    return meant
+
+
+def _perhaps_committed(unit: UnitOfWork, error: BaseException) -> bool:
+    return isinstance(error, OutcomeUnknown) or (
+        unit.committing and isinstance(error, asyncio.CancelledError)
     )
 
 
-def _prepare_sqlite(raw: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
-    # The driver must not open transactions by itself: it would use a deferred BEGIN, which fails
-    # with "database is locked" when a reader becomes a writer.
-    raw.isolation_level = None
-    cursor = raw.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    read = connection.get_execution_options().get("holdfast_read", False)
-    connection.exec_driver_sql("BEGIN" if read else "BEGIN IMMEDIATE")
-
-
-async def _exclude_others(connection: AsyncConnection) -> None:
-    await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{ALONE_S}s'"))
-    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE_KEY)))
-
-
-def _lost_race(error: DBAPIError) -> bool:
-    if isinstance(error, IntegrityError):
-        # A unique key taken between look and insert; the next try sees the winner's row.
-        return "unique" in str(error.orig).lower()
-    state = getattr(error.orig, "sqlstate", None)
-    return state in RETRY_STATES or "database is locked" in str(error.orig)
-
-
-def _translated(error: DBAPIError) -> Exception:
-    if error.connection_invalidated or isinstance(error, OperationalError):
-        return _down(error)
-    state = str(getattr(error.orig, "sqlstate", "") or "")
-    return _down(error) if state.startswith(DOWN_STATES) else error
-
-
-def _down(error: Exception) -> Unavailable:
-    cause = getattr(error, "orig", None) or error
-    return Unavailable(
-        "DATABASE_UNAVAILABLE",
-        f"the database does not answer: {str(cause)[:300] or type(cause).__name__}",
-        next_step="nothing was changed; try again when the database is back",
+def _required() -> EngineError:
+    return Conflict(
+        "TRANSACTION_REQUIRED",
+        "this part only works inside a transaction, and none is open",
+        next_step="call it from inside write()",
     )
 
 
-def _busy(detail: str) -> Unavailable:
-    return Unavailable("DATABASE_BUSY", detail, next_step="try again", tries=TRIES)
+def _refused(why: str) -> EngineError:
+    return Conflict(
+        "REQUIRES_NEW_REFUSED",
+        f"a second transaction would wait for itself: {why}",
+        next_step="use an on-rollback or on-commit hook, or begin with the inner part",
+    )

@@ -7,9 +7,28 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.rows import Row, changed, many, one
-from store.schema import cluster, fence_device, host, vm, vm_dependency
+from store.schema import (
+    affinity_group,
+    cluster,
+    fence_device,
+    host,
+    network,
+    operation,
+    vm,
+    vm_dependency,
+)
 
-TABLES = {"cluster": cluster, "host": host, "fence_device": fence_device, "vm": vm}
+TABLES = {
+    "cluster": cluster,
+    "host": host,
+    "fence_device": fence_device,
+    "network": network,
+    "vm": vm,
+    "affinity_group": affinity_group,
+    "operation": operation,
+}
+CHUNK = 400
+"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 
 async def insert(connection: AsyncConnection, entity: str, values: Row) -> None:
@@ -21,6 +40,16 @@ async def get(connection: AsyncConnection, entity: str, entity_id: UUID) -> Row 
     """One object by id."""
     table = TABLES[entity]
     return await one(connection, sa.select(table).where(table.c.id == entity_id))
+
+
+async def get_many(connection: AsyncConnection, entity: str, ids: list[UUID]) -> dict[UUID, Row]:
+    """Objects by id; one that is not there is left out."""
+    table = TABLES[entity]
+    found: dict[UUID, Row] = {}
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(table).where(table.c.id.in_(ids[start : start + CHUNK]))
+        found |= {row["id"]: row for row in await many(connection, query)}
+    return found
 
 
 async def find(connection: AsyncConnection, entity: str, name: str) -> Row | None:
@@ -54,6 +83,10 @@ async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ..
     for row in await many(connection, query):
         found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
     return {vm_id: tuple(others) for vm_id, others in found.items()}
+
+
+WANT_VM = vm.update().where(vm.c.id == sa.bindparam("key")).values(wanted=sa.bindparam("wish"))
+"""The same as `want_vm` for many VMs at once."""
 
 
 async def want_vm(connection: AsyncConnection, vm_id: UUID, *, wanted: bool) -> None:

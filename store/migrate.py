@@ -1,8 +1,9 @@
 """Bring a database to the tables that this version of the engine expects.
 
 Everything happens on one connection in one transaction, which excludes every other migration: by an
-advisory lock on PostgreSQL, by the one writer on SQLite. So processes that start together may all
-call `upgrade`; the first one works and the others find nothing left to do.
+advisory lock on the servers, by the one writer on SQLite. So processes that start together may all
+call `upgrade`; the first one works and the others find nothing left to do. MariaDB commits with
+each change of a table: a migration that fails there is half done, and the way out is the backup.
 """
 
 from pathlib import Path
@@ -56,7 +57,12 @@ async def current(url: str) -> str | None:
 
 def newest() -> str | None:
     """The revision that this version of the engine expects."""
-    return ScriptDirectory.from_config(config()).get_current_head()
+    return _scripts().get_current_head()
+
+
+def known(revision: str) -> bool:
+    """Whether this version of the engine can upgrade from `revision`."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def config(connection: sa.Connection | None = None, folder: Path = FOLDER) -> Config:
@@ -66,3 +72,7 @@ def config(connection: sa.Connection | None = None, folder: Path = FOLDER) -> Co
     made.set_main_option("path_separator", "os")
     made.attributes["connection"] = connection
     return made
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(config())

@@ -12,15 +12,41 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, StepState
+from store.bulk import insert_many
 from store.rows import Row, changed, many, one
 from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
 
 
+async def insert_all(connection: AsyncConnection, rows: list[Row]) -> None:
+    """Write accepted operations that all name the same columns."""
+    await insert_many(connection, operation, rows)
+
+
 async def insert(connection: AsyncConnection, values: Row) -> None:
     """Write an accepted operation."""
     await changed(connection, operation.insert().values(**values))
+
+
+async def accept_again(
+    connection: AsyncConnection, operation_id: UUID, order: Row, attempt: int
+) -> None:
+    """Make an operation pending with a fresh order: it got its locks, or is tried again."""
+    values = {
+        "state": OperationState.PENDING.value,
+        "reason_code": None,
+        "waiting_for": None,
+        "lock_deadline_at": None,
+        "problem": None,
+        "summary": None,
+        "finished_at": None,
+        "run_id": None,
+        "order": order,
+        "attempt": attempt,
+    }
+    query = operation.update().where(operation.c.id == operation_id)
+    await changed(connection, query.values(**values))
 
 
 async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:

@@ -1,4 +1,8 @@
-"""Statements on locks, idempotency keys, the outbox and events."""
+"""Statements on idempotency keys, the outbox and events.
+
+The outbox holds what Temporal is to be told of an operation: start its workflow, cancel it, signal
+it, raise its priority. A row is done when Temporal has taken it; telling it twice is harmless.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -7,75 +11,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.operations import OPEN_STATES
+from store.bulk import insert_many
 from store.rows import Row, changed, many, number, one
-from store.schema import event, idempotency_key, lock, operation, outbox
+from store.schema import event, idempotency_key, operation, outbox
 
-
-async def lock_holder(connection: AsyncConnection, entity_type: str, entity_id: UUID) -> Row | None:
-    """The lock on one entity with its operation's kind, or None when it is free."""
-    query = (
-        sa.select(lock, operation.c.kind, operation.c.state)
-        .join(operation, operation.c.id == lock.c.operation_id)
-        .where(lock.c.entity_type == entity_type, lock.c.entity_id == entity_id)
-    )
-    return await one(connection, query)
-
-
-async def take_lock(
-    connection: AsyncConnection,
-    entity_type: str,
-    entity_id: UUID,
-    operation_id: UUID,
-    now: datetime,
-) -> None:
-    """Take a free lock; a lost race for it breaks the primary key and the caller tries again."""
-    row = {"entity_type": entity_type, "entity_id": entity_id, "operation_id": operation_id}
-    await changed(connection, lock.insert().values(**row, generation=1, acquired_at=now))
-
-
-async def seize_lock(
-    connection: AsyncConnection,
-    entity_type: str,
-    entity_id: UUID,
-    operation_id: UUID,
-    now: datetime,
-) -> UUID | None:
-    """Take a lock whoever holds it, raising its generation; the operation that lost it, if any."""
-    held = await lock_holder(connection, entity_type, entity_id)
-    if held is None:
-        await take_lock(connection, entity_type, entity_id, operation_id, now)
-        return None
-    query = lock.update().where(
-        lock.c.entity_type == entity_type,
-        lock.c.entity_id == entity_id,
-        lock.c.generation == held["generation"],
-    )
-    values = {
-        "operation_id": operation_id,
-        "generation": held["generation"] + 1,
-        "acquired_at": now,
-    }
-    await changed(connection, query.values(**values))
-    loser: UUID = held["operation_id"]
-    return None if loser == operation_id else loser
-
-
-async def holds_lock(
-    connection: AsyncConnection, entity_type: str, entity_id: UUID, operation_id: UUID
-) -> bool:
-    """Whether an operation holds the lock on an entity."""
-    held = await lock_holder(connection, entity_type, entity_id)
-    return held is not None and held["operation_id"] == operation_id
-
-
-async def free_locks(
-    connection: AsyncConnection, operation_id: UUID, entity_type: str | None = None
-) -> int:
-    """Free an operation's locks, all or those on one type of entity; how many there were."""
-    query = lock.delete().where(lock.c.operation_id == operation_id)
-    if entity_type is not None:
-        query = query.where(lock.c.entity_type == entity_type)
-    return await changed(connection, query)
+START, CANCEL, SIGNAL, PRIORITY = "start", "cancel", "signal", "priority"
+OPEN = [state.value for state in OPEN_STATES]
 
 
 async def find_key(connection: AsyncConnection, principal: str, key: str) -> Row | None:
@@ -91,22 +33,69 @@ async def keep_key(connection: AsyncConnection, values: Row) -> None:
     await changed(connection, idempotency_key.insert().values(**values))
 
 
+async def post_all(connection: AsyncConnection, rows: list[Row]) -> None:
+    """Note what Temporal is to be told."""
+    await insert_many(connection, outbox, rows)
+
+
+def posting(
+    row_id: UUID, operation_id: UUID, now: datetime, kind: str = START, signal: str | None = None
+) -> Row:
+    """One row of the outbox, due at a time."""
+    row: Row = {"id": row_id, "operation_id": operation_id, "kind": kind, "signal": signal}
+    return row | {"due_at": now}
+
+
 async def post(
-    connection: AsyncConnection, row_id: UUID, operation_id: UUID, now: datetime
+    connection: AsyncConnection,
+    row_id: UUID,
+    operation_id: UUID,
+    now: datetime,
+    kind: str = START,
+    signal: str | None = None,
 ) -> None:
-    """Note that an operation's workflow is to be started."""
-    row = {"id": row_id, "operation_id": operation_id, "due_at": now}
-    await changed(connection, outbox.insert().values(**row))
+    """Note one thing that Temporal is to be told."""
+    await post_all(connection, [posting(row_id, operation_id, now, kind, signal)])
 
 
-def _starts() -> sa.Select[Any]:
+async def is_posted(
+    connection: AsyncConnection, operation_id: UUID, kind: str, signal: str | None = None
+) -> bool:
+    """Whether such a row waits already: told once is told."""
+    query = sa.select(outbox.c.id).where(
+        outbox.c.operation_id == operation_id,
+        outbox.c.kind == kind,
+        outbox.c.done_at.is_(None),
+        outbox.c.signal.is_(None) if signal is None else outbox.c.signal == signal,
+    )
+    return await one(connection, query) is not None
+
+
+async def position(connection: AsyncConnection, operation_id: UUID) -> int | None:
+    """How many starts go before an operation's own, or None when none of it waits."""
+    mine = await posted(connection, operation_id)
+    if mine is None:
+        return None
+    earlier = sa.or_(
+        operation.c.priority < mine["priority"],
+        sa.and_(operation.c.priority == mine["priority"], outbox.c.id < mine["id"]),
+    )
+    joined = sa.select(sa.func.count()).select_from(
+        outbox.join(operation, operation.c.id == outbox.c.operation_id)
+    )
+    query = joined.where(outbox.c.done_at.is_(None), outbox.c.kind == START, earlier)
+    return await number(connection, query)
+
+
+def _waiting() -> sa.Select[Any]:
     columns = (
+        operation.c.state,
         operation.c.workflow,
         operation.c.order,
         operation.c.attempt,
         operation.c.priority,
         operation.c.cluster_id,
-        operation.c.kind,
+        operation.c.kind.label("operation_kind"),
         operation.c.target_name,
     )
     joined = sa.select(outbox, *columns).join(operation, operation.c.id == outbox.c.operation_id)
@@ -114,14 +103,21 @@ def _starts() -> sa.Select[Any]:
 
 
 async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:
-    """Starts that are due, most urgent first, each with what the start needs."""
-    query = _starts().where(outbox.c.due_at <= now)
+    """What is due, most urgent first, each with what telling it needs."""
+    query = _waiting().where(outbox.c.due_at <= now)
     return await many(connection, query.order_by(operation.c.priority, outbox.c.id).limit(limit))
+
+
+async def waiting_of(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
+    """What Temporal has not been told of one operation yet, oldest first."""
+    query = _waiting().where(outbox.c.operation_id == operation_id)
+    return await many(connection, query.order_by(outbox.c.id))
 
 
 async def posted(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     """The pending start of one operation, with what the start needs."""
-    return await one(connection, _starts().where(outbox.c.operation_id == operation_id))
+    query = _waiting().where(outbox.c.operation_id == operation_id, outbox.c.kind == START)
+    return await one(connection, query)
 
 
 async def delivered(connection: AsyncConnection, row_id: UUID, now: datetime) -> None:
@@ -135,9 +131,17 @@ async def postpone(connection: AsyncConnection, row_id: UUID, due_at: datetime, 
     await changed(connection, outbox.update().where(outbox.c.id == row_id).values(**values))
 
 
+EVENT_DEFAULTS: Row = {"reason": "", "before": None, "after": None}
+
+
+async def append_events(connection: AsyncConnection, rows: list[Row]) -> None:
+    """Write events; they have no number until the sequencer gives them one."""
+    await insert_many(connection, event, [EVENT_DEFAULTS | row for row in rows])
+
+
 async def append_event(connection: AsyncConnection, values: Row) -> None:
-    """Write an event; it has no number until the sequencer gives it one."""
-    await changed(connection, event.insert().values(**values))
+    """Write one event."""
+    await append_events(connection, [values])
 
 
 async def unnumbered_events(connection: AsyncConnection) -> bool:

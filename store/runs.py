@@ -19,6 +19,9 @@ from store.rows import Row, changed, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
 
+CHUNK = 400
+"""Ids in one IN list: below what every database takes as parameters of one statement."""
+
 NEVER_STARTED = "never started"
 """Why a run ended that no process can ever have had."""
 
@@ -40,6 +43,16 @@ async def active_runs(connection: AsyncConnection, host_id: UUID | None = None) 
     if host_id is not None:
         query = query.where(vm_run.c.host_id == host_id)
     return await many(connection, query)
+
+
+async def active_runs_of(connection: AsyncConnection, vm_ids: list[UUID]) -> dict[UUID, Row]:
+    """The active runs of these VMs."""
+    found: dict[UUID, Row] = {}
+    for start in range(0, len(vm_ids), CHUNK):
+        ids = vm_ids[start : start + CHUNK]
+        query = sa.select(vm_run).where(vm_run.c.vm_id.in_(ids), vm_run.c.active == 1)
+        found |= {row["vm_id"]: row for row in await many(connection, query)}
+    return found
 
 
 async def place(
@@ -130,8 +143,8 @@ async def _licensed(connection: AsyncConnection, run: Row) -> bool:
     return not needed or await changed(connection, spend.values(uses=uses)) == len(needed)
 
 
-def _lost_copies(vm_id: UUID) -> sa.Select[Any]:
-    """Lost runs of a VM: the valid certificate of each, if any, and whether it still counts."""
+def _lost_copies(*vm_ids: UUID) -> sa.Select[Any]:
+    """Lost runs of VMs: the valid certificate of each, if any, and whether it still counts."""
     valid = sa.and_(
         death_certificate.c.host_id == vm_run.c.host_id,
         death_certificate.c.epoch == vm_run.c.epoch,
@@ -139,19 +152,30 @@ def _lost_copies(vm_id: UUID) -> sa.Select[Any]:
     )
     unsettled = (host.c.epoch == vm_run.c.epoch).label("unsettled")
     return (
-        sa.select(death_certificate.c.id, unsettled, host.c.name.label("host_name"))
+        sa.select(vm_run.c.vm_id, death_certificate.c.id, unsettled, host.c.name.label("host_name"))
         .select_from(vm_run)
         .join(host, host.c.id == vm_run.c.host_id)
         .outerjoin(death_certificate, valid)
-        .where(vm_run.c.vm_id == vm_id, vm_run.c.state == RunState.LOST)
+        .where(vm_run.c.vm_id.in_(vm_ids), vm_run.c.state == RunState.LOST)
     )
 
 
+async def unproven_hosts(connection: AsyncConnection, vm_ids: list[UUID]) -> dict[UUID, str]:
+    """Of each of these VMs a host where a copy held to be lost may run, its certificate being void.
+
+    A VM without such a copy is left out.
+    """
+    found: dict[UUID, str] = {}
+    for start in range(0, len(vm_ids), CHUNK):
+        for row in await many(connection, _lost_copies(*vm_ids[start : start + CHUNK])):
+            if row["unsettled"] and row["id"] is None:
+                found.setdefault(row["vm_id"], row["host_name"])
+    return found
+
+
 async def unproven_host(connection: AsyncConnection, vm_id: UUID) -> str | None:
-    """Name of a host where a copy held to be lost may still run, its certificate being void."""
-    lost = await many(connection, _lost_copies(vm_id))
-    names = [row["host_name"] for row in lost if row["unsettled"] and row["id"] is None]
-    return names[0] if names else None
+    """The same for one VM."""
+    return (await unproven_hosts(connection, [vm_id])).get(vm_id)
 
 
 async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:

@@ -4,6 +4,8 @@ I1  `uq_vm_run_active`: `active` is 1 for a run that may have a process and NULL
     unique index allows one active run a VM on every database (no partial index needed).
 I2  `ck_vm_run_lost`: a run is `lost` only under a certificate, and the composite foreign key
     `fk_vm_run_lost_certificate` makes it a certificate of that very host and epoch.
+One exclusive lock an entity: `uq_entity_lock_exclusive`. That nobody shares what is owned rests on
+the isolation of the transaction that takes the lock.
 One open incident a host and epoch: `uq_incident_open`, with the same NULL trick, and likewise one
 valid certificate a host and epoch: `uq_certificate_valid`.
 """
@@ -60,6 +62,17 @@ fence_device = sa.Table(
     time("created_at", nullable=False),
 )
 
+network = sa.Table(
+    "network",
+    metadata,
+    identity(),
+    reference("cluster_id", "cluster"),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    text("bridge", nullable=True, length=15),  # of every host; NULL: QEMU's own NAT
+    integer("version", 1),
+    time("created_at", nullable=False),
+)
+
 vm = sa.Table(
     "vm",
     metadata,
@@ -70,11 +83,13 @@ vm = sa.Table(
     integer("vcpus", 1),
     flag("protected", default=False),
     integer("priority", 50),
-    document("spec"),  # disks and boot, as GuestSpec has them
+    document("spec"),  # disks, boot and NICs, as GuestSpec has them
+    sa.Column("budget_s", sa.Integer, nullable=True),  # within which it should be back
     flag("wanted", default=False),  # a person wants it running
     integer("generation"),
     integer("version", 1),
     time("created_at", nullable=False),
+    sa.Index("ix_vm_cluster", "cluster_id", "name"),
 )
 
 vm_dependency = sa.Table(
@@ -83,6 +98,43 @@ vm_dependency = sa.Table(
     sa.Column("vm_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
     sa.Column("depends_on_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
     sa.CheckConstraint("vm_id <> depends_on_id", name="not_itself"),
+)
+
+vm_nic = sa.Table(
+    "vm_nic",
+    metadata,
+    sa.Column("vm_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    reference("network_id", "network"),
+    sa.Column("mac", sa.String(17), nullable=False, unique=True),
+    text("model", length=16),
+)
+
+affinity_group = sa.Table(
+    "affinity_group",
+    metadata,
+    identity(),
+    reference("cluster_id", "cluster"),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    flag("together", default=True),  # else apart
+    flag("hard", default=False),
+    integer("version", 1),
+    time("created_at", nullable=False),
+)
+
+affinity_vm = sa.Table(
+    "affinity_vm",
+    metadata,
+    sa.Column("group_id", sa.Uuid, sa.ForeignKey("affinity_group.id"), primary_key=True),
+    sa.Column("vm_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
+    sa.Index("ix_affinity_vm_vm", "vm_id"),
+)
+
+affinity_host = sa.Table(
+    "affinity_host",
+    metadata,
+    sa.Column("group_id", sa.Uuid, sa.ForeignKey("affinity_group.id"), primary_key=True),
+    sa.Column("host_id", sa.Uuid, sa.ForeignKey("host.id"), primary_key=True),
 )
 
 operation = sa.Table(
@@ -105,6 +157,12 @@ operation = sa.Table(
     text("correlation_id", length=64),
     text("workflow", nullable=True, length=32),
     document("order", nullable=True),
+    document("params", nullable=True),  # as asked for: what a later try is accepted from
+    flag("held", default=False),  # a child that its batch has not released yet
+    sa.Column("progress_done", sa.Integer, nullable=True),  # where it can be counted
+    sa.Column("progress_total", sa.Integer, nullable=True),
+    time("lock_deadline_at"),  # until when it waits for its locks
+    time("swept_at"),  # when its workflow was last looked for
     integer("attempt", 1),
     text("run_id", nullable=True, length=64),
     document("problem", nullable=True),
@@ -134,15 +192,18 @@ step = sa.Table(
     time("deadline_at"),
 )
 
-lock = sa.Table(
-    "lock",
+entity_lock = sa.Table(
+    "entity_lock",
     metadata,
     sa.Column("entity_type", sa.String(16), primary_key=True),
     sa.Column("entity_id", sa.Uuid, primary_key=True),
-    reference("operation_id", "operation"),
+    sa.Column("operation_id", sa.Uuid, sa.ForeignKey("operation.id"), primary_key=True),
+    sa.Column("exclusive", sa.Integer, nullable=True),  # 1, or NULL where it is shared
     integer("generation", 1),
     time("acquired_at", nullable=False),
-    sa.Index("ix_lock_operation", "operation_id"),
+    sa.UniqueConstraint("entity_type", "entity_id", "exclusive", name="uq_entity_lock_exclusive"),
+    sa.CheckConstraint("exclusive IS NULL OR exclusive = 1", name="exclusive"),
+    sa.Index("ix_entity_lock_operation", "operation_id"),
 )
 
 idempotency_key = sa.Table(
@@ -160,6 +221,8 @@ outbox = sa.Table(
     metadata,
     identity(),
     reference("operation_id", "operation"),
+    sa.Column("kind", sa.String(16), nullable=False, server_default="start"),
+    text("signal", nullable=True, length=32),
     integer("tries"),
     text("last_error", nullable=True, length=1024),
     time("due_at", nullable=False),
@@ -178,7 +241,26 @@ event = sa.Table(
     text("principal", length=128),
     text("correlation_id", length=64),
     sa.Column("operation_id", sa.Uuid, nullable=True),
+    sa.Column("reason", sa.String(1024), nullable=False, server_default=""),
+    document("before", nullable=True),
+    document("after", nullable=True),
     document("data"),
     time("at", nullable=False),
     sa.Index("ix_event_subject", "subject_type", "subject_id", "at"),
+    sa.Index("ix_event_at", "at"),
+)
+
+archive = sa.Table(
+    "archive",
+    metadata,
+    identity(),  # of the operation
+    text("kind", length=32),
+    text("target_type", length=16),
+    sa.Column("target_id", sa.Uuid, nullable=False),
+    sa.Column("parent_id", sa.Uuid, nullable=True),
+    time("finished_at", nullable=False),
+    document("document"),  # the operation with its steps
+    time("archived_at", nullable=False),
+    sa.Index("ix_archive_target", "target_type", "target_id"),
+    sa.Index("ix_archive_parent", "parent_id"),
 )

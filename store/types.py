@@ -1,10 +1,15 @@
-"""Column types that behave the same on every database."""
+"""Column types that behave the same on every database.
+
+MariaDB's own idea of a time has no fraction and of a float four bytes; both are widened for every
+table at once, in migrations too, so that no column can be forgotten.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -27,3 +32,13 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
             return None
         aware: datetime = value if value.tzinfo else value.replace(tzinfo=UTC)
         return aware
+
+
+@compiles(sa.DateTime, "mariadb", "mysql")
+def _with_microseconds(_type: sa.DateTime, _compiler: object, **_: object) -> str:
+    return "DATETIME(6)"
+
+
+@compiles(sa.Float, "mariadb", "mysql")
+def _in_eight_bytes(_type: sa.Float[float], _compiler: object, **_: object) -> str:
+    return "DOUBLE"

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from domain.errors import Conflict, NoAnswer, OutcomeUnknown, Superseded
+from domain.errors import Conflict, NoAnswer, NotFound, OutcomeUnknown, Superseded
+from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
 from domain.readings import Domain, DomainState, GuestStats, HostReading, Knock
 
@@ -47,6 +48,9 @@ class FakeDomain:
     running: int | None = None  # generation of the process
     autostart: bool = False
     state: DomainState = DomainState.SHUTOFF
+    claim: UUID | None = None  # the import that marked it
+    unsupported: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     def seen(self, vm_id: UUID) -> Domain:
         """As libvirt tells it: an active domain shows its live metadata."""
@@ -57,6 +61,22 @@ class FakeDomain:
             state=self.state,
             generation=self.running if alive else self.generation,
             autostart=self.autostart,
+        )
+
+    def described(self, guest_id: UUID) -> ForeignGuest:
+        """As an import reads it."""
+        return ForeignGuest(
+            guest_id=guest_id,
+            name=self.name,
+            state=self.state,
+            memory_mib=self.memory_mib,
+            vcpus=1,
+            virt_type="kvm",
+            autostart=self.autostart,
+            generation=self.generation,
+            claim=self.claim,
+            unsupported=self.unsupported,
+            lost=self.lost,
         )
 
 
@@ -127,6 +147,14 @@ class DataCentre:
         domain.state, domain.running = DomainState.RUNNING, domain.generation
         host.domains[vm_id] = domain
         self.copies_max[vm_id] = max(self.copies_max[vm_id], len(self.copies(vm_id)))
+
+    def add_foreign(self, host: FakeHost, name: str, *, running: bool = True) -> UUID:
+        """A guest that somebody else defined, and started unless told otherwise."""
+        guest_id, domain = uuid4(), FakeDomain(name, 128, None)
+        host.domains[guest_id] = domain
+        if running:
+            self.run(host, guest_id, domain)
+        return guest_id
 
     def copies(self, vm_id: UUID) -> list[str]:
         """Names of the hosts on which a process of the VM exists."""
@@ -217,6 +245,38 @@ class FakeSession:
         """Mark this boot."""
         await self._reach("set_boot_mark")
         self._host.mark = epoch
+
+    async def list_foreign(self) -> tuple[ForeignGuest, ...]:
+        """Every domain without our mark."""
+        await self._reach("list_foreign")
+        found = (domain.described(vm_id) for vm_id, domain in self._host.domains.items())
+        return tuple(guest for guest in found if guest.generation is None)
+
+    async def describe_foreign(self, guest: UUID | str) -> ForeignGuest | None:
+        """One domain by UUID or name."""
+        await self._reach("describe_foreign")
+        known = self._host.domains.items()
+        return next((d.described(key) for key, d in known if guest in (key, d.name)), None)
+
+    async def adopt(self, guest_id: UUID, generation: int, claim: UUID) -> None:
+        """Mark a guest, in what runs and in what is defined."""
+        await self._reach("adopt")
+        found = self._host.domains.get(guest_id)
+        if found is None:
+            raise NotFound("GUEST_NOT_FOUND", f"{self._host.name} knows no guest {guest_id}")
+        refuse_claimed(found.name, found.generation, found.claim, claim)
+        if found.autostart:
+            raise autostarts(found.name)
+        found.generation, found.claim = generation, claim
+        if found.state is DomainState.RUNNING:
+            found.running = generation
+
+    async def disown(self, guest_id: UUID, claim: UUID) -> None:
+        """Take the mark of one import away."""
+        await self._reach("disown")
+        found = self._host.domains.get(guest_id)
+        if found is not None and found.claim == claim:
+            found.generation = found.running = found.claim = None
 
     def _touchable(self, vm_id: UUID, generation: int) -> FakeDomain | None:
         found = self._host.domains.get(vm_id)

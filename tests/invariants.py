@@ -22,7 +22,7 @@ from tests.fakes import DataCentre
 
 OPEN = [state.value for state in OPEN_STATES]
 TABLES = (
-    *("cluster", "host", "vm", "vm_run", "operation", "step", "lock", "event"),
+    *("cluster", "host", "vm", "vm_run", "operation", "step", "entity_lock", "event"),
     *("incident", "death_certificate"),
 )
 
@@ -112,7 +112,7 @@ def what_is_lost_is_certified(_centre: DataCentre, facts: Facts) -> Iterator[str
 def locks_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """An operation that has ended holds nothing."""
     operations = facts.by_id("operation")
-    for lock in facts.rows["lock"]:
+    for lock in facts.rows["entity_lock"]:
         holder = operations[lock["operation_id"]]
         if holder["state"] not in OPEN:
             yield f"{holder['kind']} {holder['target_name']} has ended and holds a lock"

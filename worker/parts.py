@@ -15,6 +15,7 @@ from activities.hosts import Hosts
 from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
 from activities.recovery import Recovery
+from engine.backend import Backend
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
 from engine.records.operations import OperationRecords, StepRecords
@@ -48,6 +49,7 @@ class Parts:
     """What a worker's steps stand on."""
 
     database: Database
+    backend: Backend
     hypervisor: Hypervisor
     power: PowerSwitch
 
@@ -104,8 +106,8 @@ def _ordinary_steps(parts: Parts) -> list[Any]:
     subjects = (
         Operations(OperationRecords(parts.database)),
         Guests(parts.hypervisor, RunRecords(parts.database)),
-        Hosts(parts.hypervisor, parts.power, HostRecords(parts.database)),
-        Recovery(RecoveryRecords(parts.database)),
+        Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
+        Recovery(RecoveryRecords(parts.database, parts.backend)),
     )
     return [method for subject in subjects for method in _methods(subject)]
 

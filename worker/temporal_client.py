@@ -1,20 +1,57 @@
-"""The Temporal client of our processes, and the starter of workflows on top of it."""
+"""The Temporal client of our processes, and what the engine asks of workflows on top of it.
 
+Everything here may be repeated, and a workflow that has ended or that Temporal never heard of is
+no error: whoever asks again after a crash finds it done.
+
+Priority    A workflow's priority orders its queued workflow tasks and every step that it schedules
+            from then on, also after continuing as new; a step that waits in a queue already keeps
+            the place it had. So raising changes the workflow first and then each step that waits:
+            one that is scheduled in between has the new priority from the start.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
-from temporalio.client import Client, WorkflowFailureError
+from google.protobuf.field_mask_pb2 import FieldMask
+from temporalio.api.activity.v1 import ActivityOptions
+from temporalio.api.common.v1 import Priority as RawPriority
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import WorkflowExecutionOptions
+from temporalio.api.workflowservice.v1 import (
+    UpdateActivityOptionsRequest,
+    UpdateWorkflowExecutionOptionsRequest,
+)
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+)
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from domain.errors import Unavailable
+from domain.operations import WorkflowState
 from store.rows import Row
 from worker.tracing import continued, tracing_interceptor
 from workflows import options
 
-START_LIMIT = timedelta(seconds=5)
-"""How long one start may take before it is left to the relay's next try."""
+CALL_LIMIT = timedelta(seconds=5)
+"""How long one call may take before it is left to the next try."""
+
+STATES = {
+    WorkflowExecutionStatus.RUNNING: WorkflowState.RUNNING,
+    WorkflowExecutionStatus.COMPLETED: WorkflowState.COMPLETED,
+    WorkflowExecutionStatus.FAILED: WorkflowState.FAILED,
+    WorkflowExecutionStatus.CANCELED: WorkflowState.CANCELLED,
+    WorkflowExecutionStatus.TERMINATED: WorkflowState.TERMINATED,
+    WorkflowExecutionStatus.TIMED_OUT: WorkflowState.TIMED_OUT,
+    WorkflowExecutionStatus.CONTINUED_AS_NEW: WorkflowState.CONTINUED,
+}
 
 
 async def connect(address: str, *, traces: str = "off", lazy: bool = False) -> Client:
@@ -27,8 +64,11 @@ async def connect(address: str, *, traces: str = "off", lazy: bool = False) -> C
     )
 
 
-class TemporalStarter:
-    """Implements `engine.delivery.Starter`."""
+class TemporalWorkflows:
+    """Starts, asks and steers workflows; implements `engine.delivery.Starter`.
+
+    Every method raises Unavailable (`TEMPORAL_UNAVAILABLE`) when Temporal does not take the call.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -37,7 +77,10 @@ class TemporalStarter:
         self, workflow: str, order: Row, *, wid: str, priority: int, fairness: str, summary: str
     ) -> None:
         """Start it; an id that was ever used counts as started."""
-        with continued(order["context"].get("traceparent")):
+        with (
+            continued(order["context"].get("traceparent")),
+            _available("start", "nothing is lost: it starts when Temporal is back"),
+        ):
             try:
                 await self._client.start_workflow(
                     workflow,
@@ -49,13 +92,107 @@ class TemporalStarter:
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                     static_summary=summary,
-                    rpc_timeout=START_LIMIT,
+                    rpc_timeout=CALL_LIMIT,
                 )
             except WorkflowAlreadyStartedError:
                 return
-            except (RPCError, RuntimeError, WorkflowFailureError) as error:
-                raise Unavailable(
-                    "TEMPORAL_UNAVAILABLE",
-                    f"Temporal does not take the start ({error})",
-                    next_step="nothing is lost: it starts when Temporal is back",
-                ) from error
+
+    async def cancel(self, wid: str) -> None:
+        """Ask it to cancel; done when it has ended, was asked before, or is unknown."""
+        with _available("cancel request", "ask again when Temporal is back"):
+            try:
+                await self._client.get_workflow_handle(wid).cancel(rpc_timeout=CALL_LIMIT)
+            except RPCError as error:
+                _unless_gone(error)
+
+    async def signal(self, wid: str, name: str) -> None:
+        """Send a signal without content; done when it has ended or is unknown."""
+        with _available(f"signal {name!r}", "send it again when Temporal is back"):
+            try:
+                handle = self._client.get_workflow_handle(wid)
+                await handle.signal(name, rpc_timeout=CALL_LIMIT)
+            except RPCError as error:
+                _unless_gone(error)
+
+    async def describe(self, wid: str) -> WorkflowState:
+        """What became of it, by Temporal's own record and not its lists, which lag behind."""
+        with _available("question", "ask again when Temporal is back"):
+            found = await self._described(wid)
+        return WorkflowState.UNKNOWN if found is None else _state(found)
+
+    async def raise_priority(self, wid: str, priority: int) -> None:
+        """Give it, and what it has waiting in queues, another priority key (lower goes first).
+
+        Steps that run are left alone. Done when it has ended or is unknown; its fairness key stays.
+        """
+        with _available("new priority", "ask again when Temporal is back"):
+            try:
+                await self._raise_workflow(wid, priority)
+                found = await self._described(wid)
+                if found is not None:
+                    await self._raise_queued(found, priority)
+            except RPCError as error:
+                _unless_gone(error)
+
+    async def _described(self, wid: str) -> WorkflowExecutionDescription | None:
+        try:
+            return await self._client.get_workflow_handle(wid).describe(rpc_timeout=CALL_LIMIT)
+        except RPCError as error:
+            _unless_gone(error)
+            return None
+
+    async def _raise_workflow(self, wid: str, priority: int) -> None:
+        request = UpdateWorkflowExecutionOptionsRequest(
+            namespace=self._client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=wid),
+            workflow_execution_options=WorkflowExecutionOptions(
+                priority=RawPriority(priority_key=priority)
+            ),
+            update_mask=FieldMask(paths=["priority.priority_key"]),
+        )
+        service = self._client.workflow_service
+        await service.update_workflow_execution_options(request, timeout=CALL_LIMIT)
+
+    async def _raise_queued(self, found: WorkflowExecutionDescription, priority: int) -> None:
+        for step in found.raw_description.pending_activities:
+            if step.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
+                continue
+            request = UpdateActivityOptionsRequest(
+                namespace=self._client.namespace,
+                execution=WorkflowExecution(workflow_id=found.id, run_id=found.run_id),
+                id=step.activity_id,
+                activity_options=ActivityOptions(priority=RawPriority(priority_key=priority)),
+                update_mask=FieldMask(paths=["priority.priority_key"]),
+            )
+            try:
+                service = self._client.workflow_service
+                await service.update_activity_options(request, timeout=CALL_LIMIT)
+            except RPCError as error:
+                _unless_gone(error)
+
+
+@contextmanager
+def _available(what: str, next_step: str) -> Iterator[None]:
+    try:
+        yield
+    except (RPCError, RuntimeError, WorkflowFailureError) as error:
+        raise Unavailable(
+            "TEMPORAL_UNAVAILABLE",
+            f"Temporal does not take the {what} ({error})",
+            next_step=next_step,
+        ) from error
+
+
+def _unless_gone(error: RPCError) -> None:
+    """Raise an error that is not about something ended or unknown."""
+    if error.status is not RPCStatusCode.NOT_FOUND:
+        raise error
+
+
+def _state(found: WorkflowExecutionDescription) -> WorkflowState:
+    if found.status is None:
+        return WorkflowState.UNKNOWN
+    return STATES[found.status]
+
+
+TemporalStarter = TemporalWorkflows

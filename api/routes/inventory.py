@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from api.deps import BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
+from engine.actions.clusters import ArmCluster, CreateCluster
+from engine.actions.fence_devices import AddFenceDevice
+from engine.actions.host_config import AddHost
 from engine.actions.hosts import ActivateHost
-from engine.actions.inventory import AddFenceDevice, AddHost, ArmCluster, CreateCluster, CreateVm
+from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm, StopVm
 from engine.queries.inventory import (
     HostSamples,

@@ -1,24 +1,32 @@
-"""What an action is: parameters, a check against the database, and the operation it becomes.
+"""What an action is: declarations as data, a plan that only reads, an execution that only writes.
 
-An action declares its parameter model, its kind and its workflow. `accept` runs inside the one
-transaction that also writes the operation: it validates against what it reads there and returns
-what the operation needs, or raises the refusal. An action without a workflow does its whole work
-there and its operation is closed in the same transaction.
+Adding one is one file: a parameter model, a class with the declarations, `plan` and `execute`.
+
+plan      reads and judges. What cannot be planned at all (no such object) is raised; every other
+          reason against it is collected, so that a caller sees all of them at once.
+execute   writes, within the same transaction, what the plan says, and returns what the operation
+          needs. It refuses only when a compare-and-set shows that the plan is out of date.
+undo      takes back, in the database, what `execute` wrote, for an operation that ends before its
+          workflow ever claimed it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.base import Frozen
-from domain.context import ActionContext
-from domain.errors import NotFound
+from domain.context import ActionContext, PriorityClass
+from domain.errors import Conflict, NotFound, Refused
+from domain.locks import Lock
 from domain.operations import Order
-from store import inventory
+from domain.permissions import Permission
+from engine.facts import Facts
+from engine.writes import Writes
 from store.rows import Row
 
 
@@ -27,54 +35,179 @@ class Params(Frozen):
 
 
 P = TypeVar("P", bound=Params)
+F = TypeVar("F")
+
+
+class Problems(list[Refused]):
+    """Reasons against an action, gathered while it is planned.
+
+    `lenient`: the engine itself asks as part of a recovery; what may heal by waiting is no reason.
+    """
+
+    def __init__(self, *, lenient: bool = False) -> None:
+        super().__init__()
+        self.lenient = lenient
+
+    def unless(self, fine: bool, problem: Refused) -> None:
+        """Add a reason when something is not fine."""
+        if not fine:
+            self.append(problem)
+
+
+class Door(Protocol):
+    """What an action about operations may ask of the backend, within its own transaction."""
+
+    async def again(self, tx: "Tx", operation: Row, *, attempt: int) -> Any:
+        """Accept a known operation anew from its parameters; raises the refusal."""
+        ...
+
+    async def undo(self, tx: "Tx", operation: Row) -> str:
+        """Take back what accepting an operation wrote, its workflow never having claimed it."""
+        ...
+
+    def kind_of(self, operation: Row) -> "Action[Any, Any]":
+        """The action that an operation came from."""
+        ...
 
 
 @dataclass(frozen=True)
 class Tx:
-    """The transaction an action is accepted in."""
+    """The transaction an action is accepted in.
+
+    `attempt` is the operation's try. `facts` reads through a cache of this transaction, `writes`
+    collects rows that go out together at its end, `door` accepts other operations within it.
+    """
 
     connection: AsyncConnection
     now: datetime
     operation_id: UUID
     context: ActionContext
+    facts: Facts
+    writes: Writes
+    door: Door
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """What an accepted action needs written."""
+class Target:
+    """What an operation is about."""
 
-    target_type: str
-    target_id: UUID
-    target_name: str
+    type: str
+    id: UUID
+    name: str
     cluster_id: UUID | None = None
-    locks: tuple[tuple[str, UUID], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan(Generic[F]):
+    """What would be done, judged against what is there. `facts` is what `execute` needs of it.
+
+    state      of the target now, judged by its matrix; None for an action that makes its target
+    steps      what happens, in words and in order
+    protected  the action is about a protected VM
+    """
+
+    target: Target
+    facts: F
+    state: str | None = None
+    locks: tuple[Lock, ...] = ()
+    steps: tuple[str, ...] = ()
+    protected: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an executed action needs written: an order for its workflow, or a summary at once.
+
+    before, after   the fields that changed, for the audit event
+    """
+
     order: Order | None = None
     summary: str = ""
     incident_id: UUID | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Action(ABC, Generic[P]):
-    """One kind of change. Instances hold only what they were wired with."""
+class Action(ABC, Generic[P, F]):
+    """One kind of change. Instances hold only what they were wired with.
+
+    kind         `object.verb`, the same in API, log, event and matrix
+    permission   what its principal must be allowed
+    priority     its class before the policy table looks at principal and VM
+    workflow     the workflow of its operation; None: `execute` does all, the operation ends at once
+    idempotent   asking twice does no more than asking once
+    pausable     its workflow honours `pause` between steps
+    retryable    its failed operation may be tried again from its parameters
+    audited      its refusals are worth an audit event (those of routine reports are not)
+    """
 
     params: ClassVar[type[Params]]
     kind: ClassVar[str]
+    permission: ClassVar[Permission]
+    priority: ClassVar[PriorityClass] = PriorityClass.PERSON
     workflow: ClassVar[str | None] = None
+    idempotent: ClassVar[bool] = False
+    pausable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = True
+    audited: ClassVar[bool] = True
 
     @abstractmethod
-    async def accept(self, tx: Tx, params: P) -> Accepted:
-        """Check the action and say what is to be written; raises Refused to refuse."""
+    async def plan(self, tx: Tx, params: P, problems: Problems) -> Plan[F]:
+        """Read and judge; NotFound for an object that is not there."""
+
+    @abstractmethod
+    async def execute(self, tx: Tx, params: P, plan: Plan[F]) -> Done:
+        """Write what was planned."""
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Take back what `execute` wrote; a sentence about it. Repeatable."""
+        return "nothing was done yet"
+
+    def rule(self, params: P) -> str:
+        """The name under which the status matrix knows this request."""
+        return self.kind
+
+    def forbidden(self, params: P, plan: Plan[F], allowed: tuple[str, ...]) -> Refused:
+        """Why the target's state forbids this, in the action's own words."""
+        target = plan.target
+        return Conflict(
+            f"{target.type.upper()}_STATE_FORBIDS",
+            f"{target.name} is {plan.state}; {self.kind} needs {' or '.join(allowed)}",
+            next_step=f"wait until it is {' or '.join(allowed)}, or bring it there",
+            name=target.name,
+            state=plan.state,
+        )
 
 
 async def existing(tx: Tx, entity: str, entity_id: UUID) -> Row:
     """A row that has to be there; NotFound names it."""
-    row = await inventory.get(tx.connection, entity, entity_id)
+    row = await tx.facts.get(entity, entity_id)
     if row is None:
-        word = entity.replace("_", " ")
-        raise NotFound(
-            f"{entity.upper()}_NOT_FOUND",
-            f"there is no {word} {entity_id}",
-            next_step=f"list the {word}s and use one of their ids",
-            id=str(entity_id),
-        )
+        raise not_found(entity, entity_id)
     return row
+
+
+def not_found(entity: str, entity_id: UUID) -> NotFound:
+    """The refusal for an id that names nothing."""
+    word = entity.replace("_", " ")
+    return NotFound(
+        f"{entity.upper()}_NOT_FOUND",
+        f"there is no {word} {entity_id}",
+        next_step=f"list the {word}s and use one of their ids",
+        id=str(entity_id),
+    )
+
+
+def stale_version(target: str, expected: int | None, version: int) -> Refused | None:
+    """Conflict when somebody else has changed the object since the caller read it."""
+    if expected is None or expected == version:
+        return None
+    return Conflict(
+        "VERSION_STALE",
+        f"{target} is at version {version}, the request expects {expected}",
+        next_step="read it again, look at what changed, and repeat with its version",
+        version=version,
+        expected=expected,
+    )

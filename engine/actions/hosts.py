@@ -1,19 +1,34 @@
-"""Recovering and activating hosts."""
+"""Recovering, fencing and activating hosts."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import Field
 
-from domain.errors import Conflict, Superseded
-from domain.hosts import HostEvent, sources
+from domain.context import PriorityClass
+from domain.errors import Conflict, Refused, Superseded
+from domain.hosts import HostEvent
 from domain.inventory import HostState
-from domain.orders import ActivateHostOrder, RecoverHostOrder
-from engine.actions.base import Accepted, Action, Params, Tx, existing
+from domain.locks import exclusive
+from domain.matrix import REBOOTED
+from domain.operations import Order
+from domain.orders import ActivateHostOrder, FenceHostOrder, RecoverHostOrder
+from domain.permissions import Permission
+from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.refs import host_ref, policy_of
 from store import hosts, incidents
 from store.ids import new_id
+from store.rows import Row
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What acting on a host looks at."""
+
+    host: Row
+    cluster: Row
 
 
 class RecoverHost(Params):
@@ -27,17 +42,22 @@ class RecoverHost(Params):
     readings: tuple[dict[str, Any], ...] = ()
 
 
-class RecoverHostAction(Action[RecoverHost]):
+class RecoverHostAction(Action[RecoverHost, HostFacts]):
     """`host.recover`: one open incident a host and epoch, however often it is reported."""
 
     params = RecoverHost
     kind = "host.recover"
+    permission = Permission.HOST_RECOVER
+    priority = PriorityClass.RECOVERY
     workflow = "RecoverHost"
+    idempotent = True
+    retryable = False
+    audited = False
 
-    async def accept(self, tx: Tx, params: RecoverHost) -> Accepted:
-        """Open the incident and order the recovery; Conflict (`INCIDENT_OPEN`) when it is open."""
-        host = await existing(tx, "host", params.host_id)
-        cluster = await existing(tx, "cluster", host["cluster_id"])
+    async def plan(self, tx: Tx, params: RecoverHost, problems: Problems) -> Plan[HostFacts]:
+        """Check that the report is about this epoch and the first one; else there is no more."""
+        facts = await host_facts(tx, params.host_id)
+        host = facts.host
         if host["epoch"] != params.epoch:
             raise Superseded(
                 "EPOCH_STALE",
@@ -51,29 +71,40 @@ class RecoverHostAction(Action[RecoverHost]):
                 next_step="follow it with `holdfast incident show`",
                 incident_id=str(known["id"]),
             )
+        steps = ("judge the failure", "prove the host off", "claim its VMs", "start them elsewhere")
+        return _plan(facts, *steps)
+
+    async def execute(self, tx: Tx, params: RecoverHost, plan: Plan[HostFacts]) -> Done:
+        """Open the incident and order the recovery."""
+        host = plan.facts.host
         if not await hosts.move(tx.connection, host["id"], HostEvent.SILENT, params.why, tx.now):
-            raise Conflict(
-                "HOST_STATE_FORBIDS",
-                f"{host['name']} is {host['state']}; only a host that misses polls can fail",
-                state=host["state"],
-            )
+            raise self.forbidden(params, plan, ())
         incident_id = await _open(tx, params)
         order = RecoverHostOrder(
             operation_id=tx.operation_id,
+            attempt=tx.attempt,
             context=tx.context.model_copy(update={"incident_id": incident_id}),
-            policy=policy_of(cluster),
+            policy=policy_of(plan.facts.cluster),
             host=host_ref(host),
             incident_id=incident_id,
         )
-        return Accepted(
-            "host",
-            host["id"],
-            host["name"],
-            host["cluster_id"],
-            (("host", host["id"]),),
-            order,
-            incident_id=incident_id,
-            data={"why": params.why, "incident_id": str(incident_id)},
+        data = {"why": params.why, "incident_id": str(incident_id)}
+        return Done(order=order, incident_id=incident_id, data=data)
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Close the incident; the host keeps its state and is reported again."""
+        await incidents.close(tx.connection, operation["incident_id"], "cancelled", tx.now)
+        return "the incident was closed; nothing was moved"
+
+    def forbidden(
+        self, params: RecoverHost, plan: Plan[HostFacts], allowed: tuple[str, ...]
+    ) -> Refused:
+        """A host that answers, or that is out of service, does not fail."""
+        host = plan.facts.host
+        return Conflict(
+            "HOST_STATE_FORBIDS",
+            f"{host['name']} is {host['state']}; only a host that misses polls can fail",
+            state=host["state"],
         )
 
 
@@ -100,6 +131,47 @@ async def _open(tx: Tx, params: RecoverHost) -> UUID:
     return incident_id
 
 
+class FenceHost(Params):
+    """Prove a host off, as a part of its recovery; the recovery's workflow starts it."""
+
+    host_id: UUID
+    incident_id: UUID
+    cut: bool = True
+
+
+class FenceHostAction(Action[FenceHost, HostFacts]):
+    """`host.fence`: the recovery that it belongs to holds the host's lock."""
+
+    params = FenceHost
+    kind = "host.fence"
+    permission = Permission.HOST_RECOVER
+    priority = PriorityClass.RECOVERY
+    workflow = "FenceHost"
+    retryable = False
+
+    async def plan(self, tx: Tx, params: FenceHost, problems: Problems) -> Plan[HostFacts]:
+        """Check that the incident is open."""
+        facts = await host_facts(tx, params.host_id)
+        host = facts.host
+        known = await incidents.find_open(tx.connection, host["id"], host["epoch"])
+        if known is None or known["id"] != params.incident_id:
+            raise Superseded("INCIDENT_CLOSED", f"{host['name']}'s incident is not open any more")
+        return Plan(target=host_target(host), facts=facts, steps=("cut its power", "read it back"))
+
+    async def execute(self, tx: Tx, params: FenceHost, plan: Plan[HostFacts]) -> Done:
+        """Order the fence."""
+        order = FenceHostOrder(
+            operation_id=tx.operation_id,
+            attempt=tx.attempt,
+            context=tx.context,
+            policy=policy_of(plan.facts.cluster),
+            host=host_ref(plan.facts.host),
+            incident_id=params.incident_id,
+            cut=params.cut,
+        )
+        return Done(order=order)
+
+
 class ActivateHost(Params):
     """Bring a host into service: power on, reconcile, up.
 
@@ -111,36 +183,85 @@ class ActivateHost(Params):
     rebooted_epoch: int | None = None
 
 
-class ActivateHostAction(Action[ActivateHost]):
+class ActivateHostAction(Action[ActivateHost, HostFacts]):
     """`host.activate`: refused for a host that is in service or being recovered."""
 
     params = ActivateHost
     kind = "host.activate"
+    permission = Permission.HOST_OPERATE
     workflow = "ActivateHost"
+    idempotent = True
 
-    async def accept(self, tx: Tx, params: ActivateHost) -> Accepted:
-        """Move the host to `reconciling` and order the rest."""
-        host = await existing(tx, "host", params.host_id)
-        cluster = await existing(tx, "cluster", host["cluster_id"])
+    async def plan(self, tx: Tx, params: ActivateHost, problems: Problems) -> Plan[HostFacts]:
+        """Check that nothing is being proven about the host."""
+        facts = await host_facts(tx, params.host_id)
+        host = facts.host
         known = await incidents.find_open(tx.connection, host["id"], host["epoch"])
         busy = known is not None and known["phase"] in ("decide", "prove")
-        in_service = {HostState.UP, HostState.CONNECTING}
-        rebooted = params.rebooted_epoch == host["epoch"]
-        idle = set(sources(HostEvent.ACTIVATE)) - (set() if rebooted else in_service)
-        if busy or host["state"] not in idle:
-            raise Conflict(
-                "HOST_STATE_FORBIDS",
-                f"{host['name']} is {host['state']}",
-                next_step="only a host that is out of service can be activated",
-                host=host["name"],
-                state=host["state"],
-            )
+        stale = params.rebooted_epoch not in (None, host["epoch"])
+        plan = _plan(facts, "power it on", "wait for its answer", "settle its copies", "admit it")
+        if busy or stale:
+            problems.append(self.forbidden(params, plan, ()))
+        return plan
+
+    async def execute(self, tx: Tx, params: ActivateHost, plan: Plan[HostFacts]) -> Done:
+        """Move the host to `reconciling` and order the rest."""
+        host = plan.facts.host
         await hosts.move(tx.connection, host["id"], HostEvent.ACTIVATE, "being activated", tx.now)
-        order = ActivateHostOrder(
-            operation_id=tx.operation_id,
-            context=tx.context,
-            policy=policy_of(cluster),
-            host=host_ref(host),
+        return Done(order=activate_order(tx, plan.facts))
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Leave the host out of service."""
+        why = "its activation was cancelled before it began"
+        await hosts.move(tx.connection, operation["target_id"], HostEvent.FAILED, why, tx.now)
+        return "the host is left out of service"
+
+    def rule(self, params: ActivateHost) -> str:
+        """A host in service is activated anew only because it has rebooted."""
+        return self.kind if params.rebooted_epoch is None else REBOOTED
+
+    def forbidden(
+        self, params: ActivateHost, plan: Plan[HostFacts], allowed: tuple[str, ...]
+    ) -> Refused:
+        """It is in service, or its failure is being judged."""
+        host = plan.facts.host
+        return Conflict(
+            "HOST_STATE_FORBIDS",
+            f"{host['name']} is {host['state']}",
+            next_step="only a host that is out of service can be activated",
+            host=host["name"],
+            state=host["state"],
         )
-        locks = (("host", host["id"]),)
-        return Accepted("host", host["id"], host["name"], host["cluster_id"], locks, order)
+
+
+def activate_order(tx: Tx, facts: HostFacts) -> Order:
+    """The order to bring a host into service, its power being switched on first."""
+    return ActivateHostOrder(
+        operation_id=tx.operation_id,
+        attempt=tx.attempt,
+        context=tx.context,
+        policy=policy_of(facts.cluster),
+        host=host_ref(facts.host),
+    )
+
+
+async def host_facts(tx: Tx, host_id: UUID) -> HostFacts:
+    """A host with its cluster; NotFound."""
+    host = await existing(tx, "host", host_id)
+    return HostFacts(host=host, cluster=await existing(tx, "cluster", host["cluster_id"]))
+
+
+def host_target(host: Row) -> Target:
+    """A host as an operation names it."""
+    return Target("host", host["id"], host["name"], host["cluster_id"])
+
+
+def _plan(facts: HostFacts, *steps: str) -> Plan[HostFacts]:
+    host = facts.host
+    return Plan(
+        target=host_target(host),
+        facts=facts,
+        state=HostState(host["state"]),
+        locks=(exclusive("host", host["id"]),),
+        steps=steps,
+    )

@@ -1,13 +1,14 @@
 """Starting and stopping VMs."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from domain.errors import Conflict, Invalid, NotFound
-from domain.inventory import HostState, RunState
+from domain.errors import Conflict, Invalid, NotFound, Refused
+from domain.inventory import HostState, RunState, VmState
+from domain.locks import exclusive
 from domain.orders import StartVmOrder, StopVmOrder
-from engine.actions.base import Accepted, Action, Params, Tx, existing
+from domain.permissions import Permission
+from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.refs import policy_of, run_ref
 from store import inventory, runs
 from store.rows import Row
@@ -15,36 +16,96 @@ from store.rows import Row
 STOPPABLE = (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
 
 
+@dataclass(frozen=True)
+class VmFacts:
+    """What starting or stopping a VM looks at."""
+
+    vm: Row
+    cluster: Row
+    run: Row | None = None
+    host: Row | None = None
+
+
 class StartVm(Params):
-    """Start a VM, on a host of the caller's choice or of the engine's."""
+    """Start a VM, on a host of the caller's choice or of the engine's.
+
+    `licence_id` is the certificate under which a recovery follows a lost run.
+    """
 
     vm_id: UUID
     host_id: UUID | None = None
+    licence_id: UUID | None = None
 
 
-class StartVmAction(Action[StartVm]):
+class StartVmAction(Action[StartVm, VmFacts]):
     """`vm.start`: refused unless the VM is known to be down."""
 
     params = StartVm
     kind = "vm.start"
+    permission = Permission.VM_OPERATE
     workflow = "StartVm"
+    pausable = True
 
-    async def accept(self, tx: Tx, params: StartVm) -> Accepted:
-        """Check that the VM is down and could fit somewhere, and order its start."""
-        vm = await existing(tx, "vm", params.vm_id)
-        cluster = await existing(tx, "cluster", vm["cluster_id"])
-        await _refuse_running(tx, vm)
-        await _refuse_too_big(tx, vm, params.host_id)
-        await inventory.want_vm(tx.connection, vm["id"], wanted=True)
+    async def plan(self, tx: Tx, params: StartVm, problems: Problems) -> Plan[VmFacts]:
+        """Check that the VM is down and could fit somewhere."""
+        facts = await vm_facts(tx, params.vm_id)
+        vm = facts.vm
+        mine = facts.run is not None and facts.run["operation_id"] == tx.operation_id
+        problems.extend(await unproven(tx, vm) if facts.run is None else ())
+        if not problems.lenient:
+            problems.extend(await _too_big(tx, vm, params.host_id))
+        where = "the host with the most room" if params.host_id is None else str(params.host_id)
+        return Plan(
+            target=vm_target(vm),
+            facts=facts,
+            # A later try goes on with the run that an earlier one has left.
+            state=VmState.DOWN if mine else await tx.facts.state_of_vm(vm["id"]),
+            locks=(exclusive("vm", vm["id"]),),
+            steps=(f"place on {where}", "define", "start", "read back as running"),
+            protected=vm["protected"],
+        )
+
+    async def execute(self, tx: Tx, params: StartVm, plan: Plan[VmFacts]) -> Done:
+        """Note that the VM is wanted, and order its start."""
+        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
+        tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": True})
         order = StartVmOrder(
             operation_id=tx.operation_id,
+            attempt=tx.attempt,
             context=tx.context,
-            policy=policy_of(cluster),
+            policy=policy_of(plan.facts.cluster),
             vm_id=vm["id"],
             vm_name=vm["name"],
             host_id=params.host_id,
+            licence_id=params.licence_id,
+            run=None
+            if run is None or host is None
+            else run_ref(run, vm, host, plan.facts.cluster["virt_type"]),
         )
-        return Accepted("vm", vm["id"], vm["name"], vm["cluster_id"], (("vm", vm["id"]),), order)
+        return Done(order=order)
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Give back a place that was reserved and never claimed."""
+        vm_id = operation["target_id"]
+        if await runs.end_unclaimed(tx.connection, vm_id, operation["id"], tx.now):
+            return "its reserved place was given back"
+        return "nothing was done yet"
+
+    def forbidden(self, params: StartVm, plan: Plan[VmFacts], allowed: tuple[str, ...]) -> Refused:
+        """It runs, or nobody knows."""
+        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
+        assert run is not None
+        assert host is not None
+        if host["state"] not in (HostState.UP, HostState.CONNECTING):
+            return silent(vm, host)
+        return Conflict(
+            "VM_NOT_DOWN",
+            f"{vm['name']} is {run['state']} on {host['name']}",
+            next_step="stop it first, or leave it running",
+            vm=vm["name"],
+            host=host["name"],
+            state=run["state"],
+        )
 
 
 class StopVm(Params):
@@ -54,73 +115,91 @@ class StopVm(Params):
     force: bool = False
 
 
-class StopVmAction(Action[StopVm]):
+class StopVmAction(Action[StopVm, VmFacts]):
     """`vm.stop`: refused unless the VM runs on a host that answers."""
 
     params = StopVm
     kind = "vm.stop"
+    permission = Permission.VM_OPERATE
     workflow = "StopVm"
+    pausable = True
 
-    async def accept(self, tx: Tx, params: StopVm) -> Accepted:
-        """Check that the VM runs and order its stop."""
-        vm = await existing(tx, "vm", params.vm_id)
-        cluster = await existing(tx, "cluster", vm["cluster_id"])
-        run = await runs.active_run(tx.connection, vm["id"])
-        if run is None or run["state"] not in STOPPABLE:
-            raise Conflict(
-                "VM_NOT_RUNNING",
-                f"{vm['name']} is {'down' if run is None else 'not started yet'}",
-                next_step="nothing to do" if run is None else "wait for its start to end",
-                vm=vm["name"],
-            )
-        host = await existing(tx, "host", run["host_id"])
-        if host["state"] not in (HostState.UP, HostState.CONNECTING):
-            raise _silent(vm, host)
-        await inventory.want_vm(tx.connection, vm["id"], wanted=False)
+    async def plan(self, tx: Tx, params: StopVm, problems: Problems) -> Plan[VmFacts]:
+        """Check that the VM runs, and where."""
+        facts = await vm_facts(tx, params.vm_id)
+        vm, run, host = facts.vm, facts.run, facts.host
+        if run is not None and run["state"] == RunState.PLACED:
+            problems.append(_not_running(vm, "not started yet", "wait for its start to end"))
+        elif host is not None and host["state"] == HostState.RECONCILING:
+            problems.append(silent(vm, host))
+        how = ("end it hard",) if params.force else ("ask it to shut down", "wait for its end")
+        return Plan(
+            target=vm_target(vm),
+            facts=facts,
+            state=await tx.facts.state_of_vm(vm["id"]),
+            locks=(exclusive("vm", vm["id"]),),
+            steps=(*how, "undefine, read back as gone"),
+            protected=vm["protected"],
+        )
+
+    async def execute(self, tx: Tx, params: StopVm, plan: Plan[VmFacts]) -> Done:
+        """Note that the VM is not wanted any more, and order its stop."""
+        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
+        assert run is not None
+        assert host is not None
+        tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": False})
         order = StopVmOrder(
             operation_id=tx.operation_id,
+            attempt=tx.attempt,
             context=tx.context,
-            policy=policy_of(cluster),
+            policy=policy_of(plan.facts.cluster),
             vm_id=vm["id"],
             vm_name=vm["name"],
-            run=run_ref(run, vm, host, cluster["virt_type"]),
+            run=run_ref(run, vm, host, plan.facts.cluster["virt_type"]),
             force=params.force,
         )
-        return Accepted("vm", vm["id"], vm["name"], vm["cluster_id"], (("vm", vm["id"]),), order)
+        return Done(order=order)
+
+    def forbidden(self, params: StopVm, plan: Plan[VmFacts], allowed: tuple[str, ...]) -> Refused:
+        """It is down, or nobody knows."""
+        vm, host = plan.facts.vm, plan.facts.host
+        if host is not None:
+            return silent(vm, host)
+        return _not_running(vm, "down", "nothing to do")
 
 
-async def _refuse_running(tx: Tx, vm: Row) -> None:
-    run = await runs.active_run(tx.connection, vm["id"])
-    if run is None:
-        await refuse_unproven(tx.connection, vm)
-        return
-    host = await existing(tx, "host", run["host_id"])
-    if host["state"] not in (HostState.UP, HostState.CONNECTING):
-        raise _silent(vm, host)
-    raise Conflict(
-        "VM_NOT_DOWN",
-        f"{vm['name']} is {run['state']} on {host['name']}",
-        next_step="stop it first, or leave it running",
-        vm=vm["name"],
-        host=host["name"],
-        state=run["state"],
-    )
+async def vm_facts(tx: Tx, vm_id: UUID) -> VmFacts:
+    """A VM with its cluster, its active run and that run's host; NotFound."""
+    vm = await existing(tx, "vm", vm_id)
+    cluster = await existing(tx, "cluster", vm["cluster_id"])
+    run = await tx.facts.active_run(vm_id)
+    host = None if run is None else await existing(tx, "host", run["host_id"])
+    return VmFacts(vm=vm, cluster=cluster, run=run, host=host)
 
 
-async def refuse_unproven(connection: AsyncConnection, vm: Row) -> None:
+def vm_target(vm: Row) -> Target:
+    """A VM as an operation names it."""
+    return Target("vm", vm["id"], vm["name"], vm["cluster_id"])
+
+
+async def unproven(tx: Tx, vm: Row) -> tuple[Refused, ...]:
     """Conflict while a copy that was held to be lost may run after all."""
-    host = await runs.unproven_host(connection, vm["id"])
-    if host is not None:
-        raise Conflict(
+    host = await tx.facts.unproven_host(vm["id"])
+    if host is None:
+        return ()
+    return (
+        Conflict(
             "CERTIFICATE_VOID",
             f"{vm['name']} may still run on {host}: the proof that this host is dead was withdrawn",
             next_step=f"settle it first: `holdfast host activate {host}`",
             vm=vm["name"],
             host=host,
-        )
+        ),
+    )
 
 
-def _silent(vm: Row, host: Row) -> Conflict:
+def silent(vm: Row, host: Row) -> Conflict:
+    """The refusal to touch a VM whose host nobody hears."""
     return Conflict(
         "HOST_NOT_PROVEN_DEAD",
         f"{vm['name']} last ran on {host['name']}, which is {host['state']}: no evidence says that "
@@ -132,22 +211,30 @@ def _silent(vm: Row, host: Row) -> Conflict:
     )
 
 
-async def _refuse_too_big(tx: Tx, vm: Row, host_id: UUID | None) -> None:
-    hosts = await inventory.listing(tx.connection, "host", cluster_id=vm["cluster_id"])
+def _not_running(vm: Row, how: str, next_step: str) -> Conflict:
+    return Conflict("VM_NOT_RUNNING", f"{vm['name']} is {how}", next_step=next_step, vm=vm["name"])
+
+
+async def _too_big(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]:
+    hosts = await tx.facts.hosts_of(vm["cluster_id"])
     if host_id is not None:
         hosts = [host for host in hosts if host["id"] == host_id]
         if not hosts:
-            raise NotFound(
-                "HOST_NOT_FOUND",
-                f"there is no host {host_id} in the VM's cluster",
-                next_step="choose a host of the VM's cluster, or leave the choice to the engine",
-                id=str(host_id),
+            return (
+                NotFound(
+                    "HOST_NOT_FOUND",
+                    f"there is no host {host_id} in the VM's cluster",
+                    next_step="choose a host of its cluster, or leave the choice to the engine",
+                    id=str(host_id),
+                ),
             )
     # A host that was never admitted has not said yet how much it has.
     known = [host for host in hosts if host["memory_mib"] > 0]
     largest = max((host["memory_mib"] for host in known), default=0)
-    if not known or vm["memory_mib"] > largest:
-        raise Invalid(
+    if known and vm["memory_mib"] <= largest:
+        return ()
+    return (
+        Invalid(
             "VM_TOO_BIG",
             f"{vm['name']} needs {vm['memory_mib']} MiB; the largest of {len(known)} hosts has "
             f"{largest} MiB in all",
@@ -155,4 +242,5 @@ async def _refuse_too_big(tx: Tx, vm: Row, host_id: UUID | None) -> None:
             vm=vm["name"],
             needs_mib=vm["memory_mib"],
             largest_mib=largest,
-        )
+        ),
+    )

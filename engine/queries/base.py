@@ -20,9 +20,10 @@ R = TypeVar("R")
 
 
 class Query(ABC, Generic[P, R]):
-    """One kind of question."""
+    """One kind of question. `public` ones are answered without authentication."""
 
     params: ClassVar[type[QueryParams]]
+    public: ClassVar[bool] = False
 
     @abstractmethod
     async def answer(self, connection: AsyncConnection, params: P, now: datetime) -> R:

@@ -6,20 +6,12 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.inventory import HostState, RunState, VmState
 from domain.profiles import TIMINGS, Profile, predict
+from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
 from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, VmView
 from store import incidents, inventory, observations, runs
 from store.rows import Row
-
-VM_STATES = {
-    RunState.PLACED: VmState.POWERING_UP,
-    RunState.STARTING: VmState.POWERING_UP,
-    RunState.RUNNING: VmState.UP,
-    RunState.STOPPING: VmState.POWERING_DOWN,
-}
-ANSWERING = (HostState.UP, HostState.CONNECTING, HostState.RECONCILING)
 
 
 class ListClusters(QueryParams):
@@ -167,16 +159,10 @@ class ListVmsQuery(Query[ListVms, tuple[VmView, ...]]):
 
 def _vm(row: Row, run: Row | None, hosts: dict[UUID, Row], depends_on: tuple[UUID, ...]) -> VmView:
     host = None if run is None else hosts[run["host_id"]]
-    if run is None or host is None:
-        state = VmState.DOWN
-    elif host["state"] not in ANSWERING:
-        state = VmState.UNKNOWN
-    else:
-        state = VM_STATES[RunState(run["state"])]
     fields = ("id", "cluster_id", "name", "memory_mib", "vcpus", "protected", "priority")
     return VmView(
         **{field: row[field] for field in (*fields, "generation", "version")},
-        state=state,
+        state=vm_state(run, host["state"] if host else None),
         host_id=host["id"] if host else None,
         host_name=host["name"] if host else None,
         depends_on=depends_on,

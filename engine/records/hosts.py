@@ -10,10 +10,12 @@ from domain.hosts import HostEvent
 from domain.inventory import RunState
 from domain.orders import HostRef
 from domain.readings import Domain
+from engine.acceptance import Terms
+from engine.actions.vms import StartVm
+from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.records.children import order_start
 from engine.records.fencing import FenceRecords
-from store import hosts, inventory, operations, plumbing, runs
+from store import hosts, inventory, locks, operations, runs
 from store.database import Database
 from store.rows import Row
 
@@ -21,9 +23,10 @@ from store.rows import Row
 class HostRecords(FenceRecords):
     """Implements the port of `activities.hosts`."""
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, backend: Backend, clock: Clock = utc_now) -> None:
         super().__init__(database, clock)
         self._database = database
+        self._backend = backend
         self._clock = clock
 
     async def judge_copies(
@@ -110,8 +113,9 @@ class HostRecords(FenceRecords):
             return
         if await runs.active_run(connection, vm["id"]) is not None:
             return
-        if await plumbing.lock_holder(connection, "vm", vm["id"]) is None:
-            await order_start(connection, vm, parent, self._clock())
+        if await locks.holder(connection, "vm", vm["id"]) is None:
+            start = StartVm(vm_id=vm["id"])
+            await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")
 
     async def fail(self, order: FailOrder) -> None:
         """Move the host to `non_operational` with the reason."""

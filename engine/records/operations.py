@@ -1,18 +1,16 @@
 """Rows of operations and their steps, as the steps and the interceptor keep them."""
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Superseded
-from domain.operations import OperationState, Outcome, Problem, StepState
+from domain.operations import Outcome, Problem, StepState
 from engine.clock import Clock, utc_now
-from store import operations, plumbing
+from engine.closing import close_operation
+from store import operations
 from store.database import Database
-from store.ids import new_id
-from store.rows import Row
 
 
 class OperationRecords:
@@ -50,47 +48,6 @@ class OperationRecords:
             await close_operation(connection, outcome, self._clock())
 
         await self._database.write(work)
-
-
-async def close_operation(
-    connection: AsyncConnection, outcome: Outcome, now: datetime, reason_code: str | None = None
-) -> bool:
-    """Close an operation with everything that goes with it; False when it was closed already."""
-    problem = outcome.problem.model_dump(mode="json") if outcome.problem else None
-    if outcome.state is OperationState.CANCELLED and reason_code is None and outcome.problem:
-        reason_code = "superseded"
-    closed = await operations.close(
-        connection,
-        outcome.operation_id,
-        outcome.state,
-        now,
-        problem=problem,
-        summary=outcome.summary,
-        reason_code=reason_code,
-    )
-    await plumbing.free_locks(connection, outcome.operation_id)
-    if closed:
-        row = await operations.get(connection, outcome.operation_id)
-        if row is not None:
-            await plumbing.append_event(connection, _closed_event(row, outcome, now))
-    return closed
-
-
-def _closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:
-    data: dict[str, Any] = {"name": row["target_name"], "summary": outcome.summary}
-    if outcome.problem is not None:
-        data["code"] = outcome.problem.code
-    return {
-        "id": new_id(),
-        "type": f"{row['kind']}.{outcome.state}",
-        "subject_type": row["target_type"],
-        "subject_id": row["target_id"],
-        "principal": row["principal"],
-        "correlation_id": row["correlation_id"],
-        "operation_id": row["id"],
-        "data": data,
-        "at": now,
-    }
 
 
 class StepRecords:

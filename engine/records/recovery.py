@@ -12,7 +12,6 @@ from activities.recovery import (
     ReportOrder,
     SeenVote,
 )
-from domain.context import PriorityClass
 from domain.errors import NotFound, Refused
 from domain.hosts import HostEvent
 from domain.inventory import HostState
@@ -21,11 +20,14 @@ from domain.orders import HostRef, Restart, RestartPlan
 from domain.placement import Guest, Placed, place_all
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
+from engine.acceptance import Terms
+from engine.actions.hosts import FenceHost
+from engine.actions.vms import StartVm
+from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.records.children import child_row
-from engine.records.operations import close_operation
+from engine.closing import close_operation
 from engine.records.runs import guest_of, ref_of, rooms_of
-from store import hosts, incidents, inventory, observations, operations, plumbing, runs
+from store import hosts, incidents, inventory, locks, observations, operations, runs
 from store.database import Database
 from store.rows import Row
 
@@ -36,8 +38,9 @@ MONITOR_LIVE = timedelta(seconds=60)
 class RecoveryRecords:
     """Implements the port of `activities.recovery`."""
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, backend: Backend, clock: Clock = utc_now) -> None:
         self._database = database
+        self._backend = backend
         self._clock = clock
 
     async def votes(self, host: HostRef) -> tuple[SeenVote, ...]:
@@ -107,11 +110,8 @@ class RecoveryRecords:
                     return known
             parent = await operations.get(connection, order.operation_id)
             assert parent is not None
-            target = ("host", order.host.host_id, order.host.name)
-            row = child_row(parent, "host.fence", "FenceHost", target, self._clock())
-            await operations.insert(connection, row)
-            child_id: UUID = row["id"]
-            return child_id
+            fence = FenceHost(host_id=order.host.host_id, incident_id=order.incident_id)
+            return await self._backend.run_child(fence, parent, Terms(by_parent=True))
 
         return await self._database.write(work)
 
@@ -120,7 +120,9 @@ class RecoveryRecords:
 
         One transaction; repeating it finds the children that it wrote.
         """
-        return await self._database.write(lambda c: _Claim(c, order, self._clock()).run())
+        return await self._database.write(
+            lambda c: _Claim(c, order, self._backend, self._clock()).run()
+        )
 
     async def report(self, order: ReportOrder) -> str:
         """Close the incident, give a sentence about it, and bring a returned host to `up`."""
@@ -150,10 +152,15 @@ class _Claim:
     """One transaction that takes a dead host's VMs."""
 
     def __init__(
-        self, connection: AsyncConnection, order: ClaimVictimsOrder, now: datetime
+        self,
+        connection: AsyncConnection,
+        order: ClaimVictimsOrder,
+        backend: Backend,
+        now: datetime,
     ) -> None:
         self._connection = connection
         self._order = order
+        self._backend = backend
         self._now = now
 
     async def run(self) -> RestartPlan:
@@ -175,7 +182,7 @@ class _Claim:
         guests = await self._guests(await self._without_child(lost))
         if any(guest.protected for guest in guests):
             await self._open_children(parent, guests)
-        await plumbing.free_locks(connection, order.operation_id, "host")
+        await locks.free(connection, order.operation_id, "host")
         await incidents.enter_phase(connection, order.incident_id, "start", self._now)
         return await self._plan()
 
@@ -200,11 +207,14 @@ class _Claim:
             assert vm is not None
             # A run that its own start was taking back is no stop that somebody asked for.
             asked_to_end = run["state"] == "stopping" and run["end_reason"] is None
+            guest = guest_of(vm, depends.get(vm["id"], ()))
             if vm["wanted"] and not asked_to_end:
-                guests.append(guest_of(vm, depends.get(vm["id"], ())))
-            loser = await plumbing.lock_holder(self._connection, "vm", vm["id"])
+                guests.append(guest)
+                if guest.protected:
+                    continue  # its own start takes its lock over
+            loser = await locks.holder(self._connection, "vm", vm["id"])
             if loser is not None:
-                await self._supersede(loser["operation_id"])
+                await self._supersede(loser.operation_id)
         return tuple(guests)
 
     async def _supersede(self, operation_id: UUID) -> None:
@@ -223,11 +233,9 @@ class _Claim:
         wanted = restart_sequence(tuple(guest for guest in guests if guest.protected))
         places = {p.vm_id: p for p in place_all(wanted, rooms)}
         for guest in wanted:
-            target = ("vm", guest.vm_id, guest.name)
-            row = child_row(parent, "vm.start", "StartVm", target, self._now)
-            row["priority"] = int(PriorityClass.PROTECTED)
-            await operations.insert(self._connection, row)
-            await plumbing.take_lock(self._connection, "vm", guest.vm_id, row["id"], self._now)
+            start = StartVm(vm_id=guest.vm_id, licence_id=self._order.certificate_id)
+            terms = Terms(by_parent=True, preempt=True)
+            child_id = await self._backend.run_child(start, parent, terms)
             choice = places[guest.vm_id]
             if isinstance(choice, Placed):
                 await runs.place(
@@ -235,7 +243,7 @@ class _Claim:
                     guest.vm_id,
                     choice.host_id,
                     choice.epoch,
-                    row["id"],
+                    child_id,
                     self._now,
                     licence_id=self._order.certificate_id,
                     incident_id=self._order.incident_id,

@@ -10,7 +10,7 @@ from domain.orders import Placement, RunRef
 from domain.placement import Guest, NoRoom, Room, place_one
 from engine.clock import Clock, utc_now
 from engine.refs import run_ref
-from store import inventory, operations, plumbing, runs
+from store import inventory, locks, operations, runs
 from store.database import Database, Work
 from store.rows import Row
 
@@ -33,7 +33,7 @@ class RunRecords:
             if active["operation_id"] != order.operation_id:
                 return Placement(already_running=True)
             return Placement(run=await ref_of(connection, active))
-        if not await plumbing.holds_lock(connection, "vm", vm["id"], order.operation_id):
+        if not await locks.holds(connection, "vm", vm["id"], order.operation_id):
             raise Superseded("SUPERSEDED", f"another operation took over {vm['name']}")
         rooms = await rooms_of(connection, vm["cluster_id"])
         if order.host_id is not None:

@@ -1,7 +1,8 @@
-"""Databases to test on: SQLite in a file, SQLite in memory, PostgreSQL.
+"""Databases to test on: SQLite in a file, SQLite in memory, PostgreSQL, MariaDB.
 
-Each worker of a parallel run has its own PostgreSQL, each test its own database, copied from one
-that was migrated once.
+Each worker of a parallel run has its own servers, each test its own database. PostgreSQL copies one
+that was migrated once; MariaDB cannot, so there a database is emptied and used again, unless the
+test changed its tables.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 
 from store.database import Database
 from store.migrate import upgrade
+from tests.store import mariadb as maria
 from tests.store.engine_room import Engine
 from tests.store.postgres import Cluster, programs
 from tests.store.world import World
@@ -54,6 +56,27 @@ def postgres_apart() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def mariadb() -> Iterator[maria.Server]:
+    """A running private MariaDB."""
+    server = new_server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def mariadb_apart() -> Iterator[maria.Server]:
+    """A stopped MariaDB of the test's own, to be started and stopped as it likes."""
+    server = new_server()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
@@ -73,7 +96,7 @@ async def every_connection_ends_with_its_test() -> AsyncIterator[None]:
             await asyncio.sleep(0.005)
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgresql"])
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgresql", "mariadb"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which database a test runs on; `@pytest.mark.parametrize("kind", ...)` narrows it."""
     chosen: str = request.param
@@ -86,6 +109,9 @@ async def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if kind == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgres")
         return cluster.url(await _create(cluster, "template1"))
+    if kind == "mariadb":
+        server: maria.Server = request.getfixturevalue("mariadb")
+        return await server.create(f"empty_{next(_numbers)}")
     return f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
 
 
@@ -100,6 +126,11 @@ async def database(
         async with _open(cluster.url(name)) as made:
             yield made
         await _administer(cluster, f"DROP DATABASE {name}")
+        return
+    if kind == "mariadb":
+        server: maria.Server = request.getfixturevalue("mariadb")
+        async with server.migrated() as url, _open(url) as made:
+            yield made
         return
     if kind == "sqlite-file":
         path = tmp_path / "test.db"
@@ -138,6 +169,17 @@ def new_cluster() -> Cluster:
     if where is None:
         pytest.skip(reason)
     return Cluster(where)
+
+
+def new_server() -> maria.Server:
+    """A private MariaDB; skips the test where it is missing, and fails it under CI."""
+    program = maria.programs()
+    reason = "MariaDB's server (mariadb-server-core) is not installed"
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if program is None:
+        pytest.skip(reason)
+    return maria.Server(program)
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class Cluster:
         where = MEMORY if os.access(MEMORY, os.W_OK) else None
         self._folder = Path(tempfile.mkdtemp(prefix="holdfast-pg-", dir=where))
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres", "postgres")
         data = ("--pgdata", str(self._folder / "data"))
@@ -102,7 +102,8 @@ class Cluster:
         return ["setpriv", *drop, "--pdeathsig=INT", str(self._programs / program), *arguments]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listened on a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

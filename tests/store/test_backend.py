@@ -8,16 +8,20 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from domain.context import PriorityClass
 from domain.errors import Conflict, Denied, Invalid, NotFound
-from engine.actions.base import Accepted, Action, Params, Tx
+from domain.permissions import Permission
+from engine.acceptance import DIRECT_START_S
+from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx
+from engine.actions.clusters import ArmCluster, CreateCluster
+from engine.actions.fence_devices import AddFenceDevice
+from engine.actions.host_config import AddHost
 from engine.actions.hosts import ActivateHost
-from engine.actions.inventory import AddFenceDevice, AddHost, ArmCluster, CreateCluster, CreateVm
+from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm, StopVm
-from engine.backend import DIRECT_START_S, Backend
+from engine.backend import Backend
 from engine.queries.inventory import ListFenceDevices, ListVms
 from engine.queries.operations import GetOperation
-from store import inventory, operations, plumbing
+from store import inventory, locks, operations, plumbing
 from store.ids import new_id
 from tests.store.engine_room import Engine, columns
 from tests.store.world import PERSON, World
@@ -48,9 +52,9 @@ async def test_an_added_host_is_written_locked_posted_and_delivered(engine: Engi
     assert engine.deliverer.delivered == [receipt.operation_id]
     (host,) = await engine.rows("host")
     assert (host["state"], host["epoch"], host["memory_mib"]) == ("reconciling", 0, 0)
-    lock = await engine.world.do(plumbing.lock_holder, "host", host["id"])
+    lock = await engine.world.do(locks.holder, "host", host["id"])
     assert lock is not None
-    assert lock["operation_id"] == receipt.operation_id
+    assert lock.operation_id == receipt.operation_id
     posted = await engine.world.do(plumbing.posted, receipt.operation_id)
     assert posted is not None
     assert (posted["workflow"], posted["order"]["host"]["name"]) == ("ActivateHost", "h1")
@@ -210,7 +214,7 @@ async def test_one_key_used_at_once_gives_one_operation(engine: Engine) -> None:
     await engine.backend.close()
     assert len({receipt.operation_id for receipt in receipts}) == 1
     assert sorted(receipt.replayed for receipt in receipts) == [False] + [True] * 7
-    for table in ("operation", "outbox", "event", "lock", "idempotency_key"):
+    for table in ("operation", "outbox", "event", "entity_lock", "idempotency_key"):
         assert len(await engine.rows(table)) == 1, table
     assert engine.deliverer.delivered == [receipts[0].operation_id]
 
@@ -240,13 +244,18 @@ class Half(Params):
     cluster_id: UUID
 
 
-class HalfAction(Action[Half]):
+class HalfAction(Action[Half, None]):
     """Refuses after its writes."""
 
     params = Half
-    kind = "half"
+    kind = "cluster.halve"
+    permission = Permission.CLUSTER_ARM
 
-    async def accept(self, tx: Tx, params: Half) -> Accepted:
+    async def plan(self, tx: Tx, params: Half, problems: Problems) -> Plan[None]:
+        """Nothing speaks against it."""
+        return Plan(target=Target("cluster", params.cluster_id, "c1"), facts=None)
+
+    async def execute(self, tx: Tx, params: Half, plan: Plan[None]) -> Done:
         """Disarm and refuse."""
         await inventory.arm_cluster(tx.connection, params.cluster_id, armed=False)
         raise Denied("NOT_YOU", "not you")
@@ -260,11 +269,9 @@ async def test_an_action_that_refuses_late_takes_its_writes_back(world: World) -
 
 
 async def test_an_operation_keeps_who_asked_why_and_how_urgently(engine: Engine) -> None:
-    receipt = await engine.act(
-        CreateCluster(name="c2"), reason="new rack", priority=PriorityClass.BALANCE
-    )
+    receipt = await engine.act(CreateCluster(name="c2"), reason="new rack")
     view = await engine.backend.run_query(GetOperation(operation_id=receipt.operation_id))
-    assert (view.principal, view.reason, view.priority) == ("ann", "new rack", 4)
+    assert (view.principal, view.reason, view.priority) == ("ann", "new rack", 5)
     assert (view.correlation_id, view.done, view.summary) == ("c-1", True, "created")
 
 

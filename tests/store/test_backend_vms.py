@@ -24,7 +24,7 @@ async def test_a_start_is_accepted_for_a_vm_that_is_down(engine: Engine) -> None
     vm = await world.vm(wanted=False)
     receipt = await engine.act(StartVm(vm_id=vm))
     assert (await world.get("vm", vm))["wanted"] is True
-    assert columns(await engine.rows("lock"), "entity_id", "operation_id") == [
+    assert columns(await engine.rows("entity_lock"), "entity_id", "operation_id") == [
         (vm, receipt.operation_id)
     ]
     assert await engine.rows("vm_run") == []
@@ -170,7 +170,7 @@ async def test_a_failure_reported_ten_times_at_once_opens_one_incident(engine: E
     refused = [end for end in ends if isinstance(end, Conflict)]
     assert [error.code for error in refused] == ["INCIDENT_OPEN"] * 9
     assert {error.context["incident_id"] for error in refused} == {str(incident["id"])}
-    for table in ("operation", "outbox", "lock", "event"):
+    for table in ("operation", "outbox", "entity_lock", "event"):
         assert len(await engine.rows(table)) == 1, table
 
 

@@ -133,44 +133,6 @@ async def test_steps_are_listed_in_the_order_they_began(world: World) -> None:
     assert [row["step_id"] for row in rows] == ["b", "a", "c"]
 
 
-async def test_of_concurrent_operations_one_gets_the_lock_of_a_free_vm(world: World) -> None:
-    vm, owners = await world.vm(), [await world.operation() for _ in range(5)]
-
-    async def take(connection: AsyncConnection, owner: UUID) -> bool:
-        if await plumbing.lock_holder(connection, "vm", vm) is not None:
-            return False
-        await plumbing.take_lock(connection, "vm", vm, owner, world.now)
-        return True
-
-    won = await world.together(*(partial(take, owner=owner) for owner in owners))
-    assert sum(won) == 1
-    held = await world.do(plumbing.lock_holder, "vm", vm)
-    assert held is not None
-    assert held["operation_id"] == owners[won.index(True)]
-
-
-async def test_a_seized_lock_has_a_higher_generation_and_names_its_loser(world: World) -> None:
-    vm, first, second = await world.vm(), await world.operation(), await world.operation()
-    seize = partial(world.do, plumbing.seize_lock, "vm", vm)
-    assert await seize(first, world.now) is None
-    assert await seize(second, world.now) == first
-    assert await seize(second, world.now) is None
-    held = await world.do(plumbing.lock_holder, "vm", vm)
-    assert held is not None
-    assert (held["operation_id"], held["generation"], held["kind"]) == (second, 3, "vm.start")
-    assert not await world.do(plumbing.holds_lock, "vm", vm, first)
-
-
-async def test_an_operation_frees_its_own_locks_all_or_of_one_kind(world: World) -> None:
-    mine, other = await world.operation(), await world.operation()
-    for entity, owner in (("vm", mine), ("vm", mine), ("host", mine), ("vm", other)):
-        await world.do(plumbing.take_lock, entity, new_id(), owner, world.now)
-    assert await world.do(plumbing.free_locks, mine, "host") == 1
-    assert await world.do(plumbing.free_locks, mine) == 2
-    assert await world.do(plumbing.free_locks, mine) == 0
-    assert await world.do(plumbing.free_locks, other) == 1
-
-
 async def test_an_idempotency_key_belongs_to_one_principal(world: World) -> None:
     row: Row = {"principal": "ann", "key": "k", "fingerprint": "f", "created_at": world.now}
     operation = await world.operation()

@@ -7,8 +7,8 @@ import pytest
 from activities.hosts import AdmitOrder
 from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
-from engine.actions.inventory import ArmCluster
-from engine.records.operations import close_operation
+from engine.actions.clusters import ArmCluster
+from engine.closing import close_operation
 from store import incidents, runs
 from store.rows import Row
 from tests.store.engine_room import Engine
@@ -94,7 +94,7 @@ async def test_a_protected_vm_that_a_reboot_took_is_started_again(engine: Engine
     assert (child["parent_id"], child["state"], child["priority"]) == (activation, "pending", 2)
     assert child["order"]["vm_name"] == "db"
     assert [row["operation_id"] for row in await engine.rows("outbox")] == [child["id"]]
-    assert [row["operation_id"] for row in await engine.rows("lock")] == [child["id"]]
+    assert [row["operation_id"] for row in await engine.rows("entity_lock")] == [child["id"]]
 
 
 @pytest.mark.parametrize("changes", [{"protected": False}, {"wanted": False}])

@@ -18,7 +18,7 @@ from domain.operations import OperationState, Outcome
 from domain.orders import RestartPlan
 from domain.recovery import Decision, Move
 from engine.actions.vms import StartVm, StopVm
-from store import incidents, operations, plumbing, runs
+from store import incidents, locks, operations, runs
 from store.rows import Row
 from tests.store.engine_room import POLICY, Engine, columns
 from tests.store.world import START
@@ -41,7 +41,7 @@ class Death:
         self.incident: UUID = row["id"]
         fields = {"kind": "host.recover", "target_type": "host", "priority": 1}
         self.operation = await world.operation(self.host, **fields, incident_id=self.incident)
-        await world.do(plumbing.take_lock, "host", self.host, self.operation, world.now)
+        await world.take("host", self.host, self.operation)
         return self
 
     async def claim(self) -> RestartPlan:
@@ -139,7 +139,7 @@ async def test_a_protected_vm_without_room_waits_as_a_child_of_its_own(engine: E
     plan = await (await Death(engine, dead).build()).claim()
     placed = {restart.vm_name: restart.run is not None for restart in plan.restarts}
     assert placed == {"big": True, "small": False}
-    assert {row["entity_id"] for row in await engine.rows("lock")} == {big, small}
+    assert {row["entity_id"] for row in await engine.rows("entity_lock")} == {big, small}
 
 
 async def test_the_dead_hosts_lock_is_free_once_its_vms_are_claimed(engine: Engine) -> None:
@@ -148,7 +148,7 @@ async def test_the_dead_hosts_lock_is_free_once_its_vms_are_claimed(engine: Engi
     death = await Death(engine, dead).build()
     plan = await death.claim()
     assert (plan.restarts, plan.left_down) == ((), ())
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
 
 
 @pytest.mark.parametrize("protected", [True, False])
@@ -166,8 +166,8 @@ async def test_an_operation_that_holds_a_victims_lock_is_superseded(
     assert loser is not None
     assert (loser["state"], loser["reason_code"]) == ("cancelled", "superseded")
     assert loser["problem"]["code"] == "SUPERSEDED"
-    held = await world.do(plumbing.lock_holder, "vm", vm)
-    owners = [] if held is None else [held["operation_id"]]
+    held = await world.do(locks.holder, "vm", vm)
+    owners = [] if held is None else [held.operation_id]
     assert owners == [restart.operation_id for restart in plan.restarts]
     assert len(owners) == int(protected)
     assert "vm.start.cancelled" in columns(await engine.rows("event"), "type")

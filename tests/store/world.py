@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.context import ActionContext
-from store import incidents, inventory, observations, operations, plumbing, runs
+from domain.locks import exclusive
+from store import incidents, inventory, locks, observations, operations, runs
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -118,7 +119,12 @@ class World:
 
     async def lock(self, vm_id: UUID, operation_id: UUID) -> None:
         """Give an operation the lock on a VM."""
-        await self.do(plumbing.take_lock, "vm", vm_id, operation_id, self.now)
+        await self.take("vm", vm_id, operation_id)
+
+    async def take(self, entity_type: str, entity_id: UUID, operation_id: UUID) -> None:
+        """Give an operation the lock on anything."""
+        row = locks.row_of(exclusive(entity_type, entity_id), operation_id, self.now)
+        await self.do(locks.take, [row])
 
     async def placed(self, vm_id: UUID, host_id: UUID, **values: Any) -> Row:
         """A placed run, of an operation of its own unless one is named."""

@@ -25,8 +25,9 @@ from domain.context import ActionContext, PriorityClass
 from domain.operations import OPEN_STATES, workflow_id
 from domain.profiles import Policy, Timing
 from engine.actions.base import Params
+from engine.actions.clusters import ArmCluster, CreateCluster
 from engine.actions.hosts import ActivateHost, RecoverHost
-from engine.actions.inventory import ArmCluster, CreateCluster, CreateVm
+from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.delivery import Delivery
@@ -42,7 +43,7 @@ from tests.fakes import DataCentre, FakeDomain, FakeHypervisor, FakePower
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
-from worker.temporal_client import TemporalStarter
+from worker.temporal_client import TemporalWorkflows
 
 WAIT_S = 60.0
 """Far more than anything here takes: a test that reaches it has found something."""
@@ -101,10 +102,10 @@ class Bench:
         self.client = client
         self.centre = centre
         self.watcher = Watcher(database, centre)
-        self.parts = Parts(database, FakeHypervisor(centre), FakePower(centre))
-        delivery = Delivery(database, TemporalStarter(client))
+        delivery = Delivery(database, TemporalWorkflows(client))
         secrets = NoSecrets()
         self.backend = Backend(database, all_actions(secrets, secrets), all_queries(), delivery)
+        self.parts = Parts(database, self.backend, FakeHypervisor(centre), FakePower(centre))
         self.hosts: dict[str, UUID] = {}
         self.vms: dict[str, UUID] = {}
         self.cluster_id = UUID(int=0)

@@ -11,8 +11,11 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from engine.backend import Backend
+from engine.registry import all_actions, all_queries
 from store.database import Database
 from tests.faults import Fault, FaultAt
+from tests.workflow.bench import NoSecrets
 from tests.workflow.far_world import FarHypervisor, FarPower
 from worker.parts import Parts, fencing_worker, operations_worker
 
@@ -24,7 +27,9 @@ async def main() -> None:
         address, namespace=namespace, data_converter=pydantic_data_converter
     )
     socket = Path(place)
-    parts = Parts(Database(url), FarHypervisor(socket), FarPower(socket))
+    database, secrets = Database(url), NoSecrets()
+    backend = Backend(database, all_actions(secrets, secrets), all_queries())
+    parts = Parts(database, backend, FarHypervisor(socket), FarPower(socket))
     faults = [FaultAt(workflow, step, Fault(fault))]
     async with (
         operations_worker(client, parts, steps_at_once=20, interceptors=faults),

@@ -33,7 +33,7 @@ async def test_a_cancelled_activation_leaves_the_host_out_of_service(engine: Ben
     ended = await engine.operation(await scenarios.an_activation_is_cancelled(engine))
     assert (ended["state"], ended["summary"]) == ("cancelled", "h1 is out of service")
     assert (await engine.host("h1"))["state"] == "non_operational"
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
 
 

@@ -66,7 +66,7 @@ def a_loss_without_a_certificate(_centre: DataCentre, rows: dict[str, list[Row]]
 
 
 def a_lock_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["lock"].append({"operation_id": START})
+    rows["entity_lock"].append({"operation_id": START})
 
 
 def an_operation_that_hangs(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:

@@ -86,7 +86,7 @@ async def test_a_cancelled_hold_leaves_the_host_and_says_so(engine: Bench) -> No
     assert ended["state"] == "cancelled"
     assert ended["summary"] == "nothing was moved; h1 is left non_responsive, with its VMs"
     assert [row["outcome"] for row in await engine.rows("incident")] == ["cancelled"]
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
 
 
@@ -114,7 +114,7 @@ async def test_a_recovery_cancelled_while_it_fences_certifies_and_moves_nothing(
     assert fences[0]["summary"] == "the power of h1 may be off; no certificate was issued"
     assert await engine.rows("death_certificate") == []
     assert (await engine.host("h1"))["state"] == "non_responsive"
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
 
 

@@ -82,7 +82,7 @@ async def test_restarts_without_room_wait_as_operations_of_their_own(engine: Ben
     await engine.until(opened, "the restart was never opened")
     (child,) = await engine.children_of(operation, "vm.start")
     await engine.waits(child["id"], "NO_ROOM")
-    held = {row["entity_type"] for row in await engine.rows("lock")}
+    held = {row["entity_type"] for row in await engine.rows("entity_lock")}
     assert held == {"vm"}, "the host must be free to come back with the room that is missing"
     assert (await engine.ended(await engine.activate("h1")))["state"] == "succeeded"
     assert (await engine.ended(operation))["state"] == "succeeded"

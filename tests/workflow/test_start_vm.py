@@ -53,7 +53,7 @@ async def test_a_guest_that_ends_at_once_is_a_start_that_failed(engine: Bench) -
 async def test_a_start_cancelled_while_it_waits_has_started_nothing(engine: Bench) -> None:
     ended = await engine.operation(await scenarios.a_waiting_start_is_cancelled(engine))
     assert (ended["state"], ended["summary"]) == ("cancelled", "nothing was started")
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
 
 
@@ -62,5 +62,5 @@ async def test_a_start_cancelled_under_way_is_undone_and_says_so(engine: Bench) 
     assert (ended["state"], ended["summary"]) == ("cancelled", "gone from h1")
     assert engine.copies("db") == []
     assert engine.centre.hosts["h1"].domains == {}
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []

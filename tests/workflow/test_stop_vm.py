@@ -35,7 +35,7 @@ async def test_a_cancelled_stop_says_that_the_guest_may_still_end(engine: Bench)
     ended = await engine.operation(operation)
     assert ended["state"] == "cancelled"
     assert ended["summary"] == "db was asked to end and may still do so"
-    assert await engine.rows("lock") == []
+    assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
 
 

@@ -20,7 +20,7 @@ from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
 from tests.workflow.bench import Bench, NoSecrets, bench, quick
-from worker.temporal_client import TemporalStarter
+from worker.temporal_client import TemporalWorkflows
 from worker.tracing import tracing_interceptor
 
 pytestmark = pytest.mark.workflow
@@ -49,7 +49,7 @@ async def traced(
                 data_converter=pydantic_data_converter,
                 interceptors=tracing_interceptor("otlp"),
             )
-            delivery = Delivery(made.database, TemporalStarter(client))
+            delivery = Delivery(made.database, TemporalWorkflows(client))
             secrets = NoSecrets()
             actions = all_actions(secrets, secrets)
             made.backend = Backend(made.database, actions, all_queries(), delivery)

@@ -132,7 +132,7 @@ class Scene:
     @asynccontextmanager
     async def watched(self, deliverer: Deliverer | None = None) -> AsyncIterator[None]:
         """The monitor runs for the block, and must not have ended by itself."""
-        actions: list[Action[Any]] = [RecoverHostAction(), ActivateHostAction()]
+        actions: list[Action[Any, Any]] = [RecoverHostAction(), ActivateHostAction()]
         backend = Backend(self.database, actions, [], deliverer or self.delivered)
         records = WatchRecords(self.database)
         task = asyncio.create_task(Monitor("m1", records, backend, self.hosts, self.power).run())

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from domain.operations import OperationState, Outcome
-from engine.records.operations import close_operation
+from engine.closing import close_operation
 from tests.unit.worker.monitor_scene import SILENT, Scene, reading, until
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]

@@ -1,0 +1,263 @@
+"""One action's way into the database: plan → authorise → lock → execute → operation and outbox.
+
+Everything here happens inside one transaction that the caller owns, so the same code serves a
+person's request, a batch of a thousand, and the start of a VM that is part of a recovery. What
+differs is the `Terms` on which an action is accepted.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from domain.context import PriorityClass
+from domain.errors import Conflict, Refused
+from domain.locks import Held, in_order, in_the_way
+from domain.matrix import MATRICES, allowed_in
+from domain.operations import OperationState, Outcome, Problem
+from domain.permissions import refuse
+from domain.priorities import Urgency, priority_of
+from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
+from engine.closing import close_operation
+from engine.roles import Roles
+from engine.rows import event_row, operation_row
+from store import incidents, locks, operations, plumbing
+from store.ids import new_id
+from store.rows import Row
+
+DIRECT_START_S = 2.0
+"""How long after the commit a start is left to the process that accepted it."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How an action is accepted.
+
+    internal      the engine itself asks, as part of an operation that was authorised
+    lenient       what may heal by waiting is no reason against it
+    by_parent     the parent's workflow starts this one's: nothing goes to the outbox
+    preempt       locks in the way are taken from their operations, which end as superseded
+    held          a batch releases it later
+    lock_wait_s   how long it may wait for its locks; 0 refuses at once
+    asked         the priority class that the caller asks for
+    """
+
+    internal: bool = False
+    lenient: bool = False
+    by_parent: bool = False
+    preempt: bool = False
+    held: bool = False
+    lock_wait_s: float = 0.0
+    asked: PriorityClass | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An action that was planned and authorised, with everything that speaks against it."""
+
+    action: Action[Any, Any]
+    params: Params
+    plan: Plan[Any]
+    priority: PriorityClass
+    problems: tuple[Refused, ...]
+    in_the_way: tuple[Held, ...]
+
+
+class Acceptance:
+    """The pipeline over all actions."""
+
+    def __init__(self, actions: Iterable[Action[Any, Any]], roles: Roles) -> None:
+        self._by_params = {action.params: action for action in actions}
+        self.by_kind: Mapping[str, Action[Any, Any]] = {
+            action.kind: action for action in self._by_params.values()
+        }
+        self._roles = roles
+
+    def action_of(self, params: Params) -> Action[Any, Any]:
+        """The action of these parameters."""
+        return self._by_params[type(params)]
+
+    async def judge(self, tx: Tx, params: Params, terms: Terms) -> Judged:
+        """Plan and authorise; Denied or NotFound are raised, other problems are listed."""
+        action, problems = self.action_of(params), Problems(lenient=terms.lenient)
+        role = self._roles.of(tx.context.principal)
+        denied = None if terms.internal else refuse(tx.context.principal, role, action.permission)
+        if denied is not None:
+            raise denied
+        plan = await action.plan(tx, params, problems)
+        forbidden = _forbidden(action, params, plan)
+        if forbidden is not None:
+            problems.insert(0, forbidden)
+        urgency = Urgency(
+            kind=action.kind,
+            default=action.priority,
+            protected=plan.protected,
+            role=role,
+            parent=tx.context.priority if terms.internal else None,
+            asked=terms.asked,
+        )
+        held = await tx.facts.held(plan.locks)
+        others = tuple(one for one in held if one.operation_id != tx.operation_id)
+        return Judged(
+            action=action,
+            params=params,
+            plan=plan,
+            priority=priority_of(urgency),
+            problems=tuple(problems),
+            in_the_way=in_the_way(plan.locks, others),
+        )
+
+    async def accept(self, tx: Tx, params: Params, terms: Terms) -> UUID:
+        """Accept one action; its operation. Raises the first refusal with all of them inside."""
+        return await self.accept_judged(tx, await self.judge(tx, params, terms), terms)
+
+    async def accept_judged(self, tx: Tx, judged: Judged, terms: Terms) -> UUID:
+        """Accept what was judged in this very transaction."""
+        tx = _at_priority(tx, judged.priority)
+        if judged.in_the_way and terms.lock_wait_s > 0 and judged.action.workflow is not None:
+            self._write_waiting(tx, judged, terms)
+            return tx.operation_id
+        refuse_all(judged.problems)
+        generations = await self._lock(tx, judged, preempt=terms.preempt)
+        done = await judged.action.execute(tx, judged.params, judged.plan)
+        row = operation_row(tx, judged.action, judged.params, judged.plan, done, held=terms.held)
+        tx.writes.operation(row)
+        self._write_locks(tx, judged, generations)
+        tx.writes.event(event_row(tx, judged.action, judged.plan, done))
+        if done.order is not None and not terms.by_parent and not terms.held:
+            due_at = tx.now + timedelta(seconds=DIRECT_START_S)
+            tx.writes.post(plumbing.posting(new_id(), tx.operation_id, due_at))
+        if done.incident_id is not None:
+            await tx.writes.flush()
+            await incidents.link_operation(tx.connection, done.incident_id, tx.operation_id)
+        return tx.operation_id
+
+    async def again(self, tx: Tx, operation: Row, *, attempt: int) -> Judged:
+        """Accept a known operation anew from its parameters: granted its locks, or tried again.
+
+        `tx` must carry the operation's id, context and the given attempt. Raises the refusal.
+        """
+        action = self.by_kind[operation["kind"]]
+        params = action.params.model_validate(operation["params"])
+        terms = Terms(internal=True)
+        judged = await self.judge(tx, params, terms)
+        refuse_all(judged.problems)
+        generations = await self._lock(tx, judged, preempt=False)
+        done = await action.execute(tx, params, judged.plan)
+        assert done.order is not None, "only operations with a workflow are accepted again"
+        order = done.order.model_dump(mode="json")
+        await operations.accept_again(tx.connection, operation["id"], order, attempt)
+        self._write_locks(tx, judged, generations)
+        tx.writes.post(plumbing.posting(new_id(), operation["id"], tx.now))
+        return judged
+
+    def kind_of(self, operation: Row) -> Action[Any, Any]:
+        """The action that an operation came from."""
+        return self.by_kind[operation["kind"]]
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Take back what accepting an operation wrote, its workflow never having claimed it."""
+        return await self.by_kind[operation["kind"]].undo(tx, operation)
+
+    async def _lock(self, tx: Tx, judged: Judged, *, preempt: bool) -> dict[Any, int]:
+        """Make the entities free for this operation; the generation of each taken-over lock."""
+        if not judged.in_the_way:
+            return {}
+        if not preempt:
+            raise busy(judged.in_the_way)
+        generations = {}
+        for held in judged.in_the_way:
+            generations[held.lock.entity] = held.generation + 1
+            await _supersede(tx, held, judged)
+        return generations
+
+    def _write_locks(self, tx: Tx, judged: Judged, generations: Mapping[Any, int]) -> None:
+        if judged.action.workflow is None:
+            return
+        taken = []
+        for lock in in_order(judged.plan.locks):
+            generation = generations.get(lock.entity, 1)
+            tx.writes.lock(locks.row_of(lock, tx.operation_id, tx.now, generation))
+            taken.append(
+                Held(
+                    lock=lock,
+                    operation_id=tx.operation_id,
+                    kind=judged.action.kind,
+                    state=OperationState.PENDING.value,
+                    generation=generation,
+                )
+            )
+        tx.facts.note_taken(taken)
+
+    def _write_waiting(self, tx: Tx, judged: Judged, terms: Terms) -> None:
+        deadline = tx.now + timedelta(seconds=terms.lock_wait_s)
+        row = operation_row(tx, judged.action, judged.params, judged.plan, Done(), held=False)
+        row |= {
+            "state": OperationState.WAITING.value,
+            "reason_code": "LOCK_HELD",
+            "waiting_for": busy(judged.in_the_way).detail,
+            "workflow": judged.action.workflow,
+            "params": judged.params.model_dump(mode="json"),
+            "started_at": None,
+            "finished_at": None,
+            "lock_deadline_at": deadline,
+        }
+        tx.writes.operation(row)
+        tx.writes.event(event_row(tx, judged.action, judged.plan, Done(), word="waiting"))
+
+
+def refuse_all(problems: Iterable[Refused]) -> None:
+    """Raise the first problem, carrying all; nothing when there is none."""
+    listed = tuple(problems)
+    if not listed:
+        return
+    first = listed[0]
+    if len(listed) == 1:
+        raise first
+    detail = "; ".join(problem.detail for problem in listed)
+    together = type(first)(first.code, detail, next_step=first.next_step, **first.context)
+    together.problems = listed
+    raise together
+
+
+def busy(holders: tuple[Held, ...]) -> Conflict:
+    """The refusal that names who holds what is wanted."""
+    first = holders[0]
+    more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+    return Conflict(
+        "OBJECT_BUSY",
+        f"another operation ({first.kind}, {first.state}){more} works on this "
+        f"{first.lock.entity_type.replace('_', ' ')}",
+        next_step=f"wait for it: `holdfast op show {first.operation_id}`",
+        holder_operation_id=str(first.operation_id),
+    )
+
+
+def _forbidden(action: Action[Any, Any], params: Params, plan: Plan[Any]) -> Refused | None:
+    if plan.state is None or plan.target.type not in MATRICES:
+        return None
+    rule = action.rule(params)
+    if rule in MATRICES[plan.target.type][plan.state]:
+        return None
+    return action.forbidden(params, plan, allowed_in(plan.target.type, rule))
+
+
+def _at_priority(tx: Tx, priority: PriorityClass) -> Tx:
+    if tx.context.priority is priority:
+        return tx
+    return replace(tx, context=tx.context.model_copy(update={"priority": priority}))
+
+
+async def _supersede(tx: Tx, held: Held, judged: Judged) -> None:
+    problem = Problem(
+        code="SUPERSEDED",
+        detail=f"{judged.action.kind} of {judged.plan.target.name} took over "
+        f"{held.lock.entity_type} {judged.plan.target.name}",
+        next_step=f"follow the operation that took over: `holdfast op show {tx.operation_id}`",
+    )
+    outcome = Outcome(
+        operation_id=held.operation_id, state=OperationState.CANCELLED, problem=problem
+    )
+    await close_operation(tx.connection, outcome, tx.now, "superseded")
+    tx.facts.note_freed(held.operation_id)

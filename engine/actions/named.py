@@ -1,0 +1,23 @@
+"""What all actions on the inventory share: names, and the refusal of one that is taken."""
+
+from domain.errors import Conflict, Refused
+from engine.actions.base import Tx
+from store import inventory
+
+NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+"""Names are DNS labels and dots, so that they can stand in domain names, files and URLs."""
+
+
+async def taken(tx: Tx, entity: str, name: str) -> tuple[Refused, ...]:
+    """Conflict when there is an object of that name."""
+    if await inventory.find(tx.connection, entity, name) is None:
+        return ()
+    word = entity.replace("_", " ")
+    return (
+        Conflict(
+            "NAME_TAKEN",
+            f"there is a {word} named {name} already",
+            next_step="choose another name",
+            name=name,
+        ),
+    )

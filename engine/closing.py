@@ -1,0 +1,70 @@
+"""How an operation ends: row, event, locks and whoever waits for it, in one transaction."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.operations import OperationState, Outcome
+from store import locks, operations, plumbing
+from store.ids import new_id
+from store.rows import Row
+
+LOOK_AGAIN = "look_again"
+"""The signal that only says: something may have changed."""
+
+BATCH = "batch"
+"""The kind of operation that watches its children by their rows."""
+
+
+async def close_operation(
+    connection: AsyncConnection, outcome: Outcome, now: datetime, reason_code: str | None = None
+) -> bool:
+    """Close an operation with everything that goes with it; False when it was closed already."""
+    problem = outcome.problem.model_dump(mode="json") if outcome.problem else None
+    if outcome.state is OperationState.CANCELLED and reason_code is None and outcome.problem:
+        reason_code = "superseded"
+    closed = await operations.close(
+        connection,
+        outcome.operation_id,
+        outcome.state,
+        now,
+        problem=problem,
+        summary=outcome.summary,
+        reason_code=reason_code,
+    )
+    await locks.free(connection, outcome.operation_id)
+    if closed:
+        row = await operations.get(connection, outcome.operation_id)
+        assert row is not None
+        await plumbing.append_event(connection, _closed_event(row, outcome, now))
+        if row["parent_id"] is not None:
+            await _tell_parent(connection, row["parent_id"], now)
+    return closed
+
+
+async def _tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
+    parent = await operations.get(connection, parent_id)
+    if parent is None or parent["kind"] != BATCH or parent["state"] not in operations.OPEN:
+        return
+    if not await plumbing.is_posted(connection, parent_id, plumbing.SIGNAL, LOOK_AGAIN):
+        await plumbing.post(connection, new_id(), parent_id, now, plumbing.SIGNAL, LOOK_AGAIN)
+
+
+def _closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:
+    data: dict[str, Any] = {"name": row["target_name"], "summary": outcome.summary}
+    if outcome.problem is not None:
+        data["code"] = outcome.problem.code
+    return {
+        "id": new_id(),
+        "type": f"{row['kind']}.{outcome.state}",
+        "subject_type": row["target_type"],
+        "subject_id": row["target_id"],
+        "principal": row["principal"],
+        "correlation_id": row["correlation_id"],
+        "operation_id": row["id"],
+        "reason": row["reason"],
+        "data": data,
+        "at": now,
+    }

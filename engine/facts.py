@@ -1,0 +1,123 @@
+"""What one transaction reads, each row once.
+
+A batch of a thousand actions asks the same questions a thousand times; `warm` answers them with a
+handful of statements. Nothing is kept past the transaction, so nothing here can be out of date in
+a way that the database would not refuse.
+"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.inventory import HostState, RunState, VmState
+from domain.locks import Held, Lock
+from store import inventory, locks, runs
+from store.rows import Row
+
+VM_STATES = {
+    RunState.PLACED: VmState.POWERING_UP,
+    RunState.STARTING: VmState.POWERING_UP,
+    RunState.RUNNING: VmState.UP,
+    RunState.STOPPING: VmState.POWERING_DOWN,
+}
+ANSWERING = (HostState.UP, HostState.CONNECTING, HostState.RECONCILING)
+
+
+def vm_state(run: Row | None, host_state: str | None) -> VmState:
+    """What a person sees of a VM, given its active run and the state of that run's host."""
+    if run is None:
+        return VmState.DOWN
+    if host_state not in ANSWERING:
+        return VmState.UNKNOWN
+    return VM_STATES[RunState(run["state"])]
+
+
+class Facts:
+    """A cache of one transaction's reads."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._rows: dict[tuple[str, UUID], Row | None] = {}
+        self._runs: dict[UUID, Row | None] = {}
+        self._unproven: dict[UUID, str | None] = {}
+        self._held: dict[tuple[str, UUID], list[Held]] = {}
+        self._hosts: dict[UUID, list[Row]] = {}
+
+    async def get(self, entity: str, entity_id: UUID) -> Row | None:
+        """One object by id, or None."""
+        key = (entity, entity_id)
+        if key not in self._rows:
+            self._rows[key] = await inventory.get(self._connection, entity, entity_id)
+        return self._rows[key]
+
+    async def active_run(self, vm_id: UUID) -> Row | None:
+        """The VM's active run, or None."""
+        if vm_id not in self._runs:
+            self._runs[vm_id] = await runs.active_run(self._connection, vm_id)
+        return self._runs[vm_id]
+
+    async def unproven_host(self, vm_id: UUID) -> str | None:
+        """A host where a copy held to be lost may still run."""
+        if vm_id not in self._unproven:
+            self._unproven[vm_id] = await runs.unproven_host(self._connection, vm_id)
+        return self._unproven[vm_id]
+
+    async def hosts_of(self, cluster_id: UUID) -> list[Row]:
+        """The hosts of a cluster, by name."""
+        if cluster_id not in self._hosts:
+            self._hosts[cluster_id] = await inventory.listing(
+                self._connection, "host", cluster_id=cluster_id
+            )
+        return self._hosts[cluster_id]
+
+    async def state_of_vm(self, vm_id: UUID) -> VmState:
+        """What a person sees of the VM."""
+        run = await self.active_run(vm_id)
+        host = None if run is None else await self.get("host", run["host_id"])
+        return vm_state(run, None if host is None else host["state"])
+
+    async def held(self, wanted: Iterable[Lock]) -> tuple[Held, ...]:
+        """Who holds any of these entities."""
+        entities = [lock.entity for lock in wanted]
+        unknown = [entity for entity in entities if entity not in self._held]
+        if unknown:
+            found = await locks.held(self._connection, unknown)
+            self._held.update({entity: found.get(entity, []) for entity in unknown})
+        return tuple(held for entity in entities for held in self._held[entity])
+
+    def note_taken(self, taken: Iterable[Held]) -> None:
+        """Count locks that this transaction takes."""
+        for held in taken:
+            self._held.setdefault(held.lock.entity, []).append(held)
+
+    def note_freed(self, operation_id: UUID) -> None:
+        """Count an operation's locks as free."""
+        for entity, held in self._held.items():
+            self._held[entity] = [one for one in held if one.operation_id != operation_id]
+
+    def forget(self, entity: str, entity_id: UUID) -> None:
+        """Read an object anew the next time: this transaction has changed it."""
+        self._rows.pop((entity, entity_id), None)
+
+    async def warm(self, entity: str, ids: Iterable[UUID]) -> None:
+        """Read many objects of one kind at once; of VMs also what their starts ask about."""
+        missing = sorted({one for one in ids if (entity, one) not in self._rows})
+        if not missing:
+            return
+        rows = await inventory.get_many(self._connection, entity, missing)
+        self._rows |= {(entity, one): rows.get(one) for one in missing}
+        await self._warm_locks(entity, missing)
+        if entity == "vm":
+            await self._warm_runs(missing)
+
+    async def _warm_runs(self, vm_ids: list[UUID]) -> None:
+        active = await runs.active_runs_of(self._connection, vm_ids)
+        self._runs |= {vm_id: active.get(vm_id) for vm_id in vm_ids}
+        unproven = await runs.unproven_hosts(self._connection, vm_ids)
+        self._unproven |= {vm_id: unproven.get(vm_id) for vm_id in vm_ids}
+        await self.warm("host", {run["host_id"] for run in active.values()})
+
+    async def _warm_locks(self, entity: str, ids: list[UUID]) -> None:
+        found = await locks.held(self._connection, [(entity, one) for one in ids])
+        self._held |= {(entity, one): found.get((entity, one), []) for one in ids}

@@ -1,0 +1,47 @@
+"""Idempotency keys: the same request under the same key is the same operation."""
+
+import hashlib
+import json
+from typing import Any
+from uuid import UUID
+
+from domain.base import Frozen
+from domain.errors import Invalid
+from engine.actions.base import Tx
+from store import plumbing
+from store.rows import Row
+
+
+def fingerprint(kind: str, params: Frozen) -> str:
+    """A digest of a request. Secrets print as asterisks, so their own digest takes their place."""
+    plain = json.dumps(_revealed(params.model_dump()), sort_keys=True, default=str)
+    return hashlib.sha256(f"{kind}\n{plain}".encode()).hexdigest()
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_revealed(item) for item in value]
+    reveal = getattr(value, "get_secret_value", None)
+    return value if reveal is None else hashlib.sha256(reveal().encode()).hexdigest()
+
+
+def replayed(found: Row, wanted: str) -> UUID:
+    """The operation that a key stands for; Invalid when it stands for another request."""
+    if found["fingerprint"] != wanted:
+        raise Invalid(
+            "IDEMPOTENCY_KEY_REUSED",
+            "this idempotency key was used for another request",
+            next_step="use a fresh key for each new request",
+            operation_id=str(found["operation_id"]),
+        )
+    operation_id: UUID = found["operation_id"]
+    return operation_id
+
+
+async def keep_key(tx: Tx, key: str, digest: str) -> None:
+    """Bind a key to the operation of this transaction."""
+    row: Row = {"principal": tx.context.principal, "key": key, "fingerprint": digest}
+    row |= {"operation_id": tx.operation_id, "created_at": tx.now}
+    await plumbing.keep_key(tx.connection, row)

@@ -1,0 +1,336 @@
+"""What differs between SQLite, PostgreSQL and MariaDB: connecting, beginning, telling errors apart.
+
+Nothing else in the engine names a database. Writing transactions are SERIALIZABLE on the servers.
+On SQLite they take the one writer's lock with their first statement (`BEGIN IMMEDIATE`), so that
+the second writer waits for the first instead of failing in the middle. A reading transaction sees
+one moment, and its statements are checked before they leave: it cannot write on any database.
+"""
+
+import logging
+from typing import Any
+
+import pydantic_core
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from domain.errors import Conflict, EngineError, Unavailable
+from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
+
+TRIES = 12
+"""Higher: a hot row makes a request slow. Lower: a burst on one host's row fails requests."""
+
+BUSY_S = 30.0
+"""How long SQLite waits for the other writer."""
+
+LOCK_S = 5
+"""How long a statement waits for a row that another transaction holds, on the servers."""
+
+INNER_LOCK_S = 1
+"""The same for a transaction inside a suspended one, which may be what it waits for."""
+
+INNER_POOL = 5
+"""Connections for transactions inside suspended ones; outers cannot use them up."""
+
+CONNECT_S = 5
+
+PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0")
+"""No automatic checkpoints: see `Database.checkpoint`."""
+
+JSON: dict[str, Any] = {
+    "json_serializer": lambda value: pydantic_core.to_json(value).decode(),
+    "json_deserializer": pydantic_core.from_json,
+}
+"""Several times quicker than the standard library's: a monitor writes much JSON each round."""
+
+ALONE_S = 60
+"""How long a migration waits for another process's migration on a server."""
+
+ALONE_KEY = 0x686F6C64
+"""The advisory lock of migrations; any fixed number that no other program uses will do."""
+
+COLLATION = "utf8mb4_nopad_bin"
+"""MariaDB compares texts byte by byte, as the others do: no case, accent or blank is overlooked."""
+
+SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
+"""MariaDB refuses what does not fit instead of cutting it off, whatever its settings say."""
+
+RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
+"""SQLSTATE of serialisation failure, deadlock and lock time-out (PostgreSQL, appendix A)."""
+
+RETRY_NUMBERS = frozenset({1020, 1205, 1213})
+"""MariaDB's numbers for: the row has changed, the lock time-out, the deadlock."""
+
+LOCK_TIMEOUTS = frozenset({"55P03", 1205})
+
+DUPLICATE = 1062
+"""MariaDB's number for a unique key that is taken."""
+
+CHECK_FAILED = 4025
+"""MariaDB's number for a violated CHECK."""
+
+DOWN_STATES = ("08", "28", "3D", "53", "57")
+"""Classes of SQLSTATE: no connection, no access, no such database, no resources, shut down."""
+
+DOWN_NUMBERS = frozenset({1040, 1044, 1045, 1049, 1053, 1203, 1927, 2002, 2003, 2006, 2013, 2014})
+"""The same as MariaDB counts them, with the client's own (2000 and up)."""
+
+TROUBLE = (DBAPIError, sa.exc.TimeoutError, TimeoutError, OSError)
+"""What a driver or a pool raises; `translated` says what it means."""
+
+
+def in_memory(url: str) -> bool:
+    """Whether a database lives and dies with its one connection."""
+    return url.startswith("sqlite") and ":memory:" in url
+
+
+def dialect_name(engine: AsyncEngine) -> str:
+    """`sqlite`, `postgresql` or `mariadb`, also for MariaDB under a `mysql+` address."""
+    name = engine.dialect.name
+    return "mariadb" if name == "mysql" else name
+
+
+def make_engine(url: str, *, inner: bool = False) -> AsyncEngine:
+    """Connections to `url`; `inner`: the second, smaller pool, for transactions inside others."""
+    if url.startswith("sqlite"):
+        return _sqlite(url, inner=inner)
+    pool = {"pool_size": 1, "max_overflow": INNER_POOL - 1} if inner else {"pool_size": 10}
+    lock_s = INNER_LOCK_S if inner else LOCK_S
+    mine = url.startswith(("mariadb", "mysql"))
+    engine = create_async_engine(
+        url,
+        **JSON,
+        **pool,
+        isolation_level="SERIALIZABLE",
+        pool_pre_ping=True,
+        connect_args=_mariadb_arguments(lock_s) if mine else _postgres_arguments(lock_s),
+    )
+    if mine:
+        # It repeats each of the server's notes as a warning, such as "name ignored for PRIMARY".
+        logging.getLogger("asyncmy").setLevel(logging.ERROR)
+        sa.event.listen(engine.sync_engine, "begin", _begin_mariadb)
+    return _watched(engine)
+
+
+def options(engine: AsyncEngine, unit: UnitOfWork) -> dict[str, Any]:
+    """What a connection has to know about the transaction that is about to begin on it."""
+    if unit.read and engine.dialect.name == "postgresql":
+        only = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        return {UNIT: unit} | only
+    return {UNIT: unit}
+
+
+def unit_of(connection: AsyncConnection) -> UnitOfWork:
+    """The unit that `connection` serves; `NoUnitOpen` outside of one."""
+    found = None if connection.sync_connection is None else _unit(connection.sync_connection)
+    if found is None or found.closed:
+        raise NoUnitOpen("this connection serves no open transaction")
+    return found
+
+
+async def exclude_others(connection: AsyncConnection, dialect: str) -> None:
+    """Wait until no other migration runs; the lock ends with the transaction or `include_others`.
+
+    Unavailable (DATABASE_BUSY) when another one takes longer than `ALONE_S`.
+    """
+    if dialect == "postgresql":
+        await connection.execute(sa.text(f"SET LOCAL lock_timeout = '{ALONE_S}s'"))
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE_KEY)))
+    if dialect == "mariadb":
+        lock = sa.select(sa.func.get_lock(_alone_name(), ALONE_S))
+        if (await connection.execute(lock)).scalar() != 1:
+            raise busy(f"another migration has been running for {ALONE_S} s")
+
+
+async def include_others(connection: AsyncConnection, dialect: str) -> None:
+    """Give the lock of `exclude_others` back where it outlives the transaction (MariaDB)."""
+    if dialect == "mariadb":
+        await connection.execute(sa.select(sa.func.release_lock(_alone_name())))
+
+
+def prepare(connection: sa.Connection) -> None:
+    """Before the first table is made: new tables of MariaDB compare texts as `COLLATION` says."""
+    if connection.dialect.name in ("mariadb", "mysql"):
+        found = connection.exec_driver_sql("SELECT @@collation_database").scalar()
+        if found != COLLATION:
+            change = f"ALTER DATABASE CHARACTER SET utf8mb4 COLLATE {COLLATION}"
+            connection.exec_driver_sql(change)
+
+
+def lost_race(error: BaseException) -> bool:
+    """Whether the same transaction may succeed when it is run again."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if _number(error) in RETRY_NUMBERS | {DUPLICATE}:
+        return True
+    if isinstance(error, IntegrityError):
+        # A unique key taken between look and insert; the next try sees the winner's row.
+        return "unique" in str(error.orig).lower()
+    return _state(error) in RETRY_STATES or "database is locked" in str(error.orig)
+
+
+def lock_timed_out(error: BaseException) -> bool:
+    """Whether a server gave up waiting for a row that somebody else holds."""
+    return isinstance(error, DBAPIError) and bool(LOCK_TIMEOUTS & {_state(error), _number(error)})
+
+
+def translated(error: BaseException) -> BaseException:
+    """The `EngineError` that says what a driver's error means, or the error itself."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return busy("no connection was free in time")
+    if isinstance(error, DBAPIError):
+        return down(error) if _means_down(error) else error
+    return down(error) if isinstance(error, TimeoutError | OSError) else error
+
+
+def down(error: BaseException) -> Unavailable:
+    """The database cannot be reached."""
+    cause = getattr(error, "orig", None) or error
+    return Unavailable(
+        "DATABASE_UNAVAILABLE",
+        f"the database does not answer: {str(cause)[:300] or type(cause).__name__}",
+        next_step="nothing was changed; try again when the database is back",
+    )
+
+
+def busy(detail: str) -> Unavailable:
+    """Others were quicker, again and again."""
+    return Unavailable("DATABASE_BUSY", detail, next_step="try again", tries=TRIES)
+
+
+def read_only(statement: str) -> EngineError:
+    """A write was asked for where only reading is possible."""
+    return Conflict(
+        "TRANSACTION_READ_ONLY",
+        f"a reading transaction cannot run: {statement[:60]}",
+        next_step="open the outer transaction with write(), or use REQUIRES_NEW",
+    )
+
+
+def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
+    size, more = (1, 0) if in_memory(url) else (1, INNER_POOL - 1) if inner else (5, 10)
+    engine = create_async_engine(
+        url,
+        **JSON,
+        connect_args={"timeout": BUSY_S},
+        poolclass=sa.AsyncAdaptedQueuePool,
+        pool_size=size,
+        max_overflow=more,
+    )
+    sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return _watched(engine)
+
+
+def _watched(engine: AsyncEngine) -> AsyncEngine:
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", _before_statement)
+    sa.event.listen(engine.sync_engine, "handle_error", _after_error)
+    return engine
+
+
+def _postgres_arguments(lock_s: int) -> dict[str, Any]:
+    return {"timeout": CONNECT_S, "server_settings": {"lock_timeout": f"{lock_s}s"}}
+
+
+def _mariadb_arguments(lock_s: int) -> dict[str, Any]:
+    settings = f"innodb_lock_wait_timeout={lock_s}, sql_mode='{SQL_MODE}', time_zone='+00:00'"
+    names = f"SET NAMES utf8mb4 COLLATE {COLLATION}"
+    return {
+        "connect_timeout": CONNECT_S,
+        "charset": "utf8mb4",
+        "init_command": f"{names}, SESSION {settings}",
+    }
+
+
+def _prepare_sqlite(raw: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
+    # The driver must not open transactions by itself: it would use a deferred BEGIN, which fails
+    # with "database is locked" when a reader becomes a writer.
+    raw.isolation_level = None
+    cursor = raw.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    unit = _unit(connection)
+    if unit is None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif unit.read:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_mariadb(connection: sa.Connection) -> None:
+    unit = _unit(connection)
+    if unit is not None and unit.read:
+        once = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+        connection.exec_driver_sql(once)
+
+
+def _before_statement(
+    connection: sa.Connection,
+    _cursor: object,
+    statement: str,
+    _values: object,
+    context: Any,
+    *_: Any,
+) -> None:
+    unit = _unit(connection)
+    if unit is None:
+        return
+    if unit.read:
+        if context is not None and (context.isinsert or context.isupdate or context.isdelete):
+            raise read_only(statement)
+        return
+    if not unit.begun and statement != "BEGIN IMMEDIATE":
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        unit.begun = True
+
+
+def _after_error(context: sa.engine.ExceptionContext) -> BaseException | None:
+    # A database may have ended the transaction with the statement (PostgreSQL does, and answers
+    # a COMMIT of it without an error), so whoever swallows the error must not go on to commit.
+    error = _broken_rule(context) or context.sqlalchemy_exception
+    connection = context.connection
+    unit = None if connection is None else _unit(connection)
+    if connection is not None and unit is not None and not connection.in_nested_transaction():
+        unit.doom(error or context.original_exception)
+    return error
+
+
+def _broken_rule(context: sa.engine.ExceptionContext) -> IntegrityError | None:
+    # To MariaDB's drivers a violated CHECK is an operational error.
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and _number(error) == CHECK_FAILED:
+        assert error.orig is not None
+        return IntegrityError(error.statement, error.params, error.orig)
+    return None
+
+
+def _unit(connection: sa.Connection) -> UnitOfWork | None:
+    found: UnitOfWork | None = connection.get_execution_options().get(UNIT)
+    return found
+
+
+def _means_down(error: DBAPIError) -> bool:
+    number = _number(error)
+    if error.connection_invalidated or number in DOWN_NUMBERS:
+        return True
+    if number is not None:
+        return False
+    return isinstance(error, OperationalError) or _state(error).startswith(DOWN_STATES)
+
+
+def _state(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", "") or "")
+
+
+def _number(error: DBAPIError) -> int | None:
+    first = next(iter(getattr(error.orig, "args", ())), None)
+    return first if isinstance(first, int) and not isinstance(first, bool) else None
+
+
+def _alone_name() -> sa.ColumnElement[str]:
+    # Locks of that kind belong to the server; each database of it gets its own.
+    return sa.func.concat(sa.func.database(), f".{ALONE_KEY:x}")

@@ -1,0 +1,106 @@
+"""Statements on locks: who holds an entity, taking, pre-empting, freeing.
+
+The unique key on (entity, exclusive) lets one operation own an entity at most; that it is not
+shared at the same time rests on the isolation of the transaction that looks and takes. A taken-over
+lock has a higher generation, so that whoever lost it can be told from its successor.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.locks import Held, Lock, LockMode
+from store.bulk import insert_many
+from store.rows import Row, changed, many, one
+from store.schema import entity_lock, operation
+
+Entity = tuple[str, UUID]
+CHUNK = 400
+"""Ids in one IN list: below what every database takes as parameters of one statement."""
+
+
+async def held(connection: AsyncConnection, entities: Sequence[Entity]) -> dict[Entity, list[Held]]:
+    """The locks on these entities; one that is free is left out."""
+    by_type: dict[str, list[UUID]] = {}
+    for entity_type, entity_id in entities:
+        by_type.setdefault(entity_type, []).append(entity_id)
+    found: dict[Entity, list[Held]] = {}
+    for entity_type, ids in sorted(by_type.items()):
+        for start in range(0, len(ids), CHUNK):
+            query = _with_owner().where(
+                entity_lock.c.entity_type == entity_type,
+                entity_lock.c.entity_id.in_(ids[start : start + CHUNK]),
+            )
+            for row in await many(connection, query):
+                lock = _held(row)
+                found.setdefault(lock.lock.entity, []).append(lock)
+    return found
+
+
+def _with_owner() -> sa.Select[tuple[object, ...]]:
+    joined = sa.select(entity_lock, operation.c.kind, operation.c.state).join(
+        operation, operation.c.id == entity_lock.c.operation_id
+    )
+    return joined.order_by(entity_lock.c.entity_type, entity_lock.c.entity_id)
+
+
+def _held(row: Row) -> Held:
+    mode = LockMode.SHARED if row["exclusive"] is None else LockMode.EXCLUSIVE
+    lock = Lock(entity_type=row["entity_type"], entity_id=row["entity_id"], mode=mode)
+    same = {name: row[name] for name in ("operation_id", "kind", "state", "generation")}
+    return Held(lock=lock, **same)
+
+
+async def of_operation(connection: AsyncConnection, operation_id: UUID) -> list[Held]:
+    """What one operation holds."""
+    query = _with_owner().where(entity_lock.c.operation_id == operation_id)
+    return [_held(row) for row in await many(connection, query)]
+
+
+async def holder(connection: AsyncConnection, entity_type: str, entity_id: UUID) -> Held | None:
+    """Who owns one entity, or None."""
+    query = _with_owner().where(
+        entity_lock.c.entity_type == entity_type,
+        entity_lock.c.entity_id == entity_id,
+        entity_lock.c.exclusive == 1,
+    )
+    row = await one(connection, query)
+    return None if row is None else _held(row)
+
+
+async def holds(
+    connection: AsyncConnection, entity_type: str, entity_id: UUID, operation_id: UUID
+) -> bool:
+    """Whether an operation owns an entity."""
+    owner = await holder(connection, entity_type, entity_id)
+    return owner is not None and owner.operation_id == operation_id
+
+
+def row_of(lock: Lock, operation_id: UUID, now: datetime, generation: int = 1) -> Row:
+    """A lock as it is written."""
+    return {
+        "entity_type": lock.entity_type,
+        "entity_id": lock.entity_id,
+        "operation_id": operation_id,
+        "exclusive": 1 if lock.mode is LockMode.EXCLUSIVE else None,
+        "generation": generation,
+        "acquired_at": now,
+    }
+
+
+async def take(connection: AsyncConnection, rows: Iterable[Row]) -> None:
+    """Take free locks; a lost race for one breaks the unique key, and the caller tries again."""
+    await insert_many(connection, entity_lock, list(rows))
+
+
+async def free(
+    connection: AsyncConnection, operation_id: UUID, entity_type: str | None = None
+) -> int:
+    """Free an operation's locks, all or those on one type of entity; how many there were."""
+    query = entity_lock.delete().where(entity_lock.c.operation_id == operation_id)
+    if entity_type is not None:
+        query = query.where(entity_lock.c.entity_type == entity_type)
+    return await changed(connection, query)

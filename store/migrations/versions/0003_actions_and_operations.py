@@ -1,0 +1,161 @@
+"""What the backend needs: networks, affinity, shared locks, batches, audit, archive.
+
+Frozen once released: a later change of `store.schema` gets a revision of its own. The locks move to
+a new table, since their primary key changes; every other change only adds.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision: str = "0003"
+down_revision: str | Sequence[str] | None = "0002"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
+def upgrade() -> None:
+    """Add tables and columns, and move the locks."""
+    _networks()
+    _affinity()
+    _operations()
+    _locks()
+    _archive()
+
+
+def downgrade() -> None:
+    """Not offered: going back is restoring the backup made before the upgrade."""
+    raise NotImplementedError("restore the backup that was made before this upgrade")
+
+
+def _networks() -> None:
+    op.create_table(
+        "network",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("cluster_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("bridge", sa.String(length=15), nullable=True),
+        sa.Column("version", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(["cluster_id"], ["cluster.id"], name="fk_network_cluster_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_network"),
+        sa.UniqueConstraint("name", name="uq_network_name"),
+    )
+    op.create_table(
+        "vm_nic",
+        sa.Column("vm_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("network_id", sa.Uuid(), nullable=False),
+        sa.Column("mac", sa.String(length=17), nullable=False),
+        sa.Column("model", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(["vm_id"], ["vm.id"], name="fk_vm_nic_vm_id"),
+        sa.ForeignKeyConstraint(["network_id"], ["network.id"], name="fk_vm_nic_network_id"),
+        sa.PrimaryKeyConstraint("vm_id", "position", name="pk_vm_nic"),
+        sa.UniqueConstraint("mac", name="uq_vm_nic_mac"),
+    )
+    op.add_column("vm", sa.Column("budget_s", sa.Integer(), nullable=True))
+    op.create_index("ix_vm_cluster", "vm", ["cluster_id", "name"])
+
+
+def _affinity() -> None:
+    op.create_table(
+        "affinity_group",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("cluster_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("together", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("hard", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("version", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["cluster_id"], ["cluster.id"], name="fk_affinity_group_cluster_id"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_affinity_group"),
+        sa.UniqueConstraint("name", name="uq_affinity_group_name"),
+    )
+    for entity in ("vm", "host"):
+        table = f"affinity_{entity}"
+        op.create_table(
+            table,
+            sa.Column("group_id", sa.Uuid(), nullable=False),
+            sa.Column(f"{entity}_id", sa.Uuid(), nullable=False),
+            sa.ForeignKeyConstraint(
+                ["group_id"], ["affinity_group.id"], name=f"fk_{table}_group_id"
+            ),
+            sa.ForeignKeyConstraint(
+                [f"{entity}_id"], [f"{entity}.id"], name=f"fk_{table}_{entity}_id"
+            ),
+            sa.PrimaryKeyConstraint("group_id", f"{entity}_id", name=f"pk_{table}"),
+        )
+    op.create_index("ix_affinity_vm_vm", "affinity_vm", ["vm_id"])
+
+
+def _operations() -> None:
+    no = sa.false()
+    for column in (
+        sa.Column("params", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("held", sa.Boolean(), server_default=no, nullable=False),
+        sa.Column("progress_done", sa.Integer(), nullable=True),
+        sa.Column("progress_total", sa.Integer(), nullable=True),
+        sa.Column("lock_deadline_at", TIME, nullable=True),
+        sa.Column("swept_at", TIME, nullable=True),
+    ):
+        op.add_column("operation", column)
+    kind = sa.Column("kind", sa.String(length=16), server_default="start", nullable=False)
+    op.add_column("outbox", kind)
+    op.add_column("outbox", sa.Column("signal", sa.String(length=32), nullable=True))
+    reason = sa.Column("reason", sa.String(length=1024), server_default="", nullable=False)
+    op.add_column("event", reason)
+    op.add_column("event", sa.Column("before", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("event", sa.Column("after", sa.JSON(none_as_null=True), nullable=True))
+    op.create_index("ix_event_at", "event", ["at"])
+
+
+def _locks() -> None:
+    op.create_table(
+        "entity_lock",
+        sa.Column("entity_type", sa.String(length=16), nullable=False),
+        sa.Column("entity_id", sa.Uuid(), nullable=False),
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("exclusive", sa.Integer(), nullable=True),
+        sa.Column("generation", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("acquired_at", TIME, nullable=False),
+        sa.CheckConstraint(
+            "exclusive IS NULL OR exclusive = 1", name=op.f("ck_entity_lock_exclusive")
+        ),
+        sa.ForeignKeyConstraint(
+            ["operation_id"], ["operation.id"], name="fk_entity_lock_operation_id"
+        ),
+        sa.PrimaryKeyConstraint("entity_type", "entity_id", "operation_id", name="pk_entity_lock"),
+        sa.UniqueConstraint(
+            "entity_type", "entity_id", "exclusive", name="uq_entity_lock_exclusive"
+        ),
+    )
+    op.create_index("ix_entity_lock_operation", "entity_lock", ["operation_id"])
+    names = ("entity_type", "entity_id", "operation_id", "generation", "acquired_at")
+    old = sa.table("lock", *(sa.column(name) for name in names))
+    new = sa.table("entity_lock", *(sa.column(name) for name in (*names, "exclusive")))
+    held = sa.select(*(old.c[name] for name in names), sa.literal(1))
+    op.execute(new.insert().from_select([*names, "exclusive"], held))
+    op.drop_table("lock")
+
+
+def _archive() -> None:
+    op.create_table(
+        "archive",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("target_type", sa.String(length=16), nullable=False),
+        sa.Column("target_id", sa.Uuid(), nullable=False),
+        sa.Column("parent_id", sa.Uuid(), nullable=True),
+        sa.Column("finished_at", TIME, nullable=False),
+        sa.Column("document", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("archived_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_archive"),
+    )
+    op.create_index("ix_archive_target", "archive", ["target_type", "target_id"])
+    op.create_index("ix_archive_parent", "archive", ["parent_id"])
