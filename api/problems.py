@@ -26,8 +26,17 @@ class FieldProblem(BaseModel):
     detail: str
 
 
+class Reason(BaseModel):
+    """One of several reasons against an action."""
+
+    code: str
+    detail: str
+    next_step: str = ""
+    context: dict[str, Any] = Field(default_factory=dict)
+
+
 class ProblemDocument(BaseModel):
-    """RFC 9457, with our members."""
+    """RFC 9457, with our members. `problems` lists every reason where there are several."""
 
     type: str = BLANK
     title: str
@@ -40,6 +49,7 @@ class ProblemDocument(BaseModel):
     correlation_id: str | None = None
     context: dict[str, Any] = Field(default_factory=dict)
     errors: list[FieldProblem] = Field(default_factory=list)
+    problems: list[Reason] = Field(default_factory=list)
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -50,7 +60,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         404: "No such object",
         409: "The object's state forbids it, or another operation works on it",
         413: "The body is too large",
+        403: "Not allowed to this principal",
         422: "The request is understood and wrong",
+        429: "Too many requests from this address",
         503: "A part of the engine does not answer; nothing was changed",
     }.items()
 }
@@ -60,7 +72,7 @@ def problem_response(request: Request, document: ProblemDocument) -> Response:
     """The answer that carries a problem."""
     document.instance = request.url.path
     document.correlation_id = getattr(request.state, "correlation_id", None)
-    headers = {"Retry-After": "2"} if document.status == 503 else {}
+    headers = {"Retry-After": "2"} if document.status in (429, 503) else {}
     if document.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # ASCII only: a misspelt field may be named by half a surrogate pair, which is JSON and no text.
@@ -101,6 +113,12 @@ async def _engine_error(request: Request, error: Exception) -> Response:
         next_step=error.next_step,
         retryable=error.retryable,
         context=dict(error.context),
+        problems=[
+            Reason(
+                code=one.code, detail=one.detail, next_step=one.next_step, context=dict(one.context)
+            )
+            for one in error.problems
+        ],
     )
     return problem_response(request, document)
 

@@ -6,6 +6,7 @@ dropped in silence.
 Invariants  Reading never fails for what a guest has: it ends up in `unsupported` or `lost`.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -30,9 +31,9 @@ LOST = _words(
     "title description iothreads iothreadids defaultiothread cputune numatune memtune blkiotune "
     "memoryBacking maxMemory genid sysinfo perf throttlegroups"
 )
-DEVICES_KNOWN = _words("emulator console input memballoon audio")
+DEVICES_KNOWN = _words("emulator console input audio")
 DEVICES_LOST = _words(
-    "graphics video sound rng watchdog panic channel redirdev redirfilter parallel hub smartcard "
+    "graphics sound rng watchdog panic channel redirdev redirfilter parallel hub smartcard "
     "crypto pstore vsock"
 )
 FEATURES_KNOWN = _words("acpi apic pae vmport")
@@ -40,6 +41,8 @@ DISK_KNOWN = _words("driver source target backingStore readonly shareable alias 
 DISK_LOST = _words("iotune serial wwn vendor product blockio geometry throttlefilters")
 NIC_KNOWN = _words("mac source model target alias address boot driver")
 NIC_UNSUPPORTED = {"virtualport": "a virtual port", "vlan": "a VLAN tag", "teaming": "teaming"}
+KIB_OF = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
+EMULATED_CPU = "qemu64"
 ENDINGS = {"on_poweroff": "destroy", "on_reboot": "restart", "on_crash": "destroy"}
 MANAGERS = {
     "http://openstack.org/": "OpenStack",
@@ -74,11 +77,10 @@ class Definition:
 def read_definition(xml: str) -> Definition:
     """Read what libvirt gave; Invalid (`XML_UNREADABLE`) when it is not the XML of a domain."""
     root = parse(xml)
-    kib = _number(root.findtext("memory"))
     found = Definition(
         guest_id=_id_of(root),
         name=root.findtext("name", ""),
-        memory_mib=-(-kib // 1024),
+        memory_mib=_mib(root, "memory"),
         vcpus=_number(root.findtext("vcpu")),
         virt_type=root.get("type", ""),
     )
@@ -94,11 +96,11 @@ def cpu_losses(xml: str) -> set[str]:
     """What of the CPU would be lost, read from a definition: of what runs libvirt tells details."""
     root = parse(xml)
     cpu = root.find("cpu")
-    mode = None if cpu is None else cpu.get("mode", "custom")
-    ours = "host-model" if root.get("type") == VirtType.KVM else None
-    lost = set()
-    if mode != ours:
-        lost.add(f"CPU mode {mode or 'default'} (would be {ours or 'default'})")
+    mode = "default" if cpu is None else cpu.get("mode", "custom")
+    if cpu is not None and cpu.findtext("model") == EMULATED_CPU and cpu.find("feature") is None:
+        mode = "default"  # libvirt writes down what QEMU takes when nothing is asked for.
+    ours = "host-model" if root.get("type") == VirtType.KVM else "default"
+    lost = set() if mode == ours else {f"CPU mode {mode} (would be {ours})"}
     if cpu is not None and (cpu.find("topology") is not None or cpu.find("numa") is not None):
         lost.add("topology of the CPU")
     return lost
@@ -127,8 +129,7 @@ def _read_settings(root: ET.Element, found: Definition) -> None:
             found.lost.add(f"{tag} {value} (would be {ours})")
     if (offset := _attribute(root, "clock", "offset") or "utc") != "utc":
         found.lost.add(f"clock {offset} (would be utc)")
-    kib = _number(root.findtext("currentMemory"), found.memory_mib * 1024)
-    if (current := -(-kib // 1024)) < found.memory_mib:
+    if 0 < (current := _mib(root, "currentMemory")) < found.memory_mib:
         found.lost.add(f"balloon at {current} of {found.memory_mib} MiB")
     in_use = _number(_attribute(root, "vcpu", "current"), found.vcpus)
     if in_use < found.vcpus:
@@ -176,21 +177,27 @@ def _check_machine(found: Definition) -> None:
 
 def _read_device(device: ET.Element, found: Definition) -> None:
     tag = _plain(device.tag)
-    if tag == "disk":
-        _read_disk(device, found)
-    elif tag == "interface":
-        _read_nic(device, found)
-    elif tag == "serial":
-        if (kind := device.get("type")) != "pty":
-            found.lost.add(f"serial line on {kind} (would be a pty)")
-    elif tag == "controller":
-        _read_controller(device, found)
-    elif tag == "video" and device.find("model[@type='none']") is not None:
-        return
+    if (reader := READERS.get(tag)) is not None:
+        reader(device, found)
     elif tag in DEVICES_LOST:
         found.lost.add(tag)
     elif tag not in DEVICES_KNOWN:
         found.unsupported.add(tag)
+
+
+def _read_serial(serial: ET.Element, found: Definition) -> None:
+    if (kind := serial.get("type")) != "pty":
+        found.lost.add(f"serial line on {kind} (would be a pty)")
+
+
+def _read_balloon(balloon: ET.Element, found: Definition) -> None:
+    if balloon.get("model") != "none":
+        found.lost.add("memballoon")
+
+
+def _read_video(video: ET.Element, found: Definition) -> None:
+    if _attribute(video, "model", "type") != "none":
+        found.lost.add("video")
 
 
 def _read_controller(controller: ET.Element, found: Definition) -> None:
@@ -259,6 +266,16 @@ def _read_nic(nic: ET.Element, found: Definition) -> None:
     found.nics.append(ForeignNic(mac=card.mac, model=card.model, bridge=card.bridge))
 
 
+READERS: Mapping[str, Callable[[ET.Element, Definition], None]] = {
+    "disk": _read_disk,
+    "interface": _read_nic,
+    "controller": _read_controller,
+    "serial": _read_serial,
+    "memballoon": _read_balloon,
+    "video": _read_video,
+}
+
+
 def _read_boot_order(root: ET.Element, found: Definition) -> None:
     """A VM of ours boots from its first disk, then from its first CD-ROM."""
     if found.boot is not None:
@@ -281,6 +298,18 @@ def _read_boot_order(root: ET.Element, found: Definition) -> None:
         found.lost.add("boots from its CD-ROM first (would from its first disk)")
     elif devices and devices[0] != "hd":
         found.unsupported.add(f"boots from {devices[0]} first")
+
+
+def _mib(root: ET.Element, tag: str) -> int:
+    """Memory, rounded up; libvirt itself writes KiB. Invalid for a unit that it would not write."""
+    unit = _attribute(root, tag, "unit") or "KiB"
+    if unit not in KIB_OF:
+        raise Invalid(
+            "XML_UNREADABLE",
+            f"{tag} is given in {unit}, not in {', '.join(KIB_OF)}",
+            next_step="look at it with `virsh dumpxml` on its host",
+        )
+    return -(-_number(root.findtext(tag)) * KIB_OF[unit] // 1024)
 
 
 def _id_of(root: ET.Element) -> UUID:

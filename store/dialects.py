@@ -6,13 +6,18 @@ the second writer waits for the first instead of failing in the middle. A readin
 one moment, and its statements are checked before they leave: it cannot write on any database.
 """
 
+import asyncio
 import logging
+import random
+import sqlite3
+import time
 from typing import Any
 
 import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from domain.errors import Conflict, EngineError, Unavailable
 from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
@@ -34,7 +39,7 @@ INNER_POOL = 5
 
 CONNECT_S = 5
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0")
+PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0")
 """No automatic checkpoints: see `Database.checkpoint`."""
 
 JSON: dict[str, Any] = {
@@ -247,9 +252,25 @@ def _prepare_sqlite(raw: sa.engine.interfaces.DBAPIConnection, _record: object) 
     # with "database is locked" when a reader becomes a writer.
     raw.isolation_level = None
     cursor = raw.cursor()
+    _switch_to_wal(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sa.engine.interfaces.DBAPICursor) -> None:
+    # Several processes may open a new file at once. SQLite does not wait for the one that is
+    # switching it over, whatever its time-out: it says "locked" at once.
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            await_only(asyncio.sleep(random.uniform(0.002, 0.02)))
+        else:
+            return
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict
 
-from api.deps import BackendDep, DoorDep, get_principal
+from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from engine.actions.clusters import ArmCluster, CreateCluster
 from engine.actions.fence_devices import AddFenceDevice
@@ -26,7 +26,6 @@ from engine.views import (
     FenceDeviceView,
     HostSampleView,
     HostView,
-    OperationView,
     VmView,
 )
 
@@ -60,20 +59,20 @@ async def clusters(backend: BackendDep, name: Name = None) -> list[ClusterView]:
     return list(found)
 
 
-@router.post("/clusters", tags=["clusters"], status_code=202)
-async def create_cluster(body: CreateCluster, door: DoorDep) -> OperationView:
+@router.post("/clusters", tags=["clusters"], **ACTION)
+async def create_cluster(body: CreateCluster, door: DoorDep) -> Answer:
     """Add a cluster."""
     return await door.run(body)
 
 
-@router.post("/clusters/{cluster_id}/actions/arm", tags=["clusters"], status_code=202)
-async def arm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> OperationView:
+@router.post("/clusters/{cluster_id}/actions/arm", tags=["clusters"], **ACTION)
+async def arm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Allow automatic action."""
     return await door.run(ArmCluster(cluster_id=cluster_id, armed=True))
 
 
-@router.post("/clusters/{cluster_id}/actions/disarm", tags=["clusters"], status_code=202)
-async def disarm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> OperationView:
+@router.post("/clusters/{cluster_id}/actions/disarm", tags=["clusters"], **ACTION)
+async def disarm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Stop every automatic action: no fence, no restart."""
     return await door.run(ArmCluster(cluster_id=cluster_id, armed=False))
 
@@ -106,14 +105,14 @@ async def samples(
     return list(found)
 
 
-@router.post("/hosts", tags=["hosts"], status_code=202)
-async def add_host(body: AddHost, door: DoorDep) -> OperationView:
+@router.post("/hosts", tags=["hosts"], **ACTION)
+async def add_host(body: AddHost, door: DoorDep) -> Answer:
     """Add a host and bring it into service."""
     return await door.run(body)
 
 
-@router.post("/hosts/{host_id}/actions/activate", tags=["hosts"], status_code=202)
-async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> OperationView:
+@router.post("/hosts/{host_id}/actions/activate", tags=["hosts"], **ACTION)
+async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Power a host on, reconcile it and return it to `up`."""
     return await door.run(ActivateHost(host_id=host_id))
 
@@ -125,8 +124,8 @@ async def fence_devices(backend: BackendDep, host_id: UUID | None = None) -> lis
     return list(found)
 
 
-@router.post("/fence-devices", tags=["fence devices"], status_code=202)
-async def add_fence_device(body: AddFenceDevice, door: DoorDep) -> OperationView:
+@router.post("/fence-devices", tags=["fence devices"], **ACTION)
+async def add_fence_device(body: AddFenceDevice, door: DoorDep) -> Answer:
     """Give a host a power controller; its secrets are stored encrypted."""
     return await door.run(body)
 
@@ -146,19 +145,19 @@ async def vm(vm_id: UUID, backend: BackendDep) -> VmView:
     return view
 
 
-@router.post("/vms", tags=["vms"], status_code=202)
-async def create_vm(body: CreateVm, door: DoorDep) -> OperationView:
+@router.post("/vms", tags=["vms"], **ACTION)
+async def create_vm(body: CreateVm, door: DoorDep) -> Answer:
     """Add a VM; it is not started."""
     return await door.run(body)
 
 
-@router.post("/vms/{vm_id}/actions/start", tags=["vms"], status_code=202)
-async def start_vm(vm_id: UUID, door: DoorDep, body: StartBody | None = None) -> OperationView:
+@router.post("/vms/{vm_id}/actions/start", tags=["vms"], **ACTION)
+async def start_vm(vm_id: UUID, door: DoorDep, body: StartBody | None = None) -> Answer:
     """Start a VM."""
     return await door.run(StartVm(vm_id=vm_id, host_id=body.host_id if body else None))
 
 
-@router.post("/vms/{vm_id}/actions/stop", tags=["vms"], status_code=202)
-async def stop_vm(vm_id: UUID, door: DoorDep, body: StopBody | None = None) -> OperationView:
+@router.post("/vms/{vm_id}/actions/stop", tags=["vms"], **ACTION)
+async def stop_vm(vm_id: UUID, door: DoorDep, body: StopBody | None = None) -> Answer:
     """Stop a VM."""
     return await door.run(StopVm(vm_id=vm_id, force=body.force if body else False))

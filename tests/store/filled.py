@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 import sqlalchemy as sa
 
 from store import schema, schema_ha
-from store.columns import metadata
+from store.columns import integer, metadata, time
 from store.types import UtcDateTime
 
 TABLES = (schema.cluster, schema_ha.incident)
@@ -25,9 +25,9 @@ lock = sa.Table(
     sa.MetaData(),
     sa.Column("entity_type", sa.String(16), primary_key=True),
     sa.Column("entity_id", sa.Uuid, primary_key=True),
-    sa.Column("operation_id", sa.Uuid),
-    sa.Column("generation", sa.Integer),
-    sa.Column("acquired_at", metadata.tables["event"].c.at.type),
+    sa.Column("operation_id", sa.ForeignKey(metadata.tables["operation"].c.id), nullable=False),
+    integer("generation"),
+    time("acquired_at", nullable=False),
 )
 """As it was until revision 0002; later its rows are in `entity_lock`."""
 

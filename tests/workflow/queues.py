@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from temporalio import activity, workflow
 from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.taskqueue.v1 import TaskQueue, TaskQueueStats
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerTuner
@@ -26,6 +26,7 @@ from workflows import options
 WAIT_S = 120.0
 """Far more than anything here takes: a test that reaches it has found something."""
 
+SETTLED = timedelta(seconds=0.5)
 STEP_LIMIT = timedelta(minutes=10)
 
 
@@ -84,16 +85,23 @@ class Line:
 
         await asyncio.gather(*(one(name) for name in names))
 
-    async def full(self, slots: int, queued: int) -> None:
-        """Wait until every slot is taken and this many steps wait in the queue."""
+    async def waits(self, steps: int, priority: int | None = None) -> None:
+        """Wait until so many steps, of one class or in all, are in the queue and settled.
+
+        The server counts anew every five seconds only, and what it has counted may still be on its
+        way into the order; half a second is ten times what that was seen to take.
+        """
 
         async def so() -> bool:
-            return len(self.started) >= slots and await self.queued() >= queued
+            found = [each for key, each in await self._stats() if priority in (None, key)]
+            counted = sum(each.approximate_backlog_count for each in found)
+            ages = [each.approximate_backlog_age.ToTimedelta() for each in found]
+            return counted >= steps and min(ages) >= SETTLED
 
-        await until(so, f"the queue never held {queued} steps behind {slots} running ones")
+        await until(so, f"the queue never held {steps} steps")
 
-    async def queued(self, priority: int | None = None) -> int:
-        """Steps in the queue, of all classes or of one; the server counts anew every few seconds."""
+    async def _stats(self) -> list[tuple[int, TaskQueueStats]]:
+        """The classes of which something is queued."""
         request = DescribeTaskQueueRequest(
             namespace=self.client.namespace,
             task_queue=TaskQueue(name=options.OPERATIONS),
@@ -101,17 +109,8 @@ class Line:
             report_stats=True,
         )
         answer = await self.client.workflow_service.describe_task_queue(request)
-        if priority is None:
-            return answer.stats.approximate_backlog_count
-        return answer.stats_by_priority_key[priority].approximate_backlog_count
-
-    async def waits(self, priority: int, steps: int = 1) -> None:
-        """Wait until so many steps of one class are in the queue."""
-
-        async def so() -> bool:
-            return await self.queued(priority) >= steps
-
-        await until(so, f"the queue never held {steps} steps of class {priority}")
+        found = answer.stats_by_priority_key.items()
+        return [(key, each) for key, each in found if each.approximate_backlog_count]
 
     async def scheduled(self, wid: str, steps: int) -> None:
         """Wait until an operation has scheduled so many steps in all."""

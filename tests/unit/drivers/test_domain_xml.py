@@ -5,8 +5,24 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from domain.inventory import Boot, Disk, GuestSpec, VirtType
-from drivers.domain_xml import NAMESPACE, disk_name, domain_xml, generation_in
+from domain.inventory import (
+    Boot,
+    Disk,
+    DiskBus,
+    DiskDevice,
+    GuestSpec,
+    Nic,
+    NicModel,
+    VirtType,
+)
+from drivers.domain_xml import (
+    NAMESPACE,
+    adopted_run,
+    claim_in,
+    disk_name,
+    domain_xml,
+    generation_in,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -72,3 +88,72 @@ def test_without_a_kernel_a_guest_boots_from_its_first_disk() -> None:
 
 def test_disk_names_go_on_after_the_twenty_sixth() -> None:
     assert [disk_name(n) for n in (0, 25, 26, 701, 702)] == ["vda", "vdz", "vdaa", "vdzz", "vdaaa"]
+
+
+def devices_of(*disks: Disk, nics: tuple[Nic, ...] = ()) -> ET.Element:
+    """The devices of a guest with these disks and cards."""
+    spec = SPEC.model_copy(update={"disks": disks, "nics": nics, "boot": None})
+    found = ET.fromstring(domain_xml(spec, 1)).find("devices")
+    assert found is not None
+    return found
+
+
+BUSES = ["virtio", "sata", "scsi", "ide", "virtio"]
+
+
+def test_each_bus_counts_its_own_disks_and_those_that_share_names_share_the_count() -> None:
+    disks = [Disk.model_validate({"path": "/d", "bus": bus}) for bus in BUSES]
+    targets = devices_of(*disks).findall("disk/target")
+    assert [target.get("dev") for target in targets] == ["vda", "sda", "sdb", "hda", "vdb"]
+    assert [target.get("bus") for target in targets] == BUSES
+
+
+def test_a_cdrom_and_a_disk_that_is_only_read_say_so_and_a_device_is_no_file() -> None:
+    cdrom = Disk(path="/cd.iso", device=DiskDevice.CDROM, bus=DiskBus.SATA)
+    disks = devices_of(cdrom, Disk(path="/dev/sdb", read_only=True), Disk(path="/d")).findall(
+        "disk"
+    )
+    assert [disk.get("device") for disk in disks] == ["cdrom", "disk", "disk"]
+    assert [disk.find("readonly") is not None for disk in disks] == [True, True, False]
+    assert [disk.get("type") for disk in disks] == ["file", "block", "file"]
+    assert disks[1].find("source").attrib == {"dev": "/dev/sdb"}  # type: ignore[union-attr]
+
+
+def test_a_guest_with_a_cdrom_boots_from_it_when_its_disk_gives_nothing() -> None:
+    cdrom = Disk(path="/cd.iso", device=DiskDevice.CDROM, bus=DiskBus.IDE)
+    spec = SPEC.model_copy(update={"disks": (cdrom,), "boot": None})
+    order = ET.fromstring(domain_xml(spec, 1)).findall("os/boot")
+    assert [boot.get("dev") for boot in order] == ["hd", "cdrom"]
+
+
+def test_only_a_guest_with_a_scsi_disk_gets_a_controller_that_its_kernel_knows() -> None:
+    for bus, expected in ((DiskBus.SCSI, ["virtio-scsi"]), (DiskBus.VIRTIO, [])):
+        found = devices_of(Disk(path="/d", bus=bus)).findall("controller[@type='scsi']")
+        assert [controller.get("model") for controller in found] == expected
+
+
+def test_a_card_is_on_its_bridge_or_behind_qemu_itself() -> None:
+    nics = (
+        Nic(network="lan", bridge="br0", mac="52:54:00:00:00:01"),
+        Nic(network="out", mac="52:54:00:00:00:02", model=NicModel.E1000E),
+    )
+    found = devices_of(nics=nics).findall("interface")
+    assert [card.get("type") for card in found] == ["bridge", "user"]
+    assert [card.find("mac").get("address") for card in found] == [n.mac for n in nics]  # type: ignore[union-attr]
+    assert [card.find("model").get("type") for card in found] == ["virtio", "e1000e"]  # type: ignore[union-attr]
+    assert [source.get("bridge") for source in found[0].findall("source")] == ["br0"]
+    assert found[1].find("source") is None
+
+
+def test_the_machine_is_the_one_that_was_asked_for() -> None:
+    kind = ET.fromstring(domain_xml(SPEC.model_copy(update={"machine": "q35"}), 1)).find("os/type")
+    assert kind is not None
+    assert kind.get("machine") == "q35"
+
+
+def test_a_mark_names_its_generation_and_its_import_and_only_an_id_is_an_import() -> None:
+    claim = uuid4()
+    mark = adopted_run(3, claim)
+    assert (generation_in(mark), claim_in(mark)) == (3, claim)
+    for other in ("<run generation='3'/>", "<run claim='ann'/>", "<run"):
+        assert claim_in(other) is None
