@@ -23,7 +23,7 @@ from tests.fakes import DataCentre
 OPEN = [state.value for state in OPEN_STATES]
 TABLES = (
     *("cluster", "host", "vm", "vm_run", "operation", "step", "entity_lock", "event"),
-    *("incident", "death_certificate"),
+    *("incident", "death_certificate", "outbox"),
 )
 
 

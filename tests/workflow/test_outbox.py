@@ -1,0 +1,158 @@
+"""Exactly one workflow for each accepted operation, whatever dies or is away meanwhile."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from engine.backend import Backend
+from engine.delivery import Delivery
+from engine.registry import all_actions, all_queries
+from tests.workflow.accepting import AFTER_COMMIT, AFTER_START
+from tests.workflow.bench import Bench, NoSecrets, bench, quick
+from worker.relay import relay
+from worker.temporal_client import TemporalWorkflows
+from worker.temporal_get import ROOT
+from worker.temporal_server import DevServer, DevServerOptions
+
+pytestmark = pytest.mark.workflow
+
+DOWN_S = 30.0
+"""How long Temporal is away: several tries of the relay and of every poller."""
+
+
+@asynccontextmanager
+async def relays(made: Bench, number: int = 1) -> AsyncIterator[None]:
+    """As many relay processes as one likes, here as tasks with clients of their own."""
+    workflows = TemporalWorkflows(made.client)
+    tasks = [
+        asyncio.create_task(relay(Delivery(made.database, workflows), made.database))
+        for _ in range(number)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def started_workflows(made: Bench) -> list[str]:
+    """The ids of all workflows that Temporal knows, once it lists as many as were accepted."""
+    rows = [row for row in await made.rows("operation") if row["workflow"]]
+    found: list[str] = []
+
+    async def listed() -> bool:
+        nonlocal found
+        found = [item.id async for item in made.client.list_workflows()]
+        return len(found) >= len(rows)
+
+    await made.until(listed, "Temporal never listed every workflow")
+    return found
+
+
+async def the_one_start(made: Bench) -> UUID:
+    """The operation of the one accepted start."""
+    found = [row["id"] for row in await made.rows("operation") if row["kind"] == "vm.start"]
+    assert len(found) == 1
+    operation: UUID = found[0]
+    return operation
+
+
+@pytest.mark.parametrize("when", [AFTER_COMMIT, AFTER_START])
+async def test_an_api_that_is_killed_around_the_start_loses_and_doubles_nothing(
+    engine: Bench, when: str
+) -> None:
+    vm = await engine.add_vm("db")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.workflow.accepting"),
+        *(engine.client.service_client.config.target_host, engine.client.namespace),
+        *(engine.database.url, str(vm), when),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await child.wait() == -signal.SIGKILL
+    operation = await the_one_start(engine)
+    async with relays(engine):
+        assert (await engine.ended(operation))["state"] == "succeeded"
+    assert await started_workflows(engine) == [f"op/{operation}/1"]
+    assert len(engine.copies("db")) == 1
+    assert await engine.broken() == []
+
+
+async def test_relays_that_run_beside_each_other_start_everything_once(engine: Bench) -> None:
+    names = [f"vm-{number}" for number in range(40)]
+    for name in names:
+        await engine.add_vm(name, memory_mib=16)
+    secrets = NoSecrets()
+    engine.backend = Backend(engine.database, all_actions(secrets, secrets), all_queries())
+    operations = [await engine.start(name) for name in names]
+    waiting = [row for row in await engine.rows("outbox") if row["done_at"] is None]
+    assert len(waiting) == len(names)
+    async with relays(engine, 3):
+        for operation in operations:
+            assert (await engine.ended(operation))["state"] == "succeeded"
+    assert sorted(await started_workflows(engine)) == sorted(f"op/{o}/1" for o in operations)
+    assert [len(engine.copies(name)) for name in names] == [1] * len(names)
+    assert await engine.broken() == []
+
+
+@asynccontextmanager
+async def running(made: Bench) -> AsyncIterator[None]:
+    """Workers and two relays."""
+    async with made.workers(), relays(made, 2):
+        yield
+
+
+async def states_of(made: Bench, operations: list[UUID]) -> set[str]:
+    return {row["state"] for row in await made.rows("operation") if row["id"] in operations}
+
+
+async def accept_while_temporal_is_away(made: Bench, names: list[str]) -> list[UUID]:
+    """Accept a start for each VM, and stay without Temporal for a while."""
+    for name in names:
+        await made.add_vm(name, memory_mib=16)
+    operations = await asyncio.gather(*(made.start(name) for name in names))
+    clock = asyncio.get_running_loop().time
+    back_at = clock() + DOWN_S
+
+    async def long_enough() -> bool:
+        return clock() > back_at
+
+    await made.until(long_enough, "this clock stands still")
+    return operations
+
+
+async def test_what_is_accepted_while_temporal_is_down_runs_once_when_it_is_back(
+    temporal_program: Path, migrated: Path, tmp_path: Path
+) -> None:
+    options = DevServerOptions(
+        program=temporal_program, database=tmp_path / "t.db", log=tmp_path / "t.log"
+    )
+    names = [f"vm-{number}" for number in range(5)]
+    async with AsyncExitStack() as lasting, AsyncExitStack() as working:
+        lasting.enter_context(quick())
+        async with DevServer(options) as server:
+            made = await lasting.enter_async_context(bench(server.address, migrated, tmp_path))
+            await made.build("h1", "h2", "h3")
+            await working.enter_async_context(running(made))
+            await made.add_vm("before")
+            before = await made.ended(await made.start("before"))
+        operations = await accept_while_temporal_is_away(made, names)
+        assert await states_of(made, operations) == {"pending"}
+        tries = [row["tries"] for row in await made.rows("outbox") if row["done_at"] is None]
+        assert min(tries) >= 2
+        async with DevServer(replace(options, port=server.port)):
+            for operation in operations:
+                assert (await made.ended(operation))["state"] == "succeeded"
+            expected = [f"op/{o}/1" for o in (before["id"], *operations)]
+            assert sorted(await started_workflows(made)) == sorted(expected)
+            assert [len(made.copies(name)) for name in names] == [1] * len(names)
+            assert await made.broken() == []
+            await working.aclose()
