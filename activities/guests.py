@@ -123,7 +123,7 @@ class Guests:
                 # It was closed between the claim and `create()`: this copy would be nobody's.
                 await _remove(session, run)
                 raise
-        return f"running on {run.host_name}"
+        return _running(run)
 
     @activity.defn(name="guest.shutdown")
     async def shutdown(self, order: GuestOrder) -> None:
@@ -183,6 +183,11 @@ class Guests:
 
     def _session(self, order: GuestOrder) -> AbstractAsyncContextManager[HypervisorSession]:
         return self._hypervisor.session(order.run.uri, order.deadline_s)
+
+
+def _running(run: RunRef) -> str:
+    rules = f"; soft rules that gave way: {', '.join(run.gave_way)}" if run.gave_way else ""
+    return f"running on {run.host_name}{rules}"
 
 
 async def _remove(session: HypervisorSession, run: RunRef) -> None:

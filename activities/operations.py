@@ -1,4 +1,4 @@
-"""Steps on the operation itself: claim it, say what it waits for, close it.
+"""Steps on the operation itself: claim it, say what it waits for, pause it, close it.
 
 They are short database transactions and run as local activities, so that an operation costs little
 more than its own steps. Each may be repeated.
@@ -29,6 +29,13 @@ class WaitOrder(Frozen):
     detail: str = ""
 
 
+class PauseOrder(Frozen):
+    """Whether an operation stands still at a checkpoint."""
+
+    operation_id: UUID
+    paused: bool
+
+
 class OperationRecords(Protocol):
     """The rows of operations."""
 
@@ -40,13 +47,20 @@ class OperationRecords(Protocol):
         """Record a waiting reason, or with None that the operation runs."""
         ...
 
+    async def pause(self, operation_id: UUID, paused: bool) -> None:
+        """Record that the operation is paused, or that it runs again.
+
+        Never refused: one that is being cancelled or has ended stays as it is.
+        """
+        ...
+
     async def close(self, outcome: Outcome) -> None:
         """End the operation, write its event and free its locks in one transaction."""
         ...
 
 
 class Operations:
-    """Claim, wait, close."""
+    """Claim, wait, pause, close."""
 
     def __init__(self, records: OperationRecords) -> None:
         self._records = records
@@ -60,6 +74,11 @@ class Operations:
     async def wait(self, order: WaitOrder) -> None:
         """Show what the operation waits for."""
         await self._records.wait(order.operation_id, order.code, order.detail)
+
+    @activity.defn(name="operation.pause")
+    async def pause(self, order: PauseOrder) -> None:
+        """Show that the operation stands still, or that it goes on."""
+        await self._records.pause(order.operation_id, order.paused)
 
     @activity.defn(name="operation.close")
     async def close(self, outcome: Outcome) -> None:

@@ -47,7 +47,7 @@ OPERATION: Mapping[str, frozenset[str]] = {
     O.CANCELLING: frozenset({"operation.cancel"}),
     O.SUCCEEDED: frozenset(),
     O.FAILED: ENDED_BADLY,
-    O.CANCELLED: ENDED_BADLY,
+    O.CANCELLED: ENDED_BADLY | {"operation.cancel"},
     O.NEEDS_ATTENTION: ENDED_BADLY,
 }
 

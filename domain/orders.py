@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from pydantic import Field
+
 from domain.base import Frozen
 from domain.inventory import GuestSpec, PowerReading, Silence
 from domain.operations import Order
@@ -18,6 +20,8 @@ class RunRef(Frozen):
     epoch: int
     generation: int
     spec: GuestSpec
+    # Soft affinity rules that its place breaks, by name; what came later is absent while empty.
+    gave_way: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
 
 
 class StartVmOrder(Order):
@@ -137,3 +141,9 @@ class Reconciliation(Frozen):
     foreign: tuple[str, ...] = ()
     memory_mib: int = 0
     cpus: int = 0
+
+
+class RunBatchOrder(Order):
+    """Release and watch the children of a batch; how many at once stands in the batch's row."""
+
+    look_every_s: float = 5.0  # without a signal; higher: a lost one costs more, lower: more reads

@@ -11,13 +11,15 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import EngineError
 from domain.operations import WorkflowState, workflow_id
 from domain.priorities import fairness_of
 from engine.clock import Clock, utc_now
-from store import plumbing
+from store import operations, plumbing
 from store.database import Database
+from store.ids import new_id
 from store.rows import Row
 
 log = structlog.get_logger()
@@ -89,9 +91,16 @@ class Delivery:
         except EngineError as error:
             await self._postpone(row, error)
             return False
-        now = self._clock()
-        await self._database.write(lambda c: plumbing.delivered(c, row["id"], now))
+        await self._database.write(lambda connection: self._delivered(connection, row))
         return True
+
+    async def _delivered(self, connection: AsyncConnection, row: Row) -> None:
+        """Note it; a priority that was raised while the start was under way is told once more."""
+        now = self._clock()
+        await plumbing.delivered(connection, row["id"], now)
+        known = await operations.get(connection, row["operation_id"])
+        if known is not None and known["priority"] != row["priority"]:
+            await plumbing.post(connection, new_id(), known["id"], now, plumbing.PRIORITY)
 
     async def _ask(self, row: Row, wid: str) -> None:
         match row["kind"]:

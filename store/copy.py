@@ -17,10 +17,11 @@ import pydantic_core
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import Conflict, EngineError, Invalid
+from domain.errors import Conflict, EngineError, Invalid, NotFound
 from store import migrate, schema, schema_ha
 from store.columns import metadata
-from store.database import Database, in_memory
+from store.database import Database
+from store.dialects import in_memory, missing_file
 
 TABLES = (schema.cluster, schema_ha.incident)
 """Importing the two modules is what registers their tables."""
@@ -50,9 +51,11 @@ async def copy(source: str, target: str, progress: Progress = lambda *_: None) -
 
     Creates the target's tables when it has none. Not repeatable: the second copy finds a target
     that is not empty. Conflict: COPY_REVISION, COPY_TARGET_NOT_EMPTY, COPY_DIFFERS. Invalid:
-    DATABASE_IN_MEMORY. Unavailable: DATABASE_UNAVAILABLE, DATABASE_BUSY.
+    DATABASE_IN_MEMORY, DATABASE_URL_INVALID. NotFound: DATABASE_NOT_FOUND for a file that is not
+    there. Unavailable: DATABASE_UNAVAILABLE, DATABASE_BUSY.
     """
     _refuse_memory(source, target)
+    _refuse_missing(source)
     await _refuse_other_revision("source", await migrate.current(source))
     if await migrate.current(target) is None:
         await migrate.upgrade(target)
@@ -159,6 +162,15 @@ def _refuse_memory(source: str, target: str) -> None:
             "DATABASE_IN_MEMORY",
             "a memory database lives only as long as its connection",
             next_step="name a file",
+        )
+
+
+def _refuse_missing(source: str) -> None:
+    if missing_file(source):
+        raise NotFound(
+            "DATABASE_NOT_FOUND",
+            f"there is no file {sa.make_url(source).database}",
+            next_step="name the engine's file, usually holdfast.db in its folder",
         )
 
 

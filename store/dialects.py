@@ -11,6 +11,7 @@ import logging
 import random
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import pydantic_core
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from domain.errors import Conflict, EngineError, Unavailable
+from domain.errors import Conflict, EngineError, Invalid, Unavailable
 from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
 
 TRIES = 12
@@ -84,9 +85,35 @@ TROUBLE = (DBAPIError, sa.exc.TimeoutError, TimeoutError, OSError)
 """What a driver or a pool raises; `translated` says what it means."""
 
 
+DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "mariadb+asyncmy", "mysql+asyncmy")
+"""How the addresses begin that this engine can use."""
+
+
 def in_memory(url: str) -> bool:
     """Whether a database lives and dies with its one connection."""
     return url.startswith("sqlite") and ":memory:" in url
+
+
+def missing_file(url: str) -> bool:
+    """Whether `url` names an SQLite file that is not there; opening it would make an empty one."""
+    address = sa.make_url(url)
+    if not url.startswith("sqlite") or in_memory(url) or not address.database:
+        return False
+    return not Path(address.database).exists()
+
+
+def check_url(url: str) -> None:
+    """Invalid when `url` is no address of a database we know; it may hold a password: not shown."""
+    try:
+        given = sa.make_url(url).drivername
+    except sa.exc.ArgumentError:
+        given = "nothing readable"
+    if given not in DRIVERS:
+        raise Invalid(
+            "DATABASE_URL_INVALID",
+            f"the database's address begins with {given}, not with one of {', '.join(DRIVERS)}",
+            next_step="correct it, for example sqlite+aiosqlite:////var/lib/holdfast/holdfast.db",
+        )
 
 
 def dialect_name(engine: AsyncEngine) -> str:
@@ -96,7 +123,11 @@ def dialect_name(engine: AsyncEngine) -> str:
 
 
 def make_engine(url: str, *, inner: bool = False) -> AsyncEngine:
-    """Connections to `url`; `inner`: the second, smaller pool, for transactions inside others."""
+    """Connections to `url`; `inner`: the second, smaller pool, for transactions inside others.
+
+    Invalid (DATABASE_URL_INVALID) for another kind of database; nothing is connected yet.
+    """
+    check_url(url)
     if url.startswith("sqlite"):
         return _sqlite(url, inner=inner)
     pool = {"pool_size": 1, "max_overflow": INNER_POOL - 1} if inner else {"pool_size": 10}

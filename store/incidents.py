@@ -27,6 +27,12 @@ async def find_open(connection: AsyncConnection, host_id: UUID, epoch: int) -> R
     return await one(connection, query)
 
 
+async def open_of(connection: AsyncConnection, host_id: UUID) -> list[Row]:
+    """Open incidents of a host, of whatever epoch, oldest first."""
+    query = sa.select(incident).where(incident.c.host_id == host_id, incident.c.open == 1)
+    return await many(connection, query.order_by(incident.c.id))
+
+
 async def get(connection: AsyncConnection, incident_id: UUID) -> Row | None:
     """One incident with its host's name."""
     query = (

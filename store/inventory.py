@@ -1,4 +1,8 @@
-"""Statements on clusters, hosts, fence devices and VMs as configuration."""
+"""Statements on clusters, hosts, fence devices and VMs as configuration.
+
+What history refers to is not deleted: its `removed_at` is set and its name is given free (see
+`tombstone`). Reading gives what is there now, unless the past is asked for with `removed=True`.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -36,18 +40,34 @@ async def insert(connection: AsyncConnection, entity: str, values: Row) -> None:
     await changed(connection, TABLES[entity].insert().values(**values))
 
 
-async def get(connection: AsyncConnection, entity: str, entity_id: UUID) -> Row | None:
+def _there(table: sa.Table, *, removed: bool = False) -> sa.Select[Any]:
+    query = sa.select(table)
+    if removed or "removed_at" not in table.c:
+        return query
+    return query.where(table.c.removed_at.is_(None))
+
+
+def tombstone(name: str, entity_id: UUID) -> str:
+    """The name under which a removed object stays in history: nobody can give it to another."""
+    return f"{name[:51]}~{entity_id.hex[-12:]}"
+
+
+async def get(
+    connection: AsyncConnection, entity: str, entity_id: UUID, *, removed: bool = False
+) -> Row | None:
     """One object by id."""
     table = TABLES[entity]
-    return await one(connection, sa.select(table).where(table.c.id == entity_id))
+    return await one(connection, _there(table, removed=removed).where(table.c.id == entity_id))
 
 
-async def get_many(connection: AsyncConnection, entity: str, ids: list[UUID]) -> dict[UUID, Row]:
+async def get_many(
+    connection: AsyncConnection, entity: str, ids: list[UUID], *, removed: bool = False
+) -> dict[UUID, Row]:
     """Objects by id; one that is not there is left out."""
     table = TABLES[entity]
     found: dict[UUID, Row] = {}
     for start in range(0, len(ids), CHUNK):
-        query = sa.select(table).where(table.c.id.in_(ids[start : start + CHUNK]))
+        query = _there(table, removed=removed).where(table.c.id.in_(ids[start : start + CHUNK]))
         found |= {row["id"]: row for row in await many(connection, query)}
     return found
 
@@ -55,13 +75,15 @@ async def get_many(connection: AsyncConnection, entity: str, ids: list[UUID]) ->
 async def find(connection: AsyncConnection, entity: str, name: str) -> Row | None:
     """One object by its unique name."""
     table = TABLES[entity]
-    return await one(connection, sa.select(table).where(table.c.name == name))
+    return await one(connection, _there(table).where(table.c.name == name))
 
 
-async def listing(connection: AsyncConnection, entity: str, **equal: Any) -> list[Row]:
+async def listing(
+    connection: AsyncConnection, entity: str, *, removed: bool = False, **equal: Any
+) -> list[Row]:
     """Objects whose columns equal the given values, by name."""
     table = TABLES[entity]
-    query = sa.select(table).order_by(table.c.name)
+    query = _there(table, removed=removed).order_by(table.c.name)
     for column, value in equal.items():
         query = query.where(table.c[column] == value)
     return await many(connection, query)

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 
 from domain.errors import Invalid
 from store.database import Database, in_memory
+from store.dialects import missing_file
 
 FOLDER = Path(__file__).parent / "migrations"
 
@@ -45,8 +46,10 @@ async def upgrade_database(database: Database) -> None:
 
 
 async def current(url: str) -> str | None:
-    """The revision that the database at `url` stands at, or None for one without tables."""
+    """The revision that the database at `url` stands at; None without tables, or without a file."""
     database = Database(url)
+    if missing_file(url):
+        return None
     try:
         return await database.alone(
             lambda connection: MigrationContext.configure(connection).get_current_revision()

@@ -53,11 +53,18 @@ async def record_round(
 
 
 async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:
-    """Hosts of clusters with a profile that were ever admitted, by name: what a round needs."""
+    """Hosts of clusters with a profile that were ever admitted, by name: what a round needs.
+
+    A removed one is none of them.
+    """
     query = (
         sa.select(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state)
         .join(cluster, cluster.c.id == host.c.cluster_id)
-        .where(cluster.c.profile == profile, host.c.epoch > 0)
+        .where(
+            cluster.c.profile == profile,
+            host.c.epoch > 0,
+            host.c.removed_at.is_(None),
+        )
         .order_by(host.c.name)
     )
     return await many(connection, query)
@@ -87,6 +94,12 @@ async def samples(
         .limit(limit)
     )
     return await many(connection, query)
+
+
+async def newest_sample(connection: AsyncConnection, host_id: UUID) -> Row | None:
+    """The newest of a host's samples, or None; those older than an hour are gone."""
+    query = sa.select(host_sample).where(host_sample.c.host_id == host_id)
+    return await one(connection, query.order_by(host_sample.c.at.desc()).limit(1))
 
 
 async def prune_samples(connection: AsyncConnection, before: datetime) -> int:

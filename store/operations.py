@@ -18,6 +18,9 @@ from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
 
+BATCH_TURN = "BATCH_TURN"
+"""The reason code of an operation that its batch has not released yet."""
+
 
 async def insert_all(connection: AsyncConnection, rows: list[Row]) -> None:
     """Write accepted operations that all name the same columns."""
@@ -30,12 +33,21 @@ async def insert(connection: AsyncConnection, values: Row) -> None:
 
 
 async def accept_again(
-    connection: AsyncConnection, operation_id: UUID, order: Row, attempt: int
+    connection: AsyncConnection,
+    operation_id: UUID,
+    order: Row,
+    attempt: int,
+    *,
+    held: bool = False,
 ) -> None:
-    """Make an operation pending with a fresh order: it got its locks, or is tried again."""
+    """Make an operation pending with a fresh order: it got its locks, or is tried again.
+
+    `held`: its batch releases it when its turn comes.
+    """
     values = {
         "state": OperationState.PENDING.value,
-        "reason_code": None,
+        "reason_code": BATCH_TURN if held else None,
+        "held": held,
         "waiting_for": None,
         "lock_deadline_at": None,
         "problem": None,
@@ -66,7 +78,9 @@ async def claim(
         sa.or_(mine, free, operation.c.attempt < attempt),
     )
     at = sa.func.coalesce(operation.c.started_at, now, type_=operation.c.started_at.type)
-    values = {"state": "running", "attempt": attempt, "run_id": run_id, "started_at": at}
+    cancelling = OperationState.CANCELLING.value  # the request goes on to the workflow
+    state = sa.case((operation.c.state == cancelling, cancelling), else_="running")
+    values = {"state": state, "attempt": attempt, "run_id": run_id, "started_at": at}
     return await changed(connection, query.values(**values)) == 1
 
 

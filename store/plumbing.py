@@ -99,7 +99,14 @@ def _waiting() -> sa.Select[Any]:
         operation.c.target_name,
     )
     joined = sa.select(outbox, *columns).join(operation, operation.c.id == outbox.c.operation_id)
-    return joined.where(outbox.c.done_at.is_(None))
+    # What is told of a workflow that does not exist yet would be lost.
+    first = outbox.alias("first")
+    unstarted = sa.exists().where(
+        first.c.operation_id == outbox.c.operation_id,
+        first.c.kind == START,
+        first.c.done_at.is_(None),
+    )
+    return joined.where(outbox.c.done_at.is_(None), sa.or_(outbox.c.kind == START, ~unstarted))
 
 
 async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:

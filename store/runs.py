@@ -93,10 +93,19 @@ async def place(
         "operation_id": operation_id,
         "licence_id": licence_id,
         "incident_id": incident_id,
+        "gave_way": None,
         "created_at": now,
     }
     await changed(connection, vm_run.insert().values(**row))
     return row
+
+
+async def note_gave_way(connection: AsyncConnection, run: Row, rules: tuple[str, ...]) -> Row:
+    """Keep which soft affinity rules a run's place breaks (I6); the run with them."""
+    values = {"gave_way": list(rules) or None}
+    if rules:
+        await changed(connection, vm_run.update().where(vm_run.c.id == run["id"]).values(**values))
+    return run | values
 
 
 async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
@@ -278,14 +287,16 @@ async def at_stake(connection: AsyncConnection) -> set[UUID]:
 async def lost_without_successor(
     connection: AsyncConnection, host_id: UUID, epoch: int
 ) -> list[Row]:
-    """Lost runs of a host's epoch whose VMs have no active run, by VM."""
+    """Lost runs of a host's epoch whose VMs are there and have no active run, by VM."""
     other = vm_run.alias("other")
     followed = sa.exists().where(other.c.vm_id == vm_run.c.vm_id, other.c.active == 1)
+    removed = sa.exists().where(vm.c.id == vm_run.c.vm_id, vm.c.removed_at.is_not(None))
     query = sa.select(vm_run).where(
         vm_run.c.host_id == host_id,
         vm_run.c.epoch == epoch,
         vm_run.c.state == RunState.LOST,
         sa.not_(followed),
+        sa.not_(removed),
     )
     return await many(connection, query.order_by(vm_run.c.vm_id))
 
@@ -321,8 +332,8 @@ async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, genera
     """Make a lost run active again whose copy was found alive on its host; False if it may not.
 
     Only while the VM has no active run (I1), and no newer one ever had a process: a newer run that
-    was placed and taken back again changed nothing. The copy's memory counts whether there is room
-    or not: the copy is there.
+    was placed and taken back again changed nothing. Nor once the VM was removed. The copy's memory
+    counts whether there is room or not: the copy is there.
     """
     other = vm_run.alias("other")
     newer = sa.and_(
@@ -335,6 +346,7 @@ async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, genera
         vm_run.c.generation == generation,
         vm_run.c.state == RunState.LOST,
         ~sa.exists().where(other.c.vm_id == vm_id, sa.or_(other.c.active == 1, newer)),
+        ~sa.exists().where(vm.c.id == vm_id, vm.c.removed_at.is_not(None)),
     )
     values = {
         "state": "running",

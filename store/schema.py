@@ -8,10 +8,13 @@ One exclusive lock an entity: `uq_entity_lock_exclusive`. That nobody shares wha
 the isolation of the transaction that takes the lock.
 One open incident a host and epoch: `uq_incident_open`, with the same NULL trick, and likewise one
 valid certificate a host and epoch: `uq_certificate_valid`.
+What history refers to is never deleted: `removed_at` says since when it is gone, and its name (see
+`store.inventory.tombstone`) is free for another.
 """
 
 import sqlalchemy as sa
 
+from store import append_only
 from store.columns import document, flag, identity, integer, metadata, reference, text, time
 
 cluster = sa.Table(
@@ -24,6 +27,7 @@ cluster = sa.Table(
     flag("armed", default=True),
     integer("version", 1),
     time("created_at", nullable=False),
+    time("removed_at"),
 )
 
 host = sa.Table(
@@ -43,6 +47,7 @@ host = sa.Table(
     flag("own_host", default=False),
     integer("version", 1),
     time("created_at", nullable=False),
+    time("removed_at"),
     sa.CheckConstraint("memory_reserved_mib >= 0", name="reserved_not_negative"),
 )
 
@@ -89,6 +94,7 @@ vm = sa.Table(
     integer("generation"),
     integer("version", 1),
     time("created_at", nullable=False),
+    time("removed_at"),  # from then on it is history alone: runs and incidents still name it
     sa.Index("ix_vm_cluster", "cluster_id", "name"),
 )
 
@@ -170,9 +176,10 @@ operation = sa.Table(
     time("created_at", nullable=False),
     time("started_at"),
     time("finished_at"),
-    sa.Index("ix_operation_state", "state"),
+    sa.Index("ix_operation_state", "state", "id"),
+    sa.Index("ix_operation_kind", "kind", "id"),
     sa.Index("ix_operation_created", "created_at"),
-    sa.Index("ix_operation_target", "target_type", "target_id"),
+    sa.Index("ix_operation_target", "target_id", "id"),
     sa.Index("ix_operation_parent", "parent_id"),
 )
 
@@ -228,6 +235,7 @@ outbox = sa.Table(
     time("due_at", nullable=False),
     time("done_at"),
     sa.Index("ix_outbox_due", "done_at", "due_at"),
+    sa.Index("ix_outbox_operation", "operation_id"),
 )
 
 event = sa.Table(
@@ -248,7 +256,12 @@ event = sa.Table(
     time("at", nullable=False),
     sa.Index("ix_event_subject", "subject_type", "subject_id", "at"),
     sa.Index("ix_event_at", "at"),
+    sa.Index("ix_event_type", "type", "at"),
+    sa.Index("ix_event_principal", "principal", "at"),
+    sa.Index("ix_event_correlation", "correlation_id", "at"),
+    sa.Index("ix_event_operation", "operation_id", "at"),
 )
+append_only.guard(event)
 
 archive = sa.Table(
     "archive",

@@ -100,6 +100,7 @@ vm_run = sa.Table(
     reference("licence_id", "death_certificate", nullable=True),  # under which it may start
     reference("incident_id", "incident", nullable=True),
     text("end_reason", nullable=True, length=64),
+    document("gave_way", nullable=True),  # names of the soft rules that its place breaks
     time("created_at", nullable=False),
     time("started_at"),
     time("ended_at"),
@@ -118,6 +119,7 @@ vm_run = sa.Table(
         name="fk_vm_run_lost_certificate",
     ),
     sa.Index("ix_vm_run_host", "host_id", "active"),
+    sa.Index("ix_vm_run_operation", "operation_id"),
 )
 
 monitor = sa.Table(

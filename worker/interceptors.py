@@ -25,8 +25,8 @@ from domain.operations import Problem, parse_workflow_id
 
 log = structlog.get_logger()
 
-SILENT = "operation."
-"""Steps with this prefix are the operation's own book-keeping and get no row."""
+SILENT = ("operation.", "batch.")
+"""Steps with these prefixes are the operation's own book-keeping and get no row."""
 
 LIMIT_UNKNOWN_S = 60.0
 

@@ -3,11 +3,10 @@
 Everything here may be repeated, and a workflow that has ended or that Temporal never heard of is
 no error: whoever asks again after a crash finds it done.
 
-Priority    A workflow's priority orders its queued workflow tasks and every step that it schedules
-            from then on, also after continuing as new; a step that waits in a queue already keeps
-            the place it had. So raising changes the workflow first and then each step that waits:
-            one that is scheduled in between has the new priority from the start. The server moves
-            a waiting step within 50 ms (seen with the dev server's settings).
+Priority    A workflow's priority orders its workflow tasks and every step that it schedules from
+            then on, also after continuing as new. Raising it makes the server (1.31) queue anew
+            what of it waits in a queue, so nothing else has to be touched. Updating the waiting
+            steps as well sets that back: they would go a second time, 50 ms later.
 """
 
 from collections.abc import Iterator
@@ -15,16 +14,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from temporalio.api.activity.v1 import ActivityOptions
 from temporalio.api.common.v1 import Priority as RawPriority
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.api.workflow.v1 import WorkflowExecutionOptions
-from temporalio.api.workflowservice.v1 import (
-    UpdateActivityOptionsRequest,
-    UpdateWorkflowExecutionOptionsRequest,
-)
+from temporalio.api.workflowservice.v1 import UpdateWorkflowExecutionOptionsRequest
 from temporalio.client import (
     Client,
     WorkflowExecutionDescription,
@@ -125,14 +119,21 @@ class TemporalWorkflows:
     async def raise_priority(self, wid: str, priority: int) -> None:
         """Give it, and what it has waiting in queues, another priority key (lower goes first).
 
-        Steps that run are left alone. Done when it has ended or is unknown; its fairness key stays.
+        Steps that run are left alone, and one that waits for its next try is tried at once. Done
+        when it has ended or is unknown; its fairness key stays.
         """
+        request = UpdateWorkflowExecutionOptionsRequest(
+            namespace=self._client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=wid),
+            workflow_execution_options=WorkflowExecutionOptions(
+                priority=RawPriority(priority_key=priority)
+            ),
+            update_mask=FieldMask(paths=["priority.priority_key"]),
+        )
         with _available("new priority", "ask again when Temporal is back"):
             try:
-                await self._raise_workflow(wid, priority)
-                found = await self._described(wid)
-                if found is not None:
-                    await self._raise_queued(found, priority)
+                service = self._client.workflow_service
+                await service.update_workflow_execution_options(request, timeout=CALL_LIMIT)
             except RPCError as error:
                 _unless_gone(error)
 
@@ -142,35 +143,6 @@ class TemporalWorkflows:
         except RPCError as error:
             _unless_gone(error)
             return None
-
-    async def _raise_workflow(self, wid: str, priority: int) -> None:
-        request = UpdateWorkflowExecutionOptionsRequest(
-            namespace=self._client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=wid),
-            workflow_execution_options=WorkflowExecutionOptions(
-                priority=RawPriority(priority_key=priority)
-            ),
-            update_mask=FieldMask(paths=["priority.priority_key"]),
-        )
-        service = self._client.workflow_service
-        await service.update_workflow_execution_options(request, timeout=CALL_LIMIT)
-
-    async def _raise_queued(self, found: WorkflowExecutionDescription, priority: int) -> None:
-        for step in found.raw_description.pending_activities:
-            if step.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
-                continue
-            request = UpdateActivityOptionsRequest(
-                namespace=self._client.namespace,
-                execution=WorkflowExecution(workflow_id=found.id, run_id=found.run_id),
-                id=step.activity_id,
-                activity_options=ActivityOptions(priority=RawPriority(priority_key=priority)),
-                update_mask=FieldMask(paths=["priority.priority_key"]),
-            )
-            try:
-                service = self._client.workflow_service
-                await service.update_activity_options(request, timeout=CALL_LIMIT)
-            except RPCError as error:
-                _unless_gone(error)
 
 
 @contextmanager
@@ -186,7 +158,7 @@ def _available(what: str, next_step: str) -> Iterator[None]:
 
 
 def _unless_gone(error: RPCError) -> None:
-    """Raise an error that is not about a workflow or step being ended or unknown.
+    """Raise an error that is not about a workflow being ended or unknown.
 
     The server says NOT_FOUND of a missing namespace, too, where nothing is known about workflows.
     """
@@ -201,6 +173,3 @@ def _state(found: WorkflowExecutionDescription) -> WorkflowState:
     if found.status is None:
         return WorkflowState.UNKNOWN
     return STATES[found.status]
-
-
-TemporalStarter = TemporalWorkflows

@@ -72,6 +72,16 @@ def go_on() -> None:
         raise asyncio.CancelledError
 
 
+async def wait_up_to(limit_s: float, holds: Callable[[], bool], summary: str) -> None:
+    """Wait until a condition holds, or until the limit is over."""
+    try:
+        await workflow.wait_condition(
+            holds, timeout=options.seconds(limit_s), timeout_summary=summary
+        )
+    except TimeoutError:
+        return
+
+
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Run something that a cancel request must not interrupt."""
     task = asyncio.create_task(work)
@@ -126,6 +136,16 @@ def failed(order: Order, problem: Problem) -> Outcome:
     superseded = problem.code in ("SUPERSEDED", "GENERATION_STALE")
     state = OperationState.CANCELLED if superseded else OperationState.FAILED
     return Outcome(operation_id=order.operation_id, state=state, problem=problem)
+
+
+def failure_of(problem: Problem) -> ApplicationError:
+    """What a body raises to end its operation failed; `problem_of` is its inverse."""
+    return ApplicationError(
+        problem.detail,
+        problem.model_dump(mode="json"),
+        type=problem.code,
+        non_retryable=True,
+    )
 
 
 def problem_of(error: BaseException) -> Problem:

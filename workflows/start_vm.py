@@ -3,6 +3,7 @@
 Phases      placing (may wait for room) → defining → starting → done.
 Invariants  the run is written, with its memory reserved, before any host hears of it; the claim
             just before `create()` fails once the run has moved on.
+Pause       honoured until its place is taken: a start that waits for room can stand still.
 Races       a recovery that takes this VM closes the run; the next step here is then refused as
             superseded and the operation ends `cancelled`.
 Giving up   a start that fails or is cancelled is undone: destroy, undefine, read back, close the
@@ -24,7 +25,9 @@ from workflows.operation import (
     show_running,
     show_waiting,
     to_its_end,
+    wait_up_to,
 )
+from workflows.pausing import Pausing
 
 
 @workflow.defn
@@ -36,6 +39,7 @@ class StartVm:
         self._order = order
         self._run_ref: RunRef | None = order.run
         self._looks_wanted = 0
+        self._pausing = Pausing(order)
 
     @workflow.run
     async def run(self, order: StartVmOrder) -> Outcome:
@@ -72,7 +76,7 @@ class StartVm:
         )
         waited = False
         while True:
-            go_on()
+            await self._pausing.checkpoint()
             looks = self._looks_wanted
             placement = await workflow.execute_activity_method(
                 Guests.place,
@@ -85,20 +89,17 @@ class StartVm:
                 return placement
             await show_waiting(order, "NO_ROOM", placement.no_room)
             waited = True
-            await self._pause(looks)
+            await self._wait_for_room(looks)
 
-    async def _pause(self, looks: int) -> None:
-        if workflow.info().is_continue_as_new_suggested():
+    async def _wait_for_room(self, looks: int) -> None:
+        # The next run would not know of a pause.
+        if workflow.info().is_continue_as_new_suggested() and not self._pausing.wanted:
             workflow.continue_as_new(self._order)
-        limit = options.seconds(self._order.policy.capacity_retry_s)
-        try:
-            await workflow.wait_condition(
-                lambda: self._looks_wanted > looks,
-                timeout=limit,
-                timeout_summary="look for room again",
-            )
-        except TimeoutError:
-            return
+        await wait_up_to(
+            self._order.policy.capacity_retry_s,
+            lambda: self._looks_wanted > looks or self._pausing.wanted,
+            "look for room again",
+        )
 
     async def _start_on(self, run: RunRef) -> str:
         policy, name = self._order.policy, self._order.vm_name

@@ -2,6 +2,7 @@
 
 Phases      asking → waiting → ending → done; `force` goes straight to ending.
 Invariants  the run is closed, and its memory freed, only after the host was read back without it.
+Pause       honoured before the guest is asked; from then on its end takes its course.
 Cancel      cancelling while the guest is still shutting down leaves it to end by itself; the
             summary says so, and the run stays `stopping` until a later stop closes it. Once it is
             being ended hard, it is too late.
@@ -14,6 +15,7 @@ from domain.operations import Outcome
 from domain.orders import StopVmOrder
 from workflows import options
 from workflows.operation import go_on, run_operation, to_its_end
+from workflows.pausing import Pausing
 
 
 @workflow.defn
@@ -24,6 +26,7 @@ class StopVm:
     def __init__(self, order: StopVmOrder) -> None:
         self._order = order
         self._asked = False
+        self._pausing = Pausing(order)
 
     @workflow.run
     async def run(self, order: StopVmOrder) -> Outcome:
@@ -34,6 +37,7 @@ class StopVm:
         order, policy = self._order, self._order.policy
         step = GuestOrder(run=order.run, deadline_s=policy.define_deadline_s)
         ended_itself = False
+        await self._pausing.checkpoint()
         if not order.force:
             self._asked = True
             await workflow.execute_activity_method(

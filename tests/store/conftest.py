@@ -25,6 +25,7 @@ from store.database import Database
 from store.migrate import upgrade
 from tests.store import mariadb as maria
 from tests.store.engine_room import Engine
+from tests.store.notes import Notes, create_notes
 from tests.store.postgres import Cluster, programs
 from tests.store.world import World
 
@@ -141,6 +142,12 @@ async def database(
     async with _open("sqlite+aiosqlite:///:memory:") as made:
         await _restore(made, request.getfixturevalue("sqlite_template"))
         yield made
+
+
+@pytest.fixture
+async def notes(database: Database) -> Notes:
+    """A table of notes, and what stands in it."""
+    return await create_notes(database)
 
 
 @pytest.fixture

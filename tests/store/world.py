@@ -142,6 +142,10 @@ class World:
         assert await self.do(runs.started, run["id"], self.now)
         return await self.run(run["id"])
 
+    async def stopping(self, run_id: UUID) -> None:
+        """A person has asked for the end of a run."""
+        assert await self.do(runs.begin_stop, run_id)
+
     async def incident(self, host_id: UUID, epoch: int = 1) -> UUID:
         """An open incident."""
         incident_id = new_id()

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHandle
@@ -89,6 +90,10 @@ class NoSecrets:
     def seal(self, secrets: dict[str, str]) -> bytes:
         """Nothing to seal."""
         return b""
+
+    def open(self, sealed: bytes) -> dict[str, SecretStr]:
+        """Nothing was sealed."""
+        return {}
 
     async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
         """Every agent is known."""

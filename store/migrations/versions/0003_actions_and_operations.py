@@ -25,6 +25,8 @@ def upgrade() -> None:
     _operations()
     _locks()
     _archive()
+    _indexes()
+    _guard_events()
 
 
 def downgrade() -> None:
@@ -58,6 +60,8 @@ def _networks() -> None:
         sa.UniqueConstraint("mac", name="uq_vm_nic_mac"),
     )
     op.add_column("vm", sa.Column("budget_s", sa.Integer(), nullable=True))
+    for table in ("cluster", "host", "vm"):
+        op.add_column(table, sa.Column("removed_at", TIME, nullable=True))
     op.create_index("ix_vm_cluster", "vm", ["cluster_id", "name"])
 
 
@@ -92,6 +96,7 @@ def _affinity() -> None:
             sa.PrimaryKeyConstraint("group_id", f"{entity}_id", name=f"pk_{table}"),
         )
     op.create_index("ix_affinity_vm_vm", "affinity_vm", ["vm_id"])
+    op.add_column("vm_run", sa.Column("gave_way", sa.JSON(none_as_null=True), nullable=True))
 
 
 def _operations() -> None:
@@ -159,3 +164,69 @@ def _archive() -> None:
     )
     op.create_index("ix_archive_target", "archive", ["target_type", "target_id"])
     op.create_index("ix_archive_parent", "archive", ["parent_id"])
+
+
+def _indexes() -> None:
+    for name, columns in (("state", ["state", "id"]), ("target", ["target_id", "id"])):
+        op.drop_index(f"ix_operation_{name}", "operation")
+        op.create_index(f"ix_operation_{name}", "operation", columns)
+    op.create_index("ix_operation_kind", "operation", ["kind", "id"])
+    for name, column in (
+        ("type", "type"),
+        ("principal", "principal"),
+        ("correlation", "correlation_id"),
+        ("operation", "operation_id"),
+    ):
+        op.create_index(f"ix_event_{name}", "event", [column, "at"])
+
+
+REFUSAL = "events are append-only"
+FIXED = (
+    *("id", "type", "subject_type", "subject_id", "principal", "correlation_id", "operation_id"),
+    *("reason", "before", "after", "data", "at"),
+)
+"""The columns of an event that nothing may change; `seq` is given once."""
+
+
+def _guard_events() -> None:
+    connection = op.get_bind()
+    guards = {"sqlite": _sqlite_guards, "postgresql": _postgresql_guards}
+    for statement in guards.get(connection.dialect.name, _mariadb_guards)():
+        connection.exec_driver_sql(statement)
+
+
+def _sqlite_guards() -> Sequence[str]:
+    refuse = f"BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+    fixed = ", ".join(f'"{name}"' for name in FIXED)
+    return (
+        f"CREATE TRIGGER event_never_deleted BEFORE DELETE ON event {refuse}",
+        f"CREATE TRIGGER event_never_changed BEFORE UPDATE OF {fixed} ON event {refuse}",
+        "CREATE TRIGGER event_numbered_once BEFORE UPDATE OF seq ON event"
+        f" WHEN OLD.seq IS NOT NULL OR NEW.seq IS NULL {refuse}",
+    )
+
+
+def _postgresql_guards() -> Sequence[str]:
+    refuse = "EXECUTE FUNCTION event_is_append_only()"
+    fixed = ", ".join(f'"{name}"' for name in FIXED)
+    return (
+        "CREATE FUNCTION event_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" RAISE EXCEPTION '{REFUSAL}' USING ERRCODE = 'restrict_violation'; END $$",
+        f"CREATE TRIGGER event_never_deleted BEFORE DELETE ON event FOR EACH ROW {refuse}",
+        f"CREATE TRIGGER event_never_emptied BEFORE TRUNCATE ON event FOR EACH STATEMENT {refuse}",
+        f"CREATE TRIGGER event_never_changed BEFORE UPDATE OF {fixed} ON event"
+        f" FOR EACH ROW {refuse}",
+        "CREATE TRIGGER event_numbered_once BEFORE UPDATE OF seq ON event FOR EACH ROW"
+        f" WHEN (OLD.seq IS NOT NULL OR NEW.seq IS NULL) {refuse}",
+    )
+
+
+def _mariadb_guards() -> Sequence[str]:
+    refuse = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{REFUSAL}'"
+    same = " AND ".join(f"NEW.`{name}` <=> OLD.`{name}`" for name in FIXED)
+    numbered = f"OLD.seq IS NULL AND NEW.seq IS NOT NULL AND {same}"
+    return (
+        f"CREATE TRIGGER event_never_deleted BEFORE DELETE ON event FOR EACH ROW {refuse}",
+        "CREATE TRIGGER event_never_changed BEFORE UPDATE ON event FOR EACH ROW"
+        f" IF NOT ({numbered}) THEN {refuse}; END IF",
+    )

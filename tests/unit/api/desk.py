@@ -1,5 +1,6 @@
 """The app in process over a real backend and database, with what lies behind it replaced."""
 
+from ast import literal_eval
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID
 
 import httpx2
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.routing import Mount
 
 from api.app import create_app
@@ -30,6 +32,10 @@ class Sealer:
 
     def seal(self, secrets: Mapping[str, str]) -> bytes:
         return repr(sorted(secrets.items()))[::-1].encode()
+
+    def open(self, sealed: bytes) -> dict[str, SecretStr]:
+        pairs = literal_eval(sealed[::-1].decode())
+        return {key: SecretStr(value) for key, value in pairs}
 
 
 class Agents:

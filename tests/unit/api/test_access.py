@@ -88,7 +88,7 @@ async def test_a_refused_stranger_changes_nothing(desk: Desk) -> None:
     async with client_of(desk.app, "wrong") as stranger:
         answer = await stranger.post("/api/v1/clusters", json={"name": "c2"})
     check_problem(answer, 401, "TOKEN_WRONG")
-    assert [item["name"] for item in (await desk.get("/clusters")).json()] == ["c1"]
+    assert [item["name"] for item in (await desk.get("/clusters")).json()["items"]] == ["c1"]
 
 
 def test_the_token_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def test_a_key_that_was_used_for_another_request_is_refused(desk: Desk) ->
     other = await desk.post("/clusters", {"name": "c3"}, Idempotency_Key="k1")
     document = check_problem(other, 422, "IDEMPOTENCY_KEY_REUSED")
     assert document["context"] == {"operation_id": first.json()["id"]}
-    assert len((await desk.get("/clusters")).json()) == 2
+    assert len((await desk.get("/clusters")).json()["items"]) == 2
 
 
 async def test_another_secret_under_the_same_key_is_another_request(desk: Desk) -> None:

@@ -24,10 +24,10 @@ async def accepted(desk: Desk, path: str, body: Json | None = None) -> Json:
 async def test_a_cluster_is_created_at_once_and_says_what_its_profile_predicts(desk: Desk) -> None:
     view = await accepted(desk, "/clusters", {"name": "c2", "profile": "fast"})
     assert (view["kind"], view["state"], view["done"]) == ("cluster.create", "succeeded", True)
-    (cluster,) = (await desk.get("/clusters", params={"name": "c2"})).json()
+    (cluster,) = (await desk.get("/clusters", params={"name": "c2"})).json()["items"]
     assert (cluster["id"], cluster["profile"]) == (view["target_id"], "fast")
     assert 0 < cluster["predicted_power_cut_s"] < cluster["predicted_isolation_s"]
-    names = [item["name"] for item in (await desk.get("/clusters")).json()]
+    names = [item["name"] for item in (await desk.get("/clusters")).json()["items"]]
     assert names == ["c1", "c2"]
 
 
@@ -35,7 +35,7 @@ async def test_a_cluster_is_disarmed_and_armed_by_one_request_each(desk: Desk) -
     path = f"/clusters/{desk.world.cluster_id}/actions"
     for word, armed in (("disarm", False), ("arm", True)):
         assert (await accepted(desk, f"{path}/{word}"))["summary"] == f"{word}ed"
-        (cluster,) = (await desk.get("/clusters")).json()
+        (cluster,) = (await desk.get("/clusters")).json()["items"]
         assert cluster["armed"] is armed
 
 
@@ -48,8 +48,8 @@ async def test_a_host_is_added_out_of_service_and_its_activation_is_started(desk
     assert desk.deliverer.delivered == [UUID(view["id"])]
     host = (await desk.get(f"/hosts/{view['target_id']}")).json()
     assert (host["name"], host["state"], host["epoch"]) == ("h1", "reconciling", 0)
-    assert (await desk.get("/hosts", params={"name": "h1"})).json() == [host]
-    assert (await desk.get("/hosts", params={"name": "other"})).json() == []
+    assert (await desk.get("/hosts", params={"name": "h1"})).json()["items"] == [host]
+    assert (await desk.get("/hosts", params={"name": "other"})).json()["items"] == []
 
 
 async def test_a_host_that_is_down_is_activated(desk: Desk) -> None:
@@ -77,10 +77,10 @@ async def test_a_fence_device_is_added_and_listed_by_host(desk: Desk) -> None:
     body |= {"options": {"ip": "192.0.2.1"}, "secrets": {"password": "sesame"}}
     view = await accepted(desk, "/fence-devices", body)
     assert view["summary"] == "added"
-    (device,) = (await desk.get("/fence-devices", params={"host_id": str(host_id)})).json()
+    (device,) = (await desk.get("/fence-devices", params={"host_id": str(host_id)})).json()["items"]
     assert (device["host_name"], device["options"]) == ("h1", {"ip": "192.0.2.1"})
     other = {"host_id": str(new_id())}
-    assert (await desk.get("/fence-devices", params=other)).json() == []
+    assert (await desk.get("/fence-devices", params=other)).json()["items"] == []
 
 
 async def test_a_vm_is_created_down_and_knows_what_it_depends_on(desk: Desk) -> None:
@@ -91,7 +91,7 @@ async def test_a_vm_is_created_down_and_knows_what_it_depends_on(desk: Desk) -> 
     vm = (await desk.get(f"/vms/{view['target_id']}")).json()
     assert (vm["state"], vm["protected"], vm["priority"]) == ("down", True, 90)
     assert vm["depends_on"] == [str(db_id)]
-    assert (await desk.get("/vms", params={"name": "web"})).json() == [vm]
+    assert (await desk.get("/vms", params={"name": "web"})).json()["items"] == [vm]
 
 
 async def test_a_vm_that_is_down_is_started(desk: Desk) -> None:

@@ -38,7 +38,7 @@ def log() -> Iterator[io.StringIO]:
 
 
 async def body_of(desk: Desk, **changes: object) -> Json:
-    found = (await desk.get("/hosts", params={"name": "h1"})).json()
+    found = (await desk.get("/hosts", params={"name": "h1"})).json()["items"]
     host_id = found[0]["id"] if found else str(await desk.world.host())
     body: Json = {"host_id": host_id, "name": "bmc1", "agent": "fence_ipmilan"}
     return body | {"options": {"ip": "192.0.2.1"}, "secrets": {"password": SECRET}} | changes
@@ -73,7 +73,7 @@ async def test_a_secret_is_seen_nowhere_once_it_was_sent(
 
 async def test_what_was_sealed_is_what_was_sent(desk: Desk, sealed: SecretBox) -> None:
     await desk.post("/fence-devices", await body_of(desk))
-    (device,) = (await desk.get("/fence-devices")).json()
+    (device,) = (await desk.get("/fence-devices")).json()["items"]
     row = await desk.world.get("fence_device", UUID(device["id"]))
     assert sealed.open(row["secrets"])["password"].get_secret_value() == SECRET
 

@@ -105,10 +105,20 @@ class Desk:
                     self.engine.on("GET", f"/{path}/{item['id']}", item)
 
 
-def _named(items: Iterable[Json]) -> Callable[[httpx2.Request], list[Json]]:
-    def answer(request: httpx2.Request) -> list[Json]:
-        name = request.url.params.get("name")
-        return [item for item in items if name in (None, item["name"])]
+def paged(*items: Any) -> Json:
+    """A list of one page."""
+    return {"items": [plain(item) for item in items], "next_cursor": None, "total": None}
+
+
+def _named(items: Iterable[Json]) -> Callable[[httpx2.Request], Json]:
+    def answer(request: httpx2.Request) -> Json:
+        """One item a page, so that whoever stops at the first page is found out."""
+        given = request.url.params
+        fits = {key: given.get(key) for key in ("name", "host_id") if key in given}
+        found = [item for item in items if fits.items() <= item.items()]
+        at = int(given.get("cursor", "0"))
+        more = at + 1 < len(found)
+        return {"items": found[at : at + 1], "next_cursor": str(at + 1) if more else None}
 
     return answer
 

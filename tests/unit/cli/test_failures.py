@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from cli.failures import Exit
-from tests.unit.cli.fake_engine import Desk, operation, plain, problem, uid, vm
+from tests.unit.cli.fake_engine import Desk, operation, paged, plain, problem, uid, vm
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +49,7 @@ def test_with_json_the_problem_document_is_all_there_is(desk: Desk) -> None:
 
 @pytest.mark.parametrize("noun", ["vm", "host"])
 def test_a_name_that_is_unknown_is_not_found(desk: Desk, noun: str) -> None:
-    desk.engine.on("GET", f"/{noun}s", [])
+    desk.engine.on("GET", f"/{noun}s", paged())
     result = desk.run(noun, "show", "nobody", "-o", "json")
     assert result.exit_code == Exit.NOT_FOUND
     assert json.loads(result.stderr)["code"] == f"{noun.upper()}_NOT_FOUND"

@@ -2,9 +2,10 @@
 
 import json
 
+import httpx2
 import pytest
 
-from tests.unit.cli.fake_engine import Desk, host, incident, plain, uid
+from tests.unit.cli.fake_engine import Desk, Json, host, incident, paged, plain, uid
 
 pytestmark = pytest.mark.unit
 
@@ -51,10 +52,15 @@ scratch  no         h1      -      -              -
 """
 
 
+def of_host(request: httpx2.Request) -> Json:
+    asked = request.url.params.get("host_id")
+    return paged(*([incident()] if asked in (None, str(uid("h1"))) else []))
+
+
 @pytest.fixture
 def struck(desk: Desk) -> Desk:
     desk.has(host(), host("h2"))
-    desk.engine.on("GET", "/incidents", {"items": [plain(incident())], "next_cursor": None})
+    desk.engine.on("GET", "/incidents", of_host)
     desk.engine.on("GET", f"/incidents/{uid('incident')}", plain(incident()))
     return desk
 

@@ -185,6 +185,15 @@ def test_what_clashes_is_named_by_vm_and_a_soft_rule_never_clashes() -> None:
     assert find_contradiction(softened, names=NAMES) is None
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0)], ids=str)
+def test_hard_rules_that_share_vms_keep_all_of_them_on_one_host(order: tuple[int, ...]) -> None:
+    chain = [rule("r1", "a b"), rule("r2", "b c"), rule("r3", "c d")]
+    soft = rule("r4", "d e", hard=False)
+    group = frozenset(id_of(vm) for vm in "abcd")
+    found = companies([soft, *(chain[number] for number in order)])
+    assert found == dict.fromkeys(group, group)
+
+
 def test_apart_from_more_vms_than_there_are_hosts_is_a_lack_of_hosts_and_no_clash() -> None:
     hosts = [id_of(host) for host in HOSTS]
     refuse_contradiction([rule("web", "a b c d e", together=False)], host_ids=hosts)

@@ -1,5 +1,6 @@
 """Cycles between VMs: found when there is one, named, and found again in the same words."""
 
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -54,7 +55,7 @@ def test_the_order_in_which_edges_are_read_does_not_change_the_cycle(
 
 def test_ten_thousand_vms_in_a_row_are_no_cycle_until_the_last_waits_for_the_first() -> None:
     row = [UUID(int=number) for number in range(10_000)]
-    edges: Edges = {vm_id: [other] for vm_id, other in zip(row, row[1:], strict=False)}
+    edges: Edges = {vm_id: [other] for vm_id, other in pairwise(row)}
     assert find_cycle(edges) is None
     edges[row[-1]] = [row[0]]
     assert find_cycle(edges) == tuple(row)
@@ -62,7 +63,7 @@ def test_ten_thousand_vms_in_a_row_are_no_cycle_until_the_last_waits_for_the_fir
 
 def test_a_wide_net_without_a_cycle_is_walked_once_and_not_once_a_path() -> None:
     layers = [[UUID(int=100 * level + n) for n in range(10)] for level in range(40)]
-    edges = {vm: lower for upper, lower in zip(layers, layers[1:], strict=False) for vm in upper}
+    edges = {vm: lower for upper, lower in pairwise(layers) for vm in upper}
     assert find_cycle(edges) is None
 
 

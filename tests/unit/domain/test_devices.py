@@ -108,7 +108,11 @@ def test_a_machine_of_another_kind_is_refused(machine: str) -> None:
     with pytest.raises(ValidationError):
         GuestSpec.model_validate(
             {
-                **{"vm_id": uuid4(), "name": "db", "memory_mib": 128, "vcpus": 1},
-                **{"virt_type": "kvm", "machine": machine},
+                "vm_id": uuid4(),
+                "name": "db",
+                "memory_mib": 128,
+                "vcpus": 1,
+                "virt_type": "kvm",
+                "machine": machine,
             }
         )

@@ -12,7 +12,6 @@ from domain.inventory import GuestSpec
 from domain.readings import DomainState
 from drivers.domain_xml import NAMESPACE
 from drivers.libvirt_hypervisor import LibvirtHypervisor
-from drivers.libvirt_lane import Ticket
 
 pytestmark = pytest.mark.unit
 
@@ -175,15 +174,16 @@ async def test_a_guest_that_starts_while_it_is_marked_is_an_unknown_outcome_and_
     by_hand: libvirt.virConnect,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # It starts when the driver says that it is sending, which is after its last look.
-    claim, sending, down = uuid4(), Ticket.sending, by_hand.lookupByName("down")
+    # It starts when the mark is on its way, which is after the driver's last look.
+    claim, down = uuid4(), by_hand.lookupByName("down")
+    written = libvirt.virDomain.setMetadata
 
-    def starts(ticket: Ticket) -> None:
-        sending(ticket)
+    def starts(domain: libvirt.virDomain, *mark: object) -> int:
         if not down.isActive():
             down.create()
+        return int(written(domain, *mark))
 
-    monkeypatch.setattr(Ticket, "sending", starts)
+    monkeypatch.setattr(libvirt.virDomain, "setMetadata", starts)
     async with hypervisor.session(SHARED, DEADLINE_S) as session:
         with pytest.raises(OutcomeUnknown, match="READ_BACK_DIFFERS"):
             await session.adopt(DOWN, 1, claim)

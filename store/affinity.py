@@ -1,0 +1,87 @@
+"""Statements on affinity groups: which VMs, and on which hosts."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.bulk import insert_many
+from store.rows import Row, changed, many
+from store.schema import affinity_group, affinity_host, affinity_vm
+
+
+async def groups(connection: AsyncConnection, **equal: object) -> list[Row]:
+    """Groups whose columns equal the given values, by name; `vm_ids` and `host_ids` by id."""
+    query = sa.select(affinity_group).order_by(affinity_group.c.name)
+    for column, value in equal.items():
+        query = query.where(affinity_group.c[column] == value)
+    found = await many(connection, query)
+    if not found:
+        return []
+    ids = sa.select(query.subquery().c.id)
+    vms = await _members(connection, affinity_vm, "vm_id", ids)
+    hosts = await _members(connection, affinity_host, "host_id", ids)
+    return [
+        row | {"vm_ids": vms.get(row["id"], ()), "host_ids": hosts.get(row["id"], ())}
+        for row in found
+    ]
+
+
+async def _members(
+    connection: AsyncConnection, table: sa.Table, column: str, ids: sa.Select[tuple[UUID]]
+) -> dict[UUID, tuple[UUID, ...]]:
+    query = sa.select(table).where(table.c.group_id.in_(ids))
+    found: dict[UUID, list[UUID]] = {}
+    for row in await many(connection, query):
+        found.setdefault(row["group_id"], []).append(row[column])
+    return {group_id: tuple(sorted(members)) for group_id, members in found.items()}
+
+
+async def groups_of_vm(connection: AsyncConnection, vm_id: UUID) -> list[Row]:
+    """The groups that one VM is in (`id`, `name`), by name."""
+    query = (
+        sa.select(affinity_group.c.id, affinity_group.c.name)
+        .join(affinity_vm, affinity_vm.c.group_id == affinity_group.c.id)
+        .where(affinity_vm.c.vm_id == vm_id)
+        .order_by(affinity_group.c.name)
+    )
+    return await many(connection, query)
+
+
+async def put_vms(connection: AsyncConnection, group_id: UUID, vm_ids: Iterable[UUID]) -> None:
+    """Make these VMs, and no others, the members of a group."""
+    await changed(connection, affinity_vm.delete().where(affinity_vm.c.group_id == group_id))
+    rows = [{"group_id": group_id, "vm_id": vm_id} for vm_id in sorted(set(vm_ids))]
+    await insert_many(connection, affinity_vm, rows)
+
+
+async def put_hosts(connection: AsyncConnection, group_id: UUID, host_ids: Iterable[UUID]) -> None:
+    """Make these hosts, and no others, the ones that a group is about."""
+    await changed(connection, affinity_host.delete().where(affinity_host.c.group_id == group_id))
+    rows = [{"group_id": group_id, "host_id": host_id} for host_id in sorted(set(host_ids))]
+    await insert_many(connection, affinity_host, rows)
+
+
+async def put_groups(connection: AsyncConnection, vm_id: UUID, group_ids: Iterable[UUID]) -> None:
+    """Put a VM into these groups and out of all others; each one that changes is a new version."""
+    before = {row["id"] for row in await groups_of_vm(connection, vm_id)}
+    after = set(group_ids)
+    left = affinity_vm.delete().where(
+        affinity_vm.c.vm_id == vm_id, affinity_vm.c.group_id.in_(sorted(before - after))
+    )
+    await changed(connection, left)
+    rows = [{"group_id": group_id, "vm_id": vm_id} for group_id in sorted(after - before)]
+    await insert_many(connection, affinity_vm, rows)
+    raised = affinity_group.update().where(affinity_group.c.id.in_(sorted(before ^ after)))
+    await changed(connection, raised.values(version=affinity_group.c.version + 1))
+
+
+async def delete(connection: AsyncConnection, group_id: UUID, version: int) -> bool:
+    """Delete a group with its memberships; False when it is not at this version."""
+    for table in (affinity_vm, affinity_host):
+        await changed(connection, table.delete().where(table.c.group_id == group_id))
+    query = affinity_group.delete().where(
+        affinity_group.c.id == group_id, affinity_group.c.version == version
+    )
+    return await changed(connection, query) == 1

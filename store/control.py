@@ -1,0 +1,202 @@
+"""Statements that steer operations: cancel, pause, prioritise, wait for locks, sweep.
+
+Whether a workflow owns an operation is its run id. What must not meet a workflow is done by a
+statement that takes the row only while that id is missing, and a claim afterwards finds the
+operation closed.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.operations import OPEN_STATES, OperationState, StepState
+from store.bulk import update_many
+from store.plumbing import START
+from store.rows import Row, changed, many, number, one
+from store.schema import operation, outbox, step
+
+OPEN = [state.value for state in OPEN_STATES]
+LOCK_HELD = "LOCK_HELD"
+"""The reason code of an operation that waits for its locks."""
+
+PAUSED = "PAUSED"
+"""The reason code of an operation that a person has paused."""
+
+
+async def take_unclaimed(connection: AsyncConnection, operation_id: UUID) -> bool:
+    """Take an operation that no workflow has claimed, in order to close it; False when one has."""
+    query = operation.update().where(
+        operation.c.id == operation_id, operation.c.state.in_(OPEN), operation.c.run_id.is_(None)
+    )
+    return await changed(connection, query.values(state=OperationState.CANCELLING.value)) == 1
+
+
+async def begin_cancel(connection: AsyncConnection, operation_id: UUID) -> bool:
+    """Show that an open operation is being cancelled by its workflow. Repeatable."""
+    query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
+    values = {
+        "state": OperationState.CANCELLING.value,
+        "reason_code": None,
+        "waiting_for": None,
+    }
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def pause(connection: AsyncConnection, operation_id: UUID, why: str) -> bool:
+    """Show that an operation stands still; not of one that is being cancelled. Repeatable."""
+    at_work = [state.value for state in (OperationState.RUNNING, OperationState.WAITING)]
+    query = operation.update().where(
+        operation.c.id == operation_id,
+        operation.c.state.in_([*at_work, OperationState.PAUSED.value]),
+    )
+    values = {
+        "state": OperationState.PAUSED.value,
+        "reason_code": PAUSED,
+        "waiting_for": why[:1024],
+    }
+    return await changed(connection, query.values(**values)) == 1
+
+
+async def unpause(connection: AsyncConnection, operation_id: UUID) -> bool:
+    """Show that a paused operation runs again. Repeatable."""
+    query = operation.update().where(
+        operation.c.id == operation_id, operation.c.state == OperationState.PAUSED.value
+    )
+    values = {"state": OperationState.RUNNING.value, "reason_code": None, "waiting_for": None}
+    return await changed(connection, query.values(**values)) == 1
+
+
+SET_PRIORITY = (
+    operation.update()
+    .where(operation.c.id == sa.bindparam("key"))
+    .values(priority=sa.bindparam("wish"))
+)
+
+
+async def prioritise(connection: AsyncConnection, wanted: dict[UUID, int]) -> None:
+    """Give operations other priority classes."""
+    rows = [{"key": key, "wish": wish} for key, wish in wanted.items()]
+    await update_many(connection, SET_PRIORITY, rows)
+
+
+async def open_children(connection: AsyncConnection, parent_id: UUID) -> list[Row]:
+    """Children that have not ended, oldest first."""
+    query = sa.select(operation).where(
+        operation.c.parent_id == parent_id, operation.c.state.in_(OPEN)
+    )
+    return await many(connection, query.order_by(operation.c.id))
+
+
+def _lock_waiters() -> sa.Select[Any]:
+    return sa.select(operation).where(
+        operation.c.state == OperationState.WAITING.value, operation.c.reason_code == LOCK_HELD
+    )
+
+
+async def lock_waiters(connection: AsyncConnection, limit: int) -> list[Row]:
+    """Operations that wait for their locks, in the order in which they get them."""
+    query = _lock_waiters().order_by(operation.c.priority, operation.c.id).limit(limit)
+    return await many(connection, query)
+
+
+async def lock_waiters_before(connection: AsyncConnection, row: Row) -> int:
+    """How many wait for the same object and get it before this one."""
+    earlier = sa.or_(
+        operation.c.priority < row["priority"],
+        sa.and_(operation.c.priority == row["priority"], operation.c.id < row["id"]),
+    )
+    same = _lock_waiters().where(
+        operation.c.target_type == row["target_type"], operation.c.target_id == row["target_id"]
+    )
+    query = sa.select(sa.func.count()).select_from(same.where(earlier).subquery())
+    return await number(connection, query)
+
+
+async def held_before(connection: AsyncConnection, row: Row) -> int:
+    """How many children of the same batch are released before this one."""
+    query = sa.select(sa.func.count()).where(
+        operation.c.parent_id == row["parent_id"],
+        operation.c.held.is_(True),
+        operation.c.state.in_(OPEN),
+        operation.c.id < row["id"],
+    )
+    return await number(connection, query)
+
+
+async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
+    """Open operations whose workflow should exist and was not looked for since, longest ago first.
+
+    Each has `posted`: whether the outbox ever started it, else its parent's workflow does.
+    """
+    starts = sa.exists().where(outbox.c.operation_id == operation.c.id, outbox.c.kind == START)
+    looked = sa.func.coalesce(operation.c.swept_at, operation.c.created_at)
+    query = sa.select(operation, starts.label("posted")).where(
+        operation.c.state.in_(OPEN),
+        operation.c.workflow.is_not(None),
+        operation.c.order.is_not(None),
+        operation.c.held.is_(False),
+        looked <= before,
+        ~starts.where(outbox.c.done_at.is_(None)),
+    )
+    return await many(connection, query.order_by(looked, operation.c.id).limit(limit))
+
+
+async def note_swept(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    """Remember when the workflows of these operations were looked for."""
+    query = operation.update().where(operation.c.id.in_(ids))
+    await changed(connection, query.values(swept_at=now))
+
+
+async def show_reason(
+    connection: AsyncConnection, operation_id: UUID, code: str, detail: str
+) -> None:
+    """Say what an open operation waits for; one that is being cancelled stays that."""
+    cancelling = OperationState.CANCELLING.value
+    state = sa.case(
+        (operation.c.state == cancelling, cancelling), else_=OperationState.WAITING.value
+    )
+    query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
+    values = {"state": state, "reason_code": code, "waiting_for": detail[:1024]}
+    await changed(connection, query.values(**values))
+
+
+async def steps_until(connection: AsyncConnection, operation_id: UUID) -> datetime | None:
+    """Until when a step that never said how it ended may still be at work, or None."""
+    query = (
+        sa.select(step.c.deadline_at)
+        .where(
+            step.c.operation_id == operation_id,
+            step.c.state == StepState.RUNNING.value,
+            step.c.deadline_at.is_not(None),
+        )
+        .order_by(step.c.deadline_at.desc())
+        .limit(1)
+    )
+    row = await one(connection, query)
+    return None if row is None else row["deadline_at"]
+
+
+async def latest_of_kind(connection: AsyncConnection, kind: str, limit: int) -> list[Row]:
+    """When the newest successful operations of a kind began and ended."""
+    query = (
+        sa.select(operation.c.started_at, operation.c.finished_at)
+        .where(operation.c.kind == kind, operation.c.state == OperationState.SUCCEEDED.value)
+        .order_by(operation.c.id.desc())
+        .limit(limit)
+    )
+    return await many(connection, query)
+
+
+async def forget_posts(
+    connection: AsyncConnection, operation_ids: Iterable[UUID], now: datetime
+) -> None:
+    """Drop what Temporal was still to be told of earlier tries: it would hit the next one."""
+    for operation_id in operation_ids:
+        query = outbox.update().where(
+            outbox.c.operation_id == operation_id, outbox.c.done_at.is_(None)
+        )
+        await changed(connection, query.values(done_at=now))
