@@ -99,6 +99,10 @@ class RecoveryRecords(Protocol):
         """Close the dead host's runs under its certificate, reserve places, free the host."""
         ...
 
+    async def outcome_of(self, operation_id: UUID) -> Outcome | None:
+        """How a restart ended, or None while it is open."""
+        ...
+
     async def report(self, order: ReportOrder) -> str:
         """Close the incident, give a sentence about it, and bring a returned host to `up`."""
         ...
@@ -141,6 +145,11 @@ class Recovery:
     async def claim_victims(self, order: ClaimVictimsOrder) -> RestartPlan:
         """Take the dead host's VMs."""
         return await self._records.claim_victims(order)
+
+    @activity.defn(name="recovery.follow")
+    async def follow(self, operation_id: UUID) -> Outcome | None:
+        """Look how a restart stands that an earlier try of this recovery began."""
+        return await self._records.outcome_of(operation_id)
 
     @activity.defn(name="recovery.report")
     async def report(self, order: ReportOrder) -> str:

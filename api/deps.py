@@ -9,8 +9,9 @@ from opentelemetry.propagate import inject
 
 from domain.context import ActionContext, PriorityClass
 from domain.errors import Invalid
+from engine.acceptance import LOCK_WAIT_MAX_S
 from engine.actions.base import Params
-from engine.backend import LOCK_WAIT_MAX_S, Backend, Options, Receipt
+from engine.backend import Backend, Options, Receipt
 from engine.queries.operations import GetOperation
 from engine.views import DryRunView, OperationView
 

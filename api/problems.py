@@ -1,6 +1,7 @@
 """Every error as an RFC 9457 problem: a code, what happened with numbers, what to do next."""
 
 import json
+from math import ceil
 from typing import Any
 
 import structlog
@@ -59,6 +60,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         401: "No valid token",
         404: "No such object",
         409: "The object's state forbids it, or another operation works on it",
+        412: "The object is not at the version that If-Match names",
         413: "The body is too large",
         403: "Not allowed to this principal",
         422: "The request is understood and wrong",
@@ -72,7 +74,8 @@ def problem_response(request: Request, document: ProblemDocument) -> Response:
     """The answer that carries a problem."""
     document.instance = request.url.path
     document.correlation_id = getattr(request.state, "correlation_id", None)
-    headers = {"Retry-After": "2"} if document.status in (429, 503) else {}
+    wait_s = document.context.get("retry_after_s", 2)
+    headers = {"Retry-After": str(ceil(wait_s))} if document.status in (429, 503) else {}
     if document.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # ASCII only: a misspelt field may be named by half a surrogate pair, which is JSON and no text.
@@ -107,7 +110,7 @@ async def _engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
     document = ProblemDocument(
         title=(type(error).__doc__ or "").split(";")[0].strip().rstrip("."),
-        status=error.status,
+        status=_status(request, error),
         code=error.code,
         detail=error.detail,
         next_step=error.next_step,
@@ -121,6 +124,12 @@ async def _engine_error(request: Request, error: Exception) -> Response:
         ],
     )
     return problem_response(request, document)
+
+
+def _status(request: Request, error: EngineError) -> int:
+    """412 where the request itself named the version (RFC 9110 §13.1.1)."""
+    named = error.code == "VERSION_STALE" and "If-Match" in request.headers
+    return 412 if named else error.status
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [operations|watching]`: one run, one table, and var/bench/report.json."""
+"""`python -m benchmarks [PART ...]`: one run, one table, and var/bench/report.json.
+
+The parts are named in `PARTS`; `make bench` measures all of them.
+"""
 
 import asyncio
 import json
@@ -8,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import operations, watching
+from benchmarks import backend, operations, queries, watching
 from benchmarks.figures import Figure, show
 from domain.errors import EngineError
 from worker.exit import exit_process
@@ -17,6 +20,8 @@ from worker.logs import set_up_logs
 VAR = Path("var") / "bench"
 PARTS: dict[str, Callable[[Path], Awaitable[list[Figure]]]] = {
     "operations": operations.measure,
+    "backend": backend.measure,
+    "queries": queries.measure,
     "watching": watching.measure,
 }
 

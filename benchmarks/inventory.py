@@ -78,4 +78,4 @@ class Inventory:
         assert run is not None, "the host of the benchmark is full"
         await runs.begin_start(connection, run["id"], operation_id)
         await runs.started(connection, run["id"], now)
-        return vm_id, run_ref(run, vm, host, self._virt_type)
+        return vm_id, run_ref(run, vm, host, self._virt_type, ())

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from domain.errors import NoAnswer
+from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
 from domain.readings import Domain, HostReading, Knock
 
@@ -33,6 +34,20 @@ class QuietSession:
         """Done."""
 
     async def undefine(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
+    async def list_foreign(self) -> tuple[ForeignGuest, ...]:
+        """None."""
+        return ()
+
+    async def describe_foreign(self, guest: UUID | str) -> ForeignGuest | None:
+        """Not there."""
+        return None
+
+    async def adopt(self, guest_id: UUID, generation: int, claim: UUID) -> None:
+        """Done."""
+
+    async def disown(self, guest_id: UUID, claim: UUID) -> None:
         """Done."""
 
     async def boot_mark(self) -> int | None:

@@ -24,8 +24,12 @@ RETRY_PAUSES_S = (0.2, 0.5, 1.0)
 CLOCK_DIFFERS = timedelta(seconds=2)
 """The Date header has whole seconds, so a smaller difference of clocks cannot be seen."""
 
-READ_BY_ID = ("host", "vm")
-"""Nouns whose objects have an address of their own; the others are found in their list."""
+PATHS = {"fence device": "/fence-devices", "affinity group": "/affinity-groups"}
+"""Where a noun's objects are, if not at its plural; the command that lists them is its first word.
+"""
+
+PAGE = 500
+"""Items asked for at once; the most that the API gives."""
 
 LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 REFUSED = (httpx2.ConnectError, httpx2.ConnectTimeout)
@@ -70,28 +74,41 @@ class Api:
         given = {key: value for key, value in params.items() if value is not None}
         return self._call("GET", path, params=given)
 
+    def all(self, path: str, **params: Any) -> list[Json]:
+        """Every item of a list, page by page."""
+        found: list[Json] = []
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **params, limit=PAGE, cursor=cursor)
+            found += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+
     def post(self, path: str, body: Json, headers: dict[str, str]) -> Any:
         """Ask for an action; `headers` carry the idempotency key that makes a repeat safe."""
+        return self.ask("POST", path, body, headers)
+
+    def ask(self, method: str, path: str, body: Json | None, headers: dict[str, str]) -> Any:
+        """The same by any method; a removal has no body."""
         raw = {key.encode(): value.encode() for key, value in headers.items()}
-        return self._call("POST", path, json=body, headers=raw)
+        return self._call(method, path, headers=raw, **({} if body is None else {"json": body}))
 
     def find(self, noun: str, wanted: str) -> Json:
         """One object by name or id; Failure (exit code 3) when there is none."""
-        wanted_id = as_id(wanted)
-        if wanted_id is not None and noun in READ_BY_ID:
-            item: Json = self.get(f"/{noun}s/{wanted_id}")
-            return item
+        wanted_id, path = as_id(wanted), PATHS.get(noun, f"/{noun}s")
         if wanted_id is not None:
-            found = [item for item in self.get(f"/{noun}s") if item["id"] == wanted_id]
-        else:
-            found = self.get(f"/{noun}s", name=wanted)
+            item: Json = self.get(f"{path}/{wanted_id}")
+            return item
+        found = self.all(path, name=wanted)
         if not found:
+            word = noun.replace(" ", "_")
             raise failure(
                 Exit.NOT_FOUND,
-                f"{noun.upper()}_NOT_FOUND",
+                f"{word.upper()}_NOT_FOUND",
                 f"there is no {noun} {wanted}",
-                next_step=f"holdfast {noun} list",
-                **{noun: wanted},
+                next_step=f"holdfast {noun.split()[0]} list",
+                **{word: wanted},
             )
         first: Json = found[0]
         return first

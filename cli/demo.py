@@ -149,7 +149,7 @@ async def _power_cut(world: World, lab: Lab, say: _Teller) -> dict[str, Any]:
         say.line(f"powering {VICTIM} on again")
         operation = await world.act(f"/hosts/{world.hosts[VICTIM]}/actions/activate")
         say.line(operation["summary"])
-        vms = await world.get("/vms")
+        vms = (await world.get("/vms"))["items"]
         return make_report(incident, cut_at, vms, sampler.result())
 
 
@@ -165,7 +165,7 @@ async def _until_warm(world: World) -> None:
 
 
 async def _all_heard(world: World) -> bool:
-    return all(host["last_answer_at"] for host in await world.get("/hosts"))
+    return all(host["last_answer_at"] for host in (await world.get("/hosts"))["items"])
 
 
 async def _until(condition: Any, what: str, limit_s: float) -> None:

@@ -13,13 +13,24 @@ from typer.core import TyperGroup
 
 from cli import lab
 from cli.failures import BY_STATUS, Exit, Failure, failure
-from cli.nouns import cluster, event, fence, host, incident, op, vm
+from cli.nouns import affinity, audit, cluster, db, event, fence, host, incident, network, op, vm
 from cli.session import Session
 from cli.terminal import say
 from domain.errors import EngineError
 
-OBJECTS = ("cluster", "host", "vm", "op", "incident", "fence", "event")
-ORDER = (*OBJECTS, "up", "demo", "lab", "api", "worker", "monitor", "relay")
+OBJECTS = (
+    "cluster",
+    "network",
+    "host",
+    "vm",
+    "affinity",
+    "op",
+    "incident",
+    "fence",
+    "event",
+    "audit",
+)
+ORDER = (*OBJECTS, "up", "demo", "db", "lab", "api", "worker", "monitor", "relay")
 
 
 class Root(TyperGroup):
@@ -72,9 +83,12 @@ app = typer.Typer(
     "130 interrupted.",
 )
 
-for name, noun in zip(OBJECTS, (cluster, host, vm, op, incident, fence, event), strict=True):
+for name, noun in zip(
+    OBJECTS, (cluster, network, host, vm, affinity, op, incident, fence, event, audit), strict=True
+):
     app.add_typer(noun.app, name=name)
 app.add_typer(lab.app, name="lab")
+app.add_typer(db.app, name="db")
 
 
 @app.callback()

@@ -24,8 +24,12 @@ from drivers.libvirt_hypervisor import LibvirtHypervisor
 from drivers.secrets import SecretBox
 from engine.backend import Backend
 from engine.delivery import Delivery
+from engine.grants import Grants
 from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
+from engine.retention import Retention
+from engine.sweeper import EVERY_S as SWEEP_EVERY_S
+from engine.sweeper import Sweeper
 from store import inventory
 from store.database import Database
 from worker.exit import exit_process, leave
@@ -33,7 +37,7 @@ from worker.logs import set_up_logs
 from worker.memory import settle
 from worker.monitor import Monitor
 from worker.parts import Parts, fencing_worker, operations_worker
-from worker.relay import relay
+from worker.relay import GRANT_EVERY_S, RETENTION_EVERY_S, Duty, relay
 from worker.settings import Settings
 from worker.temporal_client import TemporalWorkflows, connect
 from worker.tracing import set_up_traces, tracing_interceptor
@@ -60,17 +64,21 @@ class Process:
         """Invalid when a fence agent does not exist or an option does not fit it."""
         check_options(await self.power.agent_parameters(agent), options, secrets)
 
-    async def delivery(self) -> Delivery:
-        """What starts workflows; Temporal is reached at the first use."""
+    async def workflows(self) -> TemporalWorkflows:
+        """Temporal as the engine sees it; it is reached at the first use."""
         client = await connect(
             self.settings.temporal_address, traces=self.settings.traces, lazy=True
         )
-        return Delivery(self.database, TemporalWorkflows(client))
+        return TemporalWorkflows(client)
+
+    async def delivery(self) -> Delivery:
+        """What starts workflows."""
+        return Delivery(self.database, await self.workflows())
 
     async def backend(self) -> Backend:
         """The one door."""
         actions = all_actions(self.box, self)
-        return Backend(self.database, actions, all_queries(), await self.delivery())
+        return Backend(self.database, actions, all_queries(actions), await self.delivery())
 
 
 async def run_api(process: Process) -> None:
@@ -121,8 +129,16 @@ async def run_monitor(process: Process) -> None:
 
 
 async def run_relay(process: Process) -> None:
-    """Left-over starts, and the numbers of events."""
-    await relay(await process.delivery(), process.database)
+    """Left-over starts, numbers of events, waits for locks, vanished workflows, the archive."""
+    database, backend = process.database, await process.backend()
+    sweeper = Sweeper(database, backend, await process.workflows())
+    retention = Retention(database, process.settings.retention_days)
+    duties = (
+        Duty("grant locks", GRANT_EVERY_S, Grants(database, backend).grant, woken=True),
+        Duty("sweep", SWEEP_EVERY_S, sweeper.sweep),
+        Duty("archive", RETENTION_EVERY_S, retention.tidy),
+    )
+    await relay(await process.delivery(), database, duties)
 
 
 ROLES: dict[str, Callable[[Process], Awaitable[None]]] = {

@@ -82,8 +82,28 @@ class Act:
 
     def run(self, path: str, body: Json) -> None:
         """Ask for the action, wait if wanted, print; Failure unless it succeeded."""
-        key = self.idempotency_key or str(uuid.uuid4())
-        operation = self._accepted(path, body, key)
+        self._run("POST", path, body)
+
+    def edit(self, path: str, body: Json, version: int) -> None:
+        """The same for a change of the object at `path`, if it is still at this version."""
+        self._run("PATCH", path, body, version)
+
+    def remove(self, path: str, version: int) -> None:
+        """The same for its removal."""
+        self._run("DELETE", path, None, version)
+
+    def set_going(self, path: str, body: Json, other: str) -> None:
+        """Ask for an action that sets another operation going, and go on with that one."""
+        self._accepted("POST", path, body, self._key(), None)
+        self._go_on(self.api.get(other))
+
+    def _run(self, method: str, path: str, body: Json | None, version: int | None = None) -> None:
+        self._go_on(self._accepted(method, path, body, self._key(), version))
+
+    def _key(self) -> str:
+        return self.idempotency_key or str(uuid.uuid4())
+
+    def _go_on(self, operation: Json) -> None:
         if not self.wait:
             if self.session.as_json:
                 print_json(operation)
@@ -92,13 +112,17 @@ class Act:
             return
         follow(self.session, operation, self.progress, self.timeout)
 
-    def _accepted(self, path: str, body: Json, key: str) -> Json:
+    def _accepted(
+        self, method: str, path: str, body: Json | None, key: str, version: int | None
+    ) -> Json:
         headers = {"Idempotency-Key": f'"{key}"'}
+        if version is not None:
+            headers["If-Match"] = f'"{version}"'
         if reason := " ".join(self.reason.split()):
             headers["X-Reason"] = reason
         again = f"the same command with --idempotency-key {key} asks once more, and acts only once"
         try:
-            accepted: Json = self.api.post(path, body, headers)
+            accepted: Json = self.api.ask(method, path, body, headers)
         except KeyboardInterrupt:
             raise failure(
                 Exit.INTERRUPTED,

@@ -34,7 +34,9 @@ NEXT: dict[HostState, dict[HostEvent, HostState]] = {
         E.SILENT: S.NON_RESPONSIVE,
         E.ACTIVATE: S.RECONCILING,
     },
+    # A recovery that ended without claiming anything is begun again where it stood.
     S.NON_RESPONSIVE: {
+        E.SILENT: S.NON_RESPONSIVE,
         E.FENCE: S.FENCING,
         E.RETURNED: S.UP,
         E.PROVEN_OFF: S.DOWN,
@@ -46,7 +48,12 @@ NEXT: dict[HostState, dict[HostEvent, HostState]] = {
         E.RETURNED: S.UP,
         E.FAILED: S.NON_RESPONSIVE,
     },
-    S.DOWN: {E.PROVEN_OFF: S.DOWN, E.ALIVE: S.NON_OPERATIONAL, E.ACTIVATE: S.RECONCILING},
+    S.DOWN: {
+        E.SILENT: S.DOWN,
+        E.PROVEN_OFF: S.DOWN,
+        E.ALIVE: S.NON_OPERATIONAL,
+        E.ACTIVATE: S.RECONCILING,
+    },
     S.RECONCILING: {E.ADMITTED: S.UP, E.ACTIVATE: S.RECONCILING, E.FAILED: S.NON_OPERATIONAL},
     # Out of service already: it may be proven dead, but an answer never brings it back.
     S.NON_OPERATIONAL: {

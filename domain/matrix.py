@@ -19,9 +19,9 @@ ACTIVATE = frozenset({"host.activate", REBOOTED})
 HOST: Mapping[str, frozenset[str]] = {
     H.UP: HOST_ALWAYS | {"vm.import", REBOOTED},
     H.CONNECTING: HOST_ALWAYS | {"host.recover", REBOOTED},
-    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE,
+    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover"},
     H.FENCING: HOST_ALWAYS,
-    H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove"},
+    H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
     H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},
     H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE,

@@ -12,19 +12,21 @@ from typing import Any
 from uuid import UUID
 
 from domain.context import PriorityClass
-from domain.errors import Conflict, Refused
+from domain.errors import Conflict, Denied, Refused
 from domain.locks import Held, in_order, in_the_way
 from domain.matrix import MATRICES, allowed_in
 from domain.operations import OperationState, Outcome, Problem
 from domain.permissions import refuse
 from domain.priorities import Urgency, priority_of
 from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
-from engine.closing import close_operation
+from engine.closing import close_operation, tell_parent
 from engine.roles import Roles
 from engine.rows import event_row, operation_row
 from store import incidents, locks, operations, plumbing
 from store.ids import new_id
 from store.rows import Row
+
+LOCK_WAIT_MAX_S = 3600.0
 
 DIRECT_START_S = 2.0
 """How long after the commit a start is left to the process that accepted it."""
@@ -78,11 +80,15 @@ class Acceptance:
         """The action of these parameters."""
         return self._by_params[type(params)]
 
+    def denied(self, principal: str, action: Action[Any, Any]) -> Denied | None:
+        """Why a principal may not ask for this kind of action at all, or None."""
+        return refuse(principal, self._roles.of(principal), action.permission)
+
     async def judge(self, tx: Tx, params: Params, terms: Terms) -> Judged:
         """Plan and authorise; Denied or NotFound are raised, other problems are listed."""
         action, problems = self.action_of(params), Problems(lenient=terms.lenient)
         role = self._roles.of(tx.context.principal)
-        denied = None if terms.internal else refuse(tx.context.principal, role, action.permission)
+        denied = None if terms.internal else self.denied(tx.context.principal, action)
         if denied is not None:
             raise denied
         plan = await action.plan(tx, params, problems)
@@ -123,7 +129,7 @@ class Acceptance:
         done = await judged.action.execute(tx, judged.params, judged.plan)
         row = operation_row(tx, judged.action, judged.params, judged.plan, done, held=terms.held)
         tx.writes.operation(row)
-        self._write_locks(tx, judged, generations)
+        self.take_locks(tx, judged, generations)
         tx.writes.event(event_row(tx, judged.action, judged.plan, done))
         if done.order is not None and not terms.by_parent and not terms.held:
             due_at = tx.now + timedelta(seconds=DIRECT_START_S)
@@ -133,24 +139,36 @@ class Acceptance:
             await incidents.link_operation(tx.connection, done.incident_id, tx.operation_id)
         return tx.operation_id
 
-    async def again(self, tx: Tx, operation: Row, *, attempt: int) -> Judged:
+    async def again(self, tx: Tx, operation: Row, *, attempt: int, held: bool = False) -> Judged:
         """Accept a known operation anew from its parameters: granted its locks, or tried again.
 
-        `tx` must carry the operation's id, context and the given attempt. Raises the refusal.
+        `tx` must carry the operation's id, context and the given attempt. `held`: its batch lets
+        it go when its turn comes. Raises the refusal.
         """
-        action = self.by_kind[operation["kind"]]
-        params = action.params.model_validate(operation["params"])
-        terms = Terms(internal=True)
-        judged = await self.judge(tx, params, terms)
+        judged = await self.judge_again(tx, operation)
         refuse_all(judged.problems)
         generations = await self._lock(tx, judged, preempt=False)
-        done = await action.execute(tx, params, judged.plan)
+        done = await judged.action.execute(tx, judged.params, judged.plan)
         assert done.order is not None, "only operations with a workflow are accepted again"
         order = done.order.model_dump(mode="json")
-        await operations.accept_again(tx.connection, operation["id"], order, attempt)
-        self._write_locks(tx, judged, generations)
-        tx.writes.post(plumbing.posting(new_id(), operation["id"], tx.now))
+        await operations.accept_again(tx.connection, operation["id"], order, attempt, held=held)
+        self.take_locks(tx, judged, generations)
+        if held:
+            await tell_parent(tx.connection, operation["parent_id"], tx.now)
+        else:
+            tx.writes.post(plumbing.posting(new_id(), operation["id"], tx.now))
         return judged
+
+    async def judge_again(self, tx: Tx, operation: Row) -> Judged:
+        """Plan a known operation anew from its parameters; NotFound is raised."""
+        action = self.by_kind[operation["kind"]]
+        params = action.params.model_validate(operation["params"])
+        return await self.judge(tx, params, Terms(internal=True))
+
+    async def problems_again(self, tx: Tx, operation: Row) -> tuple[Refused, ...]:
+        """What speaks against accepting a known operation anew now; changes nothing."""
+        judged = await self.judge_again(tx, operation)
+        return (*judged.problems, *([busy(judged.in_the_way)] if judged.in_the_way else ()))
 
     def kind_of(self, operation: Row) -> Action[Any, Any]:
         """The action that an operation came from."""
@@ -164,7 +182,8 @@ class Acceptance:
         """Make the entities free for this operation; the generation of each taken-over lock."""
         if not judged.in_the_way:
             return {}
-        if not preempt:
+        outranked = all(held.kind in judged.action.preempts for held in judged.in_the_way)
+        if not (preempt or outranked):
             raise busy(judged.in_the_way)
         generations = {}
         for held in judged.in_the_way:
@@ -172,7 +191,8 @@ class Acceptance:
             await _supersede(tx, held, judged)
         return generations
 
-    def _write_locks(self, tx: Tx, judged: Judged, generations: Mapping[Any, int]) -> None:
+    def take_locks(self, tx: Tx, judged: Judged, generations: Mapping[Any, int]) -> None:
+        """Collect the operation's locks, and count them as taken for what comes after it."""
         if judged.action.workflow is None:
             return
         taken = []
@@ -194,6 +214,7 @@ class Acceptance:
         deadline = tx.now + timedelta(seconds=terms.lock_wait_s)
         row = operation_row(tx, judged.action, judged.params, judged.plan, Done(), held=False)
         row |= {
+            "held": terms.held,
             "state": OperationState.WAITING.value,
             "reason_code": "LOCK_HELD",
             "waiting_for": busy(judged.in_the_way).detail,

@@ -8,11 +8,11 @@ the outer commits.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -22,14 +22,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.base import Frozen
 from domain.context import ActionContext, PriorityClass
 from domain.errors import Refused
-from engine.acceptance import Acceptance, Judged, Terms
+from engine.acceptance import LOCK_WAIT_MAX_S, Acceptance, Judged, Terms
 from engine.actions.base import Action, Params, Tx
+from engine.batches import (
+    PARENT,
+    Batch,
+    BatchOptions,
+    BatchReceipt,
+    check_size,
+    described,
+    fingerprint_of,
+)
 from engine.clock import Clock, utc_now
 from engine.facts import Facts
-from engine.keys import fingerprint, keep_key, replayed
+from engine.keys import Key, fingerprint, keep_key, replayed
 from engine.previews import shown
 from engine.public import RateLimit, refuse_private
-from engine.queries.base import Query, QueryParams
+from engine.queries.base import FixedQuery, Query, QueryParams
 from engine.refusals import refused_event
 from engine.roles import Roles
 from engine.views import DryRunView
@@ -42,7 +51,11 @@ from store.unit_of_work import Propagation, current_unit
 
 log = structlog.get_logger()
 
-LOCK_WAIT_MAX_S = 3600.0
+Accepted = TypeVar("Accepted")
+
+DELIVERIES_AT_ONCE = 4
+"""Operations of one transaction that Temporal is told of at a time. Higher: a batch's first starts
+are a little sooner, and requests wait for a connection meanwhile."""
 
 
 class Options(Frozen):
@@ -108,21 +121,18 @@ class Backend:
         options = options or Options()
         terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
         action = self.acceptance.action_of(params)
-        print_ = fingerprint(action.kind, params)
 
-        async def accept(connection: AsyncConnection) -> Receipt:
-            if idempotency_key is not None:
-                known = await plumbing.find_key(connection, context.principal, idempotency_key)
-                if known is not None:
-                    return Receipt(operation_id=replayed(known, print_), replayed=True)
-            tx = self.transaction(connection, context)
+        async def accept(tx: Tx) -> Receipt:
             with self._audited(action, params, context):
-                receipt = Receipt(operation_id=await self._accept(tx, params, terms))
-            if idempotency_key is not None:
-                await keep_key(tx, idempotency_key, print_)
-            return receipt
+                return Receipt(operation_id=await self._accept(tx, params, terms))
 
-        receipt = await self.database.write(accept)
+        def again(operation_id: UUID) -> Receipt:
+            return Receipt(operation_id=operation_id, replayed=True)
+
+        key = None
+        if idempotency_key is not None:
+            key = Key(idempotency_key, fingerprint(action.kind, params))
+        receipt = await self._once(context, key, accept, again)
         log.info(
             "action accepted",
             kind=action.kind,
@@ -132,6 +142,60 @@ class Backend:
             replayed=receipt.replayed,
         )
         return receipt
+
+    async def run_multiple_actions(
+        self,
+        items: Sequence[Params],
+        context: ActionContext,
+        options: BatchOptions | None = None,
+        idempotency_key: str | None = None,
+    ) -> BatchReceipt:
+        """Accept up to a thousand actions, of one or many kinds, as children of one operation.
+
+        Returns at once; what is refused is a child that failed. Invalid: BATCH_EMPTY,
+        BATCH_TOO_LARGE, and with `all_or_nothing` BATCH_REFUSED, which has every item's reasons.
+        Denied when its principal may do nothing of it. The key covers all items and options.
+        """
+        check_size(len(items))
+        options = options or BatchOptions()
+        whole = described(self.acceptance, items, options)
+
+        async def accept(tx: Tx) -> BatchReceipt:
+            with self._audited(PARENT, whole, context):
+                receipt = await Batch(self.acceptance, tx, items, options).accept()
+                await self.write_out(tx)
+            return receipt
+
+        def again(operation_id: UUID) -> BatchReceipt:
+            return BatchReceipt(operation_id=operation_id, replayed=True)
+
+        key = None
+        if idempotency_key is not None:
+            key = Key(idempotency_key, fingerprint_of(self.acceptance, items, options))
+        receipt = await self._once(context, key, accept, again)
+        log.info(
+            "batch accepted",
+            operation_id=str(receipt.operation_id),
+            principal=context.principal,
+            correlation_id=context.correlation_id,
+            **receipt.model_dump(exclude={"operation_id"}),
+        )
+        return receipt
+
+    async def dry_run_multiple(
+        self,
+        items: Sequence[Params],
+        context: ActionContext,
+        options: BatchOptions | None = None,
+    ) -> tuple[DryRunView, ...]:
+        """What `run_multiple_actions` would do with each item now. Changes nothing."""
+        check_size(len(items))
+
+        async def judge(connection: AsyncConnection) -> tuple[DryRunView, ...]:
+            tx = self.transaction(connection, context)
+            return await Batch(self.acceptance, tx, items, options or BatchOptions()).preview()
+
+        return await self.database.read(judge)
 
     async def run_child(
         self, params: Params, parent: Row, terms: Terms, *, reason: str = ""
@@ -171,6 +235,8 @@ class Backend:
     async def run_query(self, params: QueryParams) -> Any:
         """Answer a query from one consistent view."""
         query = self._queries[type(params)]
+        if isinstance(query, FixedQuery):
+            return query.tell(params)
 
         async def answer(connection: AsyncConnection) -> Any:
             return await query.answer(connection, params, self._clock())
@@ -211,9 +277,31 @@ class Backend:
 
     async def write_out(self, tx: Tx) -> None:
         """Write what was collected; once it is committed, tell Temporal without a relay's delay."""
-        for operation_id in tx.writes.to_tell:
-            current_unit().on_commit(partial(self._deliver, operation_id))
+        if tx.writes.to_tell:
+            current_unit().on_commit(partial(self._deliver, tuple(tx.writes.to_tell)))
         await tx.writes.flush()
+
+    async def _once(
+        self,
+        context: ActionContext,
+        key: Key | None,
+        accept: Callable[[Tx], Awaitable[Accepted]],
+        again: Callable[[UUID], Accepted],
+    ) -> Accepted:
+        """Accept in one transaction, or give again what the key stands for."""
+
+        async def work(connection: AsyncConnection) -> Accepted:
+            if key is not None:
+                known = await plumbing.find_key(connection, context.principal, key.text)
+                if known is not None:
+                    return again(replayed(known, key.fingerprint))
+            tx = self.transaction(connection, context)
+            accepted = await accept(tx)
+            if key is not None:
+                await keep_key(tx, key.text, key.fingerprint)
+            return accepted
+
+        return await self.database.write(work)
 
     async def _accept(self, tx: Tx, params: Params, terms: Terms) -> UUID:
         operation_id = await self.acceptance.accept(tx, params, terms)
@@ -236,9 +324,19 @@ class Backend:
     async def _write_event(self, row: Row) -> None:
         await self.database.write(lambda connection: plumbing.append_event(connection, row))
 
-    async def _deliver(self, operation_id: UUID) -> None:
+    async def _deliver(self, operation_ids: tuple[UUID, ...]) -> None:
         if self._deliverer is None:
             return
-        task = asyncio.create_task(self._deliverer.deliver(operation_id))
+        task = asyncio.create_task(_deliver_all(self._deliverer, operation_ids))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
+
+
+async def _deliver_all(deliverer: Deliverer, operation_ids: tuple[UUID, ...]) -> None:
+    waiting = iter(operation_ids)
+
+    async def deliver() -> None:
+        for operation_id in waiting:
+            await deliverer.deliver(operation_id)
+
+    await asyncio.gather(*(deliver() for _ in operation_ids[:DELIVERIES_AT_ONCE]))

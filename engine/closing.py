@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.operations import OperationState, Outcome
 from store import locks, operations, plumbing
 from store.ids import new_id
+from store.notify import announce
 from store.rows import Row
 
 LOOK_AGAIN = "look_again"
@@ -36,15 +37,17 @@ async def close_operation(
     )
     await locks.free(connection, outcome.operation_id)
     if closed:
+        await announce(connection, "outbox")
         row = await operations.get(connection, outcome.operation_id)
         assert row is not None
-        await plumbing.append_event(connection, _closed_event(row, outcome, now))
+        await plumbing.append_event(connection, closed_event(row, outcome, now))
         if row["parent_id"] is not None:
-            await _tell_parent(connection, row["parent_id"], now)
+            await tell_parent(connection, row["parent_id"], now)
     return closed
 
 
-async def _tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
+async def tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
+    """Let the batch that an operation belongs to look again; of another parent nothing comes."""
     parent = await operations.get(connection, parent_id)
     if parent is None or parent["kind"] != BATCH or parent["state"] not in operations.OPEN:
         return
@@ -52,7 +55,8 @@ async def _tell_parent(connection: AsyncConnection, parent_id: UUID, now: dateti
         await plumbing.post(connection, new_id(), parent_id, now, plumbing.SIGNAL, LOOK_AGAIN)
 
 
-def _closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:
+def closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:
+    """How an operation ended, as an event."""
     data: dict[str, Any] = {"name": row["target_name"], "summary": outcome.summary}
     if outcome.problem is not None:
         data["code"] = outcome.problem.code

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import Held, Lock
-from store import inventory, locks, runs
+from store import inventory, locks, runs, vms
 from store.rows import Row
 
 VM_STATES = {
@@ -41,8 +41,10 @@ class Facts:
         self._rows: dict[tuple[str, UUID], Row | None] = {}
         self._runs: dict[UUID, Row | None] = {}
         self._unproven: dict[UUID, str | None] = {}
+        self._nics: dict[UUID, tuple[Row, ...]] = {}
         self._held: dict[tuple[str, UUID], list[Held]] = {}
         self._hosts: dict[UUID, list[Row]] = {}
+        self._largest: dict[UUID, tuple[int, int]] = {}
 
     async def get(self, entity: str, entity_id: UUID) -> Row | None:
         """One object by id, or None."""
@@ -63,6 +65,12 @@ class Facts:
             self._unproven[vm_id] = await runs.unproven_host(self._connection, vm_id)
         return self._unproven[vm_id]
 
+    async def nics_of(self, vm_id: UUID) -> tuple[Row, ...]:
+        """The VM's cards with their networks."""
+        if vm_id not in self._nics:
+            await self._warm_nics([vm_id])
+        return self._nics[vm_id]
+
     async def hosts_of(self, cluster_id: UUID) -> list[Row]:
         """The hosts of a cluster, by name."""
         if cluster_id not in self._hosts:
@@ -70,6 +78,17 @@ class Facts:
                 self._connection, "host", cluster_id=cluster_id
             )
         return self._hosts[cluster_id]
+
+    async def largest_host(self, cluster_id: UUID) -> tuple[int, int]:
+        """How many of a cluster's hosts have said how much memory they have, and the most.
+
+        One that was never admitted has not.
+        """
+        if cluster_id not in self._largest:
+            hosts = await self.hosts_of(cluster_id)
+            known = [host["memory_mib"] for host in hosts if host["memory_mib"] > 0]
+            self._largest[cluster_id] = (len(known), max(known, default=0))
+        return self._largest[cluster_id]
 
     async def state_of_vm(self, vm_id: UUID) -> VmState:
         """What a person sees of the VM."""
@@ -99,6 +118,9 @@ class Facts:
     def forget(self, entity: str, entity_id: UUID) -> None:
         """Read an object anew the next time: this transaction has changed it."""
         self._rows.pop((entity, entity_id), None)
+        if entity == "host":
+            self._hosts.clear()
+            self._largest.clear()
 
     async def warm(self, entity: str, ids: Iterable[UUID]) -> None:
         """Read many objects of one kind at once; of VMs also what their starts ask about."""
@@ -116,7 +138,13 @@ class Facts:
         self._runs |= {vm_id: active.get(vm_id) for vm_id in vm_ids}
         unproven = await runs.unproven_hosts(self._connection, vm_ids)
         self._unproven |= {vm_id: unproven.get(vm_id) for vm_id in vm_ids}
+        # Only an order that names a run says what its VM is made of.
+        await self._warm_nics(sorted(active))
         await self.warm("host", {run["host_id"] for run in active.values()})
+
+    async def _warm_nics(self, vm_ids: list[UUID]) -> None:
+        found = await vms.nics_of(self._connection, vm_ids)
+        self._nics |= {vm_id: found.get(vm_id, ()) for vm_id in vm_ids}
 
     async def _warm_locks(self, entity: str, ids: list[UUID]) -> None:
         found = await locks.held(self._connection, [(entity, one) for one in ids])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,14 @@ from domain.errors import Invalid
 from engine.actions.base import Tx
 from store import plumbing
 from store.rows import Row
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a caller names a request by, and the digest of that request."""
+
+    text: str
+    fingerprint: str
 
 
 def fingerprint(kind: str, params: Frozen) -> str:

@@ -1,8 +1,11 @@
 """A judged action as a person reads it before it is asked for."""
 
+from typing import Any
+
 from domain.errors import EngineError
 from domain.locks import in_order
 from engine.acceptance import Judged, busy
+from engine.actions.base import Action, Target
 from engine.views import DryRunView, LockView, ProblemView
 
 
@@ -35,4 +38,21 @@ def shown(judged: Judged, lock_wait_s: float) -> DryRunView:
         workflow=action.workflow,
         locks=locks,
         steps=plan.steps,
+    )
+
+
+def refused_view(action: Action[Any, Any], target: Target, error: EngineError) -> DryRunView:
+    """An action that cannot even be planned."""
+    return DryRunView(
+        kind=action.kind,
+        allowed=False,
+        problems=tuple(ProblemView.of(problem) for problem in error.problems or (error,)),
+        target_type=target.type,
+        target_id=target.id,
+        target_name=target.name,
+        permission=action.permission,
+        priority=action.priority,
+        workflow=action.workflow,
+        locks=(),
+        steps=(),
     )

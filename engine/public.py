@@ -6,6 +6,7 @@ the database busy, no more.
 """
 
 import asyncio
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -34,18 +35,35 @@ class RateLimit:
 
     def take(self, source: str) -> None:
         """Count one request; TooManyRequests when the bucket is empty."""
-        now = self._clock()
+        now, source = self._clock(), network_of(source)
         tokens, at = self._buckets.pop(source, (BURST, now))
         tokens = min(BURST, tokens + (now - at) * PER_S)
-        self._buckets[source] = (max(tokens - 1, 0.0), now)
+        # A refused request costs nothing, or who asks too early would never be let in again.
+        self._buckets[source] = (tokens - 1 if tokens >= 1 else tokens, now)
         if len(self._buckets) > SOURCES_MAX:
             self._buckets.popitem(last=False)
         if tokens < 1:
+            wait_s = (1 - tokens) / PER_S
             raise TooManyRequests(
                 "RATE_LIMITED",
                 f"more than {BURST:.0f} requests at once or {PER_S:.0f} a second",
-                next_step=f"try again in {(1 - tokens) / PER_S:.1f} s, or authenticate",
+                next_step=f"try again in {wait_s:.1f} s",
+                retry_after_s=round(wait_s, 3),
             )
+
+
+def network_of(source: str) -> str:
+    """Whose bucket an address has: an IPv6 network counts as one, since it costs nothing to have
+    all of its addresses."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def refuse_private(query: Query[Any, Any]) -> None:

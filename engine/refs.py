@@ -1,6 +1,11 @@
-"""From rows to the values that travel in orders."""
+"""From rows to the values that travel in orders.
 
-from domain.inventory import FenceDevice, GuestSpec, VirtType
+A VM's cards stand in a table of their own (`store.vms.nics_of`), so they come as rows beside it.
+"""
+
+from collections.abc import Sequence
+
+from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, VirtType
 from domain.orders import HostRef, RunRef
 from domain.profiles import Policy, Profile, policy_for
 from store.rows import Row
@@ -11,7 +16,7 @@ def host_ref(host: Row) -> HostRef:
     return HostRef(host_id=host["id"], name=host["name"], uri=host["uri"], epoch=host["epoch"])
 
 
-def guest_spec(vm: Row, virt_type: str) -> GuestSpec:
+def guest_spec(vm: Row, virt_type: str, nics: Sequence[Row]) -> GuestSpec:
     """What a host needs to define a VM."""
     return GuestSpec(
         vm_id=vm["id"],
@@ -21,10 +26,17 @@ def guest_spec(vm: Row, virt_type: str) -> GuestSpec:
         virt_type=VirtType(virt_type),
         disks=vm["spec"]["disks"],
         boot=vm["spec"]["boot"],
+        nics=tuple(nic_of(row) for row in nics),
+        machine=vm["spec"].get("machine", DEFAULT_MACHINE),
     )
 
 
-def run_ref(run: Row, vm: Row, host: Row, virt_type: str) -> RunRef:
+def nic_of(row: Row) -> Nic:
+    """One card, with what its network is on a host."""
+    return Nic(network=row["network"], bridge=row["bridge"], mac=row["mac"], model=row["model"])
+
+
+def run_ref(run: Row, vm: Row, host: Row, virt_type: str, nics: Sequence[Row]) -> RunRef:
     """A run with all that a step needs."""
     return RunRef(
         run_id=run["id"],
@@ -34,7 +46,8 @@ def run_ref(run: Row, vm: Row, host: Row, virt_type: str) -> RunRef:
         uri=host["uri"],
         epoch=run["epoch"],
         generation=run["generation"],
-        spec=guest_spec(vm, virt_type),
+        spec=guest_spec(vm, virt_type, nics),
+        gave_way=tuple(run["gave_way"] or ()),
     )
 
 

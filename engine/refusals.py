@@ -6,12 +6,29 @@ from uuid import UUID
 
 from domain.context import ActionContext
 from domain.errors import EngineError
-from engine.actions.base import Action, Params
+from engine.actions.base import Action, Params, Target, Tx
 from store.ids import new_id
 from store.rows import Row
 
 NOBODY = UUID(int=0)
 """The subject of a refused request that named no object yet."""
+
+
+REASONS_MAX = 50
+"""Most reasons in one event: a batch may have a thousand, and its answer carries all of them."""
+
+
+async def likely_target(tx: Tx, action: Action[Any, Any], params: Params) -> Target:
+    """What a request is about whose plan was refused: as much as its parameters tell."""
+    entity = action.kind.partition(".")[0]
+    subject = getattr(params, f"{entity}_id", None)
+    name = getattr(params, "name", None)
+    if not isinstance(subject, UUID):
+        cluster_id = getattr(params, "cluster_id", None)
+        return Target(entity, NOBODY, str(name or entity)[:64], cluster_id)
+    row = await tx.facts.get(entity, subject) or {}
+    named = row.get("name") or row.get("target_name") or name or subject
+    return Target(entity, subject, str(named)[:64], row.get("cluster_id"))
 
 
 def refused_event(
@@ -22,10 +39,12 @@ def refused_event(
     now: datetime,
 ) -> Row:
     """Who was refused what, and every reason."""
-    entity = action.kind.partition(".")[0]
+    word = action.kind.partition(".")[0]
+    entity = {"fence": "fence_device"}.get(word, word)
     subject = getattr(params, f"{entity}_id", None)
     reasons = error.problems or (error,)
-    problems = [{"code": one.code, "detail": one.detail[:1024]} for one in reasons]
+    listed = reasons[:REASONS_MAX]
+    problems = [{"code": one.code, "detail": one.detail[:1024]} for one in listed]
     return {
         "id": new_id(),
         "type": f"{action.kind}.refused",

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from domain.context import ActionContext, PriorityClass
 from domain.operations import OperationState
 from engine.actions.base import Action, Done, Params, Plan, Tx
 from store.ids import new_id
+from store.operations import BATCH_TURN
 from store.rows import Row
 
 
@@ -18,7 +20,7 @@ def operation_row(
         "id": tx.operation_id,
         "kind": action.kind,
         "state": state.value,
-        "reason_code": "BATCH_TURN" if held and not ended else None,
+        "reason_code": BATCH_TURN if held and not ended else None,
         "waiting_for": None,
         "target_type": plan.target.type,
         "target_id": plan.target.id,
@@ -34,6 +36,8 @@ def operation_row(
         "order": None if done.order is None else done.order.model_dump(mode="json"),
         "params": None if ended else params.model_dump(mode="json"),
         "held": held and not ended,
+        "progress_done": None if done.progress_total is None else 0,
+        "progress_total": done.progress_total,
         "attempt": tx.attempt,
         "problem": None,
         "summary": done.summary or None,
@@ -60,3 +64,15 @@ def event_row(tx: Tx, action: Action[Any, Any], plan: Plan[Any], done: Done, wor
         "data": {"name": plan.target.name} | dict(done.data),
         "at": tx.now,
     }
+
+
+def context_of(row: Row) -> ActionContext:
+    """On whose behalf, and as part of what, a known operation runs."""
+    return ActionContext(
+        principal=row["principal"],
+        correlation_id=row["correlation_id"],
+        reason=row["reason"],
+        priority=PriorityClass(row["priority"]),
+        incident_id=row["incident_id"],
+        parent_id=row["parent_id"],
+    )

@@ -1,13 +1,18 @@
 """What people and programs read: the shapes behind queries, API and console."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic
 from uuid import UUID
+
+from pydantic import Field
+from typing_extensions import TypeVar
 
 from domain.base import Frozen
 from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
+
+T = TypeVar("T", default=Any)
 
 
 class ClusterView(Frozen):
@@ -20,6 +25,17 @@ class ClusterView(Frozen):
     armed: bool
     predicted_power_cut_s: float
     predicted_isolation_s: float
+    version: int
+
+
+class NetworkView(Frozen):
+    """One network; without a bridge it is QEMU's own NAT. `vms` counts those with a card on it."""
+
+    id: UUID
+    cluster_id: UUID
+    name: str
+    bridge: str | None
+    vms: int
     version: int
 
 
@@ -52,6 +68,23 @@ class HostSampleView(Frozen):
     cpus: int
     took_s: float
     guests: list[dict[str, Any]]
+
+
+class ForeignGuestView(Frozen):
+    """One guest that runs on a host and is none of ours. `memory_mib` is what it has now."""
+
+    guest_id: UUID
+    name: str
+    state: str
+    memory_mib: int
+
+
+class ForeignGuestsView(Frozen):
+    """What a host ran that is none of ours when it last answered; `at` None: it never has."""
+
+    host_id: UUID
+    at: datetime | None
+    guests: tuple[ForeignGuestView, ...]
 
 
 class FenceDeviceView(Frozen):
@@ -88,6 +121,51 @@ class VmView(Frozen):
     running_since: datetime | None
     operation_id: UUID | None
     version: int
+    budget_s: int | None = None
+
+
+class NicView(Frozen):
+    """One network card; without a bridge its network is QEMU's own NAT."""
+
+    network_id: UUID
+    network: str
+    bridge: str | None
+    mac: str
+    model: str
+
+
+class GroupRef(Frozen):
+    """An affinity group by name."""
+
+    id: UUID
+    name: str
+
+
+class VmDetailView(VmView):
+    """One VM with all that it is made of.
+
+    gave_way   soft affinity rules that its present place breaks
+    """
+
+    disks: tuple[dict[str, Any], ...] = ()
+    boot: dict[str, Any] | None = None
+    machine: str | None = None
+    nics: tuple[NicView, ...] = ()
+    affinity_groups: tuple[GroupRef, ...] = ()
+    gave_way: tuple[str, ...] = ()
+
+
+class AffinityGroupView(Frozen):
+    """VMs that belong together or apart; with hosts, each of them on those hosts or on none."""
+
+    id: UUID
+    cluster_id: UUID
+    name: str
+    together: bool
+    hard: bool
+    vm_ids: tuple[UUID, ...]
+    host_ids: tuple[UUID, ...]
+    version: int
 
 
 class StepView(Frozen):
@@ -107,7 +185,8 @@ class StepView(Frozen):
 class BlockView(Frozen):
     """One thing that keeps an operation from going on.
 
-    what   lock (another operation holds it), queue (others go before it), reason (it says why)
+    what   lock (another operation holds it, or waits longer), queue (others are started first),
+           batch (its batch has not let it go yet), reason (it says why)
     """
 
     what: str
@@ -120,7 +199,12 @@ class BlockView(Frozen):
 class OperationView(Frozen):
     """One operation with its steps and children.
 
-    progress_done, progress_total   where it can be counted; predicted_end_at follows from its pace
+    progress_done, progress_total   where it can be counted
+    predicted_end_at                from the pace so far where it can be counted, else from how long
+                                    the latest of its kind took; none while it waits, or once it
+                                    takes longer than they did
+    children, children_states       of a batch: the first that need looking at, and how many are in
+                                    which state; all of them are listed by their `parent_id`
     """
 
     id: UUID
@@ -151,6 +235,7 @@ class OperationView(Frozen):
     blocked_by: tuple[BlockView, ...] = ()
     steps: tuple[StepView, ...] = ()
     children: tuple["OperationView", ...] = ()
+    children_states: dict[str, int] = Field(default_factory=dict)
 
 
 class ProblemView(Frozen):
@@ -192,6 +277,13 @@ class DryRunView(Frozen):
     workflow: str | None
     locks: tuple[LockView, ...]
     steps: tuple[str, ...]
+
+
+class BatchDryRunView(Frozen):
+    """What a batch would do now: each action in its order, seeing what those before it take."""
+
+    allowed: bool  # all of it
+    actions: tuple[DryRunView, ...]
 
 
 class EvidenceView(Frozen):
@@ -258,9 +350,9 @@ class IncidentView(Frozen):
 
 
 class EventView(Frozen):
-    """One thing that happened."""
+    """One thing that happened. It has no number until it is committed and the relay saw it."""
 
-    seq: int
+    seq: int | None
     type: str
     subject_type: str
     subject_id: UUID
@@ -274,8 +366,9 @@ class EventView(Frozen):
     at: datetime
 
 
-class Page(Frozen):
-    """One page of a list; no cursor means that it was the last."""
+class Page(Frozen, Generic[T]):
+    """One page of a list; no cursor means that it was the last. `total` is of the whole list."""
 
-    items: tuple[Any, ...]
+    items: tuple[T, ...]
     next_cursor: str | None = None
+    total: int | None = None

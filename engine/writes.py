@@ -1,9 +1,10 @@
 """Rows that a transaction writes together at its end: one statement a table, for any number.
 
-The order of the tables follows their references: operations first, then what names them.
+The order of the tables follows their references: operations first, then what names them. Locks are
+written in the order in which everybody takes them, whatever the order in which they were asked for.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store import locks, operations, plumbing
 from store.bulk import update_many
 from store.rows import Row
+
+Mark: TypeAlias = tuple[tuple[int, ...], dict[int, int], int]
 
 
 class Writes:
@@ -33,6 +36,10 @@ class Writes:
         """An accepted operation."""
         self._operations.append(row)
 
+    def parent(self, row: Row) -> None:
+        """An accepted operation that others collected before it name as their parent."""
+        self._operations.insert(0, row)
+
     def lock(self, row: Row) -> None:
         """A lock that was seen to be free."""
         self._locks.append(row)
@@ -50,13 +57,34 @@ class Writes:
         """A change of one row by a prepared statement; the same statement's changes go together."""
         self._updates.setdefault(id(statement), (statement, []))[1].append(values)
 
+    def mark(self) -> Mark:
+        """Where the collection stands, for `back_to`."""
+        lists = (self._operations, self._locks, self._outbox, self._events)
+        updates = {key: len(rows) for key, (_statement, rows) in self._updates.items()}
+        return tuple(len(rows) for rows in lists), updates, len(self.to_tell)
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget what was collected since; nothing may have been flushed meanwhile."""
+        lengths, updates, told = mark
+        lists = (self._operations, self._locks, self._outbox, self._events)
+        for rows, length in zip(lists, lengths, strict=True):
+            del rows[length:]
+        for key, (_statement, rows) in self._updates.items():
+            del rows[updates.get(key, 0) :]
+        for operation_id in list(self.to_tell)[told:]:
+            del self.to_tell[operation_id]
+
     async def flush(self) -> None:
         """Write everything collected so far."""
         connection = self._connection
         await operations.insert_all(connection, self._operations)
-        await locks.take(connection, self._locks)
+        await locks.take(connection, sorted(self._locks, key=_entity))
         await plumbing.post_all(connection, self._outbox)
         await plumbing.append_events(connection, self._events)
         for statement, rows in self._updates.values():
             await update_many(connection, statement, rows)
         self._forget()
+
+
+def _entity(row: Row) -> tuple[str, UUID]:
+    return row["entity_type"], row["entity_id"]

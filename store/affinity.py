@@ -1,12 +1,14 @@
 """Statements on affinity groups: which VMs, and on which hosts."""
 
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.bulk import insert_many
+from store.pages import List, Named
 from store.rows import Row, changed, many
 from store.schema import affinity_group, affinity_host, affinity_vm
 
@@ -17,19 +19,35 @@ async def groups(connection: AsyncConnection, **equal: object) -> list[Row]:
     for column, value in equal.items():
         query = query.where(affinity_group.c[column] == value)
     found = await many(connection, query)
-    if not found:
+    return await with_members(connection, found, sa.select(query.subquery().c.id))
+
+
+def listed(named: Named, *, cluster_id: UUID | None = None, group_id: UUID | None = None) -> List:
+    """Groups by name, without their members, to be read by pages."""
+    query = sa.select(affinity_group).where(*named.of(affinity_group.c.name))
+    for column, value in (("cluster_id", cluster_id), ("id", group_id)):
+        if value is not None:
+            query = query.where(affinity_group.c[column] == value)
+    return List(query, (affinity_group.c.name, affinity_group.c.id))
+
+
+async def with_members(
+    connection: AsyncConnection, rows: list[Row], ids: sa.Select[Any] | None = None
+) -> list[Row]:
+    """Groups with their `vm_ids` and `host_ids`; `ids` selects the same groups' ids."""
+    if not rows:
         return []
-    ids = sa.select(query.subquery().c.id)
-    vms = await _members(connection, affinity_vm, "vm_id", ids)
-    hosts = await _members(connection, affinity_host, "host_id", ids)
+    wanted = [row["id"] for row in rows] if ids is None else ids
+    vms = await _members(connection, affinity_vm, "vm_id", wanted)
+    hosts = await _members(connection, affinity_host, "host_id", wanted)
     return [
         row | {"vm_ids": vms.get(row["id"], ()), "host_ids": hosts.get(row["id"], ())}
-        for row in found
+        for row in rows
     ]
 
 
 async def _members(
-    connection: AsyncConnection, table: sa.Table, column: str, ids: sa.Select[tuple[UUID]]
+    connection: AsyncConnection, table: sa.Table, column: str, ids: sa.Select[Any] | list[UUID]
 ) -> dict[UUID, tuple[UUID, ...]]:
     query = sa.select(table).where(table.c.group_id.in_(ids))
     found: dict[UUID, list[UUID]] = {}

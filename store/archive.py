@@ -146,4 +146,3 @@ async def forget_keys(connection: AsyncConnection, before: datetime) -> int:
     """Drop idempotency keys made before a time; how many."""
     query = idempotency_key.delete().where(idempotency_key.c.created_at < before)
     return await changed(connection, query)
-

@@ -43,17 +43,6 @@ async def get(connection: AsyncConnection, incident_id: UUID) -> Row | None:
     return await one(connection, query)
 
 
-async def listing(connection: AsyncConnection, limit: int) -> list[Row]:
-    """Incidents, newest first, with their hosts' names."""
-    query = (
-        sa.select(incident, host.c.name.label("host_name"))
-        .join(host, host.c.id == incident.c.host_id)
-        .order_by(incident.c.id.desc())
-        .limit(limit)
-    )
-    return await many(connection, query)
-
-
 async def link_operation(
     connection: AsyncConnection, incident_id: UUID, operation_id: UUID
 ) -> None:
@@ -208,6 +197,15 @@ async def issue_certificate(
         return False
     await changed(connection, death_certificate.insert().values(**values, state="valid", valid=1))
     return True
+
+
+async def was_cancelled(connection: AsyncConnection, host_id: UUID, epoch: int) -> bool:
+    """Whether the newest incident of a host's epoch was cancelled."""
+    query = sa.select(incident.c.outcome).where(
+        incident.c.host_id == host_id, incident.c.epoch == epoch
+    )
+    newest = await one(connection, query.order_by(incident.c.id.desc()).limit(1))
+    return newest is not None and newest["outcome"] == "cancelled"
 
 
 async def valid_certificate(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:

@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Invalid
 from store.database import Database, in_memory
@@ -56,6 +57,13 @@ async def current(url: str) -> str | None:
         )
     finally:
         await database.close()
+
+
+async def revision(connection: AsyncConnection) -> str | None:
+    """The revision of the database that an open transaction reads, or None without tables."""
+    return await connection.run_sync(
+        lambda plain: MigrationContext.configure(plain).get_current_revision()
+    )
 
 
 def newest() -> str | None:

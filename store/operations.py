@@ -5,6 +5,7 @@ claim by the same run is success, any other is refused. That is what makes a wor
 forgot, or started twice, harmless.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from store.rows import Row, changed, many, one
 from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
+CHUNK = 400
+"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 BATCH_TURN = "BATCH_TURN"
 """The reason code of an operation that its batch has not released yet."""
@@ -125,26 +128,33 @@ async def close(
     return await changed(connection, query.values(**values)) == 1
 
 
-async def listing(
-    connection: AsyncConnection,
-    *,
-    limit: int,
-    before: UUID | None = None,
-    filters: Row | None = None,
-) -> list[Row]:
-    """Newest first; `before` is the id of the last row of the page before."""
-    query = sa.select(operation).order_by(operation.c.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(operation.c.id < before)
-    for column, value in (filters or {}).items():
-        query = query.where(operation.c[column] == value)
-    return await many(connection, query)
-
-
 async def children(connection: AsyncConnection, parent_id: UUID) -> list[Row]:
     """Child operations, oldest first."""
     query = sa.select(operation).where(operation.c.parent_id == parent_id)
     return await many(connection, query.order_by(operation.c.id))
+
+
+async def children_of(
+    connection: AsyncConnection, parent_ids: Sequence[UUID]
+) -> dict[UUID, list[Row]]:
+    """Child operations of several, oldest first; a parent without any is left out."""
+    found: dict[UUID, list[Row]] = {}
+    for start in range(0, len(parent_ids), CHUNK):
+        part = parent_ids[start : start + CHUNK]
+        query = sa.select(operation).where(operation.c.parent_id.in_(part))
+        for row in await many(connection, query.order_by(operation.c.id)):
+            found.setdefault(row["parent_id"], []).append(row)
+    return found
+
+
+async def steps_of(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
+    """Steps of several operations, each in the order they began."""
+    found: dict[UUID, list[Row]] = {}
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(step).where(step.c.operation_id.in_(ids[start : start + CHUNK]))
+        for row in await many(connection, query.order_by(step.c.attempt, step.c.started_at)):
+            found.setdefault(row["operation_id"], []).append(row)
+    return found
 
 
 async def steps(connection: AsyncConnection, operation_id: UUID) -> list[Row]:

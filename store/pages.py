@@ -34,11 +34,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class List:
-    """A list that can be read by pages: its rows and the unique key that sorts them."""
+    """A list that can be read by pages: its rows and the unique key that sorts them.
+
+    `counted` has as many rows with less joined, where that is quicker.
+    """
 
     query: Query
     keys: Keys
     newest_first: bool = False
+    counted: Query | None = None
 
 
 async def page(connection: AsyncConnection, whole: List, part: Slice) -> tuple[list[Row], bool]:
@@ -53,7 +57,8 @@ async def page(connection: AsyncConnection, whole: List, part: Slice) -> tuple[l
 
 async def total(connection: AsyncConnection, whole: List) -> int:
     """How many rows the whole list has: one statement."""
-    counted = whole.query.with_only_columns(sa.func.count(), maintain_column_froms=True)
+    query = whole.query if whole.counted is None else whole.counted
+    counted = query.with_only_columns(sa.func.count(), maintain_column_froms=True)
     return await number(connection, counted)
 
 
@@ -152,20 +157,19 @@ def fence_devices(
 
 @dataclass(frozen=True)
 class Activity:
-    """What a VM's active run has to be: one of these pairs of its state and its host's states.
+    """What a VM's active run has to be: in one of these states, on a host in one of those.
 
-    No pairs: the VM has no active run.
+    No states: the VM has no active run.
     """
 
-    pairs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    runs: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
-    def condition(self) -> Condition:
-        """The condition on a VM's row that its active run and host are joined to."""
-        if not self.pairs:
-            return vm_run.c.id.is_(None)
-        return sa.or_(
-            *(sa.and_(vm_run.c.state == run, host.c.state.in_(on)) for run, on in self.pairs)
-        )
+    def conditions(self) -> list[Condition]:
+        """The conditions on a VM's row that its active run and host are joined to."""
+        if not self.runs:
+            return [vm_run.c.id.is_(None)]
+        return [vm_run.c.state.in_(self.runs), host.c.state.in_(self.hosts)]
 
 
 def vms(
@@ -180,6 +184,10 @@ def vms(
     """VMs by name, each with its active run and that run's host."""
     of_run = ("state", "started_at", "operation_id")
     of_host = ("id", "name", "state")
+    of_vm = named.of(vm.c.name)
+    of_vm += _equal(vm, id=vm_id, cluster_id=cluster_id, protected=protected)
+    running = _equal(vm_run, host_id=host_id)
+    running += [] if activity is None else activity.conditions()
     query = (
         sa.select(
             vm,
@@ -188,16 +196,24 @@ def vms(
         )
         .outerjoin(vm_run, sa.and_(vm_run.c.vm_id == vm.c.id, vm_run.c.active == 1))
         .outerjoin(host, host.c.id == vm_run.c.host_id)
-        .where(
-            *_there(vm),
-            *named.of(vm.c.name),
-            *_equal(vm, id=vm_id, cluster_id=cluster_id, protected=protected),
-            *_equal(vm_run, host_id=host_id),
-        )
+        .where(*_there(vm), *of_vm, *running)
     )
-    if activity is not None:
-        query = query.where(activity.condition())
-    return List(query, (vm.c.name, vm.c.id))
+    down = activity is not None and not activity.runs
+    counted = None if down and host_id is not None else _counted(of_vm, running, down=down)
+    return List(query, (vm.c.name, vm.c.id), counted=counted)
+
+
+def _counted(of_vm: list[Condition], running: list[Condition], *, down: bool) -> Query:
+    """As many rows as the list of VMs. A VM with an active run is there: it cannot be removed."""
+    active = vm_run.c.active == 1
+    if down:
+        other = sa.exists().where(vm_run.c.vm_id == vm.c.id, active)
+        return sa.select(vm.c.id).where(*_there(vm), *of_vm, ~other)
+    if not running:
+        return sa.select(vm.c.id).where(*_there(vm), *of_vm)
+    joined = vm_run.join(host, host.c.id == vm_run.c.host_id)
+    joined = joined.join(vm, vm.c.id == vm_run.c.vm_id) if of_vm else joined
+    return sa.select(vm_run.c.id).select_from(joined).where(active, *running, *of_vm)
 
 
 async def dependencies_of(

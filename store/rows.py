@@ -22,7 +22,9 @@ async def one(connection: AsyncConnection, statement: sa.Select[Any]) -> Row | N
 
 async def many(connection: AsyncConnection, statement: sa.Select[Any]) -> list[Row]:
     """All rows as dicts."""
-    return [dict(row) for row in (await connection.execute(statement)).mappings()]
+    result = await connection.execute(statement)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 async def number(connection: AsyncConnection, statement: sa.Select[Any]) -> int:

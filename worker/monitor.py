@@ -109,6 +109,8 @@ class Monitor:
                 await self._round(profile, timing)
             except EngineError as error:
                 log.warning("round not recorded", profile=profile, code=error.code)
+            except Exception:  # the next round may well be recorded
+                log.exception("round not recorded", profile=profile)
             due = max(due + timing.poll_s, clock())
             await asyncio.sleep(due - clock())
 
@@ -260,7 +262,7 @@ class Monitor:
     def _context(self, host: WatchedHost) -> ActionContext:
         return ActionContext(
             principal=f"monitor:{self._name}",
-            correlation_id=f"{host.name}:{host.epoch}",
+            correlation_id=f"{host.id.hex}:{host.epoch}",
             reason="host failure",
             priority=PriorityClass.RECOVERY,
         )
@@ -295,6 +297,8 @@ def _contained(host: WatchedHost) -> Iterator[None]:
         yield
     except EngineError as error:
         log.warning("host not settled in this round", host=host.name, code=error.code)
+    except Exception:  # one host's defect must not blind us to all the others
+        log.exception("host not settled in this round", host=host.name)
 
 
 def _refused(error: EngineError) -> bool:

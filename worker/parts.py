@@ -9,15 +9,19 @@ from temporalio.client import Client
 from temporalio.worker import Interceptor, Worker, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.batches import Batches
 from activities.fencing import Fencing
 from activities.guests import Guests
 from activities.hosts import Hosts
+from activities.imports import Imports
 from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
 from activities.recovery import Recovery
 from engine.backend import Backend
+from engine.records.batches import BatchRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
+from engine.records.imports import ImportRecords
 from engine.records.operations import OperationRecords, StepRecords
 from engine.records.recovery import RecoveryRecords
 from engine.records.runs import RunRecords
@@ -26,11 +30,21 @@ from worker.interceptors import StepInterceptor
 from workflows import options
 from workflows.activate_host import ActivateHost
 from workflows.fence_host import FenceHost
+from workflows.import_vm import ImportVm
 from workflows.recover_host import RecoverHost
+from workflows.run_batch import RunBatch
 from workflows.start_vm import StartVm
 from workflows.stop_vm import StopVm
 
-WORKFLOWS: tuple[type, ...] = (StartVm, StopVm, FenceHost, RecoverHost, ActivateHost)
+WORKFLOWS: tuple[type, ...] = (
+    StartVm,
+    StopVm,
+    ImportVm,
+    FenceHost,
+    RecoverHost,
+    ActivateHost,
+    RunBatch,
+)
 
 PASSED_THROUGH = ("domain", "activities")
 """Our pure and stateless modules: loading them anew for each workflow would cost a quarter of the
@@ -106,8 +120,10 @@ def _ordinary_steps(parts: Parts) -> list[Any]:
     subjects = (
         Operations(OperationRecords(parts.database)),
         Guests(parts.hypervisor, RunRecords(parts.database)),
+        Imports(parts.hypervisor, ImportRecords(parts.database)),
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
         Recovery(RecoveryRecords(parts.database, parts.backend)),
+        Batches(BatchRecords(parts.database, parts.backend)),
     )
     return [method for subject in subjects for method in _methods(subject)]
 

@@ -26,6 +26,7 @@ class Settings(Frozen):
     ui_port           where the UI of our own Temporal listens; port 0 takes a free one
     traces            off | console | otlp (its address from OTEL_EXPORTER_OTLP_ENDPOINT)
     steps_at_once     steps that one worker runs side by side
+    retention_days    how long an ended operation stays before it goes to the archive
     log_level         debug | info | warning | error
     """
 
@@ -37,6 +38,7 @@ class Settings(Frozen):
     ui_port: int = Field(default=0, ge=0, le=65535)
     traces: str = Field(default="off", pattern="^(off|console|otlp)$")
     steps_at_once: int = Field(default=32, ge=1, le=1000)
+    retention_days: int = Field(default=30, ge=1, le=36500)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @classmethod

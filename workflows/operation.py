@@ -51,7 +51,7 @@ async def run_operation(
         await to_its_end(
             workflow.execute_local_activity_method(Operations.claim, claim, **options.RECORD)
         )
-    except ActivityError as error:
+    except (ActivityError, ApplicationError) as error:  # a local step's refusal comes bare
         # Another run owns this operation, or it has ended: there is nothing to do or to close.
         return failed(order, problem_of(error))
     try:

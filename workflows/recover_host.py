@@ -19,6 +19,7 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
+    WorkflowAlreadyStartedError,
 )
 from temporalio.workflow import ParentClosePolicy
 
@@ -234,6 +235,8 @@ class RecoverHost:
     async def _restart(self, item: Restart) -> Outcome:
         try:
             return await self._start_elsewhere(item)
+        except WorkflowAlreadyStartedError:
+            return await self._follow(item)
         except ChildWorkflowError as error:
             # Somebody ended its workflow: the others go on, and the report tells of this one.
             outcome = Outcome(
@@ -243,6 +246,21 @@ class RecoverHost:
             )
             await close(outcome)
             return outcome
+
+    async def _follow(self, item: Restart) -> Outcome:
+        """Wait for a restart that an earlier try of this recovery began."""
+        policy = self._order.policy
+        while True:
+            outcome: Outcome | None = await workflow.execute_activity_method(
+                Recovery.follow,
+                item.operation_id,
+                **options.decide(f"look how {item.vm_name} does"),
+            )
+            if outcome is not None:
+                return outcome
+            await workflow.sleep(
+                options.seconds(policy.hold_retry_max_s), summary=f"wait for {item.vm_name}"
+            )
 
     async def _start_elsewhere(self, item: Restart) -> Outcome:
         order = self._order

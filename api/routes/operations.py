@@ -1,36 +1,33 @@
-"""Operations, incidents and events."""
+"""Operations."""
 
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from api.deps import BackendDep, get_principal
+from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
-from domain.operations import OperationState
-from engine.queries.incidents import GetIncident, ListIncidents
-from engine.queries.operations import GetOperation, ListEvents, ListOperations
-from engine.views import IncidentView, OperationView, Page
+from api.routes.shared import Empty
+from domain.context import PriorityClass
+from engine.actions.operations import (
+    CancelOperation,
+    PauseOperation,
+    PrioritiseOperation,
+    ResumeOperation,
+    RetryOperation,
+)
+from engine.queries.operations import GetOperation, ListOperations
+from engine.views import OperationView, Page
 
 router = APIRouter(dependencies=[Depends(get_principal)], responses=RESPONSES)
-Limit = Annotated[int, Query(ge=1, le=500)]
-CURSOR_MAX = 2**63 - 1
-"""What a database holds in a number; a larger one would fail there."""
 
 
 @router.get("/operations", tags=["operations"])
 async def operations(
-    backend: BackendDep,
-    state: OperationState | None = None,
-    kind: Annotated[str | None, Query(max_length=32, pattern=r"^[a-z_.]+$")] = None,
-    target_id: UUID | None = None,
-    cursor: UUID | None = None,
-    limit: Limit = 50,
-) -> Page:
+    backend: BackendDep, query: Annotated[ListOperations, Query()]
+) -> Page[OperationView]:
     """Operations, newest first."""
-    page: Page = await backend.run_query(
-        ListOperations(state=state, kind=kind, target_id=target_id, before=cursor, limit=limit)
-    )
+    page: Page[OperationView] = await backend.run_query(query)
     return page
 
 
@@ -41,24 +38,37 @@ async def operation(operation_id: UUID, backend: BackendDep) -> OperationView:
     return view
 
 
-@router.get("/incidents", tags=["incidents"])
-async def incidents(backend: BackendDep, limit: Limit = 50) -> Page:
-    """Host failures, newest first."""
-    page: Page = await backend.run_query(ListIncidents(limit=limit))
-    return page
+class PriorityBody(Empty):
+    """The class to be: 2 goes first, 5 last; 1 is for fencing and recovery."""
+
+    priority: PriorityClass
 
 
-@router.get("/incidents/{incident_id}", tags=["incidents"])
-async def incident(incident_id: UUID, backend: BackendDep) -> IncidentView:
-    """One host failure with its evidence, certificate, phases and VMs."""
-    view: IncidentView = await backend.run_query(GetIncident(incident_id=incident_id))
-    return view
+@router.post("/operations/{operation_id}/actions/cancel", tags=["operations"], **ACTION)
+async def cancel(operation_id: UUID, door: DoorDep, _: Empty | None = None) -> Answer:
+    """Stop an operation: at once when it has not begun, else by its workflow's own way."""
+    return await door.run(CancelOperation(operation_id=operation_id))
 
 
-@router.get("/events", tags=["events"])
-async def events(
-    backend: BackendDep, after: Annotated[int, Query(ge=0, le=CURSOR_MAX)] = 0, limit: Limit = 100
-) -> Page:
-    """What happened after a cursor, oldest first, without gaps."""
-    page: Page = await backend.run_query(ListEvents(after=after, limit=limit))
-    return page
+@router.post("/operations/{operation_id}/actions/retry", tags=["operations"], **ACTION)
+async def retry(operation_id: UUID, door: DoorDep, _: Empty | None = None) -> Answer:
+    """Try an operation again that has not succeeded; of a batch, its children that have not."""
+    return await door.run(RetryOperation(operation_id=operation_id))
+
+
+@router.post("/operations/{operation_id}/actions/pause", tags=["operations"], **ACTION)
+async def pause(operation_id: UUID, door: DoorDep, _: Empty | None = None) -> Answer:
+    """Let an operation stand still at its next checkpoint."""
+    return await door.run(PauseOperation(operation_id=operation_id))
+
+
+@router.post("/operations/{operation_id}/actions/resume", tags=["operations"], **ACTION)
+async def resume(operation_id: UUID, door: DoorDep, _: Empty | None = None) -> Answer:
+    """Let a paused operation go on."""
+    return await door.run(ResumeOperation(operation_id=operation_id))
+
+
+@router.post("/operations/{operation_id}/actions/prioritise", tags=["operations"], **ACTION)
+async def prioritise(operation_id: UUID, body: PriorityBody, door: DoorDep) -> Answer:
+    """Give an operation, and what it has open below it, another priority class."""
+    return await door.run(PrioritiseOperation(operation_id=operation_id, priority=body.priority))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.nouns.shared import VersionOption, change
 from cli.render import lasting, print_json, print_table
 from cli.session import Act, Session, actions, queries
 
@@ -36,7 +37,7 @@ class VirtType(StrEnum):
 @queries
 def list_(session: Session) -> None:
     """List clusters with the recovery times that their profiles predict."""
-    found = session.api.get("/clusters")
+    found = session.api.all("/clusters")
     if session.as_json:
         return print_json(found)
     header = ("NAME", "AUTOMATIC ACTION", "PROFILE", "VIRT", "AFTER POWER CUT", "AFTER ISOLATION")
@@ -80,3 +81,30 @@ def arm(act: Act, cluster: ClusterName) -> None:
 def disarm(act: Act, cluster: ClusterName) -> None:
     """Stop every automatic action at once: no fence, no restart."""
     act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/disarm", {})
+
+
+@app.command()
+@actions
+def edit(
+    act: Act,
+    cluster: ClusterName,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="How long a host's silence is believed.")
+    ] = None,
+    virt_type: Annotated[
+        VirtType | None, typer.Option(help="How guests run, from their next start on.")
+    ] = None,
+    version: VersionOption = None,
+) -> None:
+    """Change a cluster."""
+    wanted = {"name": name, "profile": profile, "virt_type": virt_type}
+    change(act, "/clusters", act.api.find("cluster", cluster), wanted, version)
+
+
+@app.command()
+@actions
+def remove(act: Act, cluster: ClusterName, version: VersionOption = None) -> None:
+    """Remove a cluster in which nothing is left."""
+    found = act.api.find("cluster", cluster)
+    act.remove(f"/clusters/{found['id']}", version or found["version"])

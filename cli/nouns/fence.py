@@ -12,6 +12,7 @@ import typer
 
 from cli.failures import Exit, failure
 from cli.nouns.host import HostName
+from cli.nouns.shared import VersionOption, change
 from cli.render import clock, lasting, print_json, print_table
 from cli.session import Act, Session, actions, queries
 from cli.values import duration_s
@@ -30,7 +31,7 @@ def list_(
 ) -> None:
     """List fence devices, without their secrets."""
     host_id = None if host is None else session.api.find("host", host)["id"]
-    found = session.api.get("/fence-devices", host_id=host_id)
+    found = session.api.all("/fence-devices", host_id=host_id)
     if session.as_json:
         return print_json(found)
     rows = [
@@ -82,15 +83,7 @@ def add(
     Example: holdfast fence add h1 h1-bmc --agent fence_ipmilan --option ip=10.0.0.1 --option
     username=admin --option lanplus=1 --secret password
     """
-    options = dict(_pair(text, "--option") for text in option or ())
-    if shown := sorted(key for key in options if any(part in key for part in LOOKS_SECRET)):
-        raise failure(
-            Exit.USAGE,
-            "SECRET_IN_ARGUMENTS",
-            f"{', '.join(shown)} looks like a secret; arguments can be read by every user here",
-            next_step=f"use --secret {shown[0]} and be asked for it, --secret-env or "
-            "--secret-stdin, and change the secret if it was a real one",
-        )
+    options = _options(option)
     secrets = _secrets(secret or [], secret_env or [], secret_stdin)
     body = {
         "host_id": act.api.find("host", host)["id"],
@@ -101,6 +94,77 @@ def add(
         "deadline_s": deadline,
     }
     act.run("/fence-devices", body)
+
+
+DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or id of a fence device.")]
+
+
+@app.command()
+@actions
+def edit(
+    act: Act,
+    device: DeviceName,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Another fence agent.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option to set; not for secrets."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="An option to take away.")
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A secret to set; its value is asked for."),
+    ] = None,
+    secret_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VARIABLE", help="A secret to set, read from a variable."),
+    ] = None,
+    secret_stdin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A secret to set, read from standard input."),
+    ] = None,
+    without_secret: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A secret to take away.")
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(parser=duration_s, metavar="DURATION", help="How long an answer may take."),
+    ] = None,
+    version: VersionOption = None,
+) -> None:
+    """Change a power controller; options and secrets that are not named stay.
+
+    Example: holdfast fence edit h1-bmc --option ip=10.0.0.9 --without lanplus --secret password
+    """
+    options = dict.fromkeys(without or ()) | _options(option)
+    given = _secrets(secret or [], secret_env or [], secret_stdin)
+    secrets = dict.fromkeys(without_secret or ()) | given
+    wanted = {"name": name, "agent": agent, "deadline_s": deadline}
+    wanted |= {"options": options or None, "secrets": secrets or None}
+    change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
+
+
+@app.command()
+@actions
+def remove(act: Act, device: DeviceName, version: VersionOption = None) -> None:
+    """Take a power controller away; without any, a host's death cannot be proven."""
+    found = act.api.find("fence device", device)
+    act.remove(f"/fence-devices/{found['id']}", version or found["version"])
+
+
+def _options(given: list[str] | None) -> dict[str, str | None]:
+    options: dict[str, str | None] = dict(_pair(text, "--option") for text in given or ())
+    if shown := sorted(key for key in options if any(part in key for part in LOOKS_SECRET)):
+        raise failure(
+            Exit.USAGE,
+            "SECRET_IN_ARGUMENTS",
+            f"{', '.join(shown)} looks like a secret; arguments can be read by every user here",
+            next_step=f"use --secret {shown[0]} and be asked for it, --secret-env or "
+            "--secret-stdin, and change the secret if it was a real one",
+        )
+    return options
 
 
 def _secrets(asked: list[str], from_env: list[str], from_stdin: str | None) -> dict[str, str]:

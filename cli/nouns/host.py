@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.failures import Json
-from cli.nouns.shared import cluster_id
+from cli.nouns.shared import VersionOption, change, cluster_id
 from cli.render import (
     ago,
     clock,
@@ -25,9 +25,15 @@ HostName = Annotated[str, typer.Argument(metavar="HOST", help="Name or id of a h
 
 @app.command("list")
 @queries
-def list_(session: Session) -> None:
+def list_(
+    session: Session,
+    cluster: Annotated[str | None, typer.Option(help="Only those of this cluster.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as up.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Only names with this in them.")] = None,
+) -> None:
     """List hosts with their state and load."""
-    found = session.api.get("/hosts")
+    in_cluster = None if cluster is None else session.api.find("cluster", cluster)["id"]
+    found = session.api.all("/hosts", cluster_id=in_cluster, state=state, name_contains=contains)
     if session.as_json:
         return print_json(found)
     now = session.api.now()
@@ -67,11 +73,12 @@ def show(session: Session, host: HostName) -> None:
             ("processors", found["cpus"]),
             ("epoch", found["epoch"]),
             ("open incident", found["open_incident_id"]),
+            ("version", found["version"]),
             ("id", found["id"]),
         )
     )
-    _show_fences(session.api.get("/fence-devices", host_id=found["id"]))
-    return _show_vms([vm for vm in session.api.get("/vms") if vm["host_id"] == found["id"]])
+    _show_fences(session.api.all("/fence-devices", host_id=found["id"]))
+    return _show_vms(session.api.all("/vms", host_id=found["id"]))
 
 
 def _show_fences(devices: list[Json]) -> None:
@@ -120,6 +127,53 @@ def add(
 def activate(act: Act, host: HostName) -> None:
     """Power a host on, settle its old copies, return it to `up`."""
     act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/activate", {})
+
+
+@app.command()
+@actions
+def edit(
+    act: Act,
+    host: HostName,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="Another address; only out of service and without VMs of ours."),
+    ] = None,
+    own_host: Annotated[
+        bool | None,
+        typer.Option("--own-host/--not-own-host", help="The engine itself runs there or not."),
+    ] = None,
+    version: VersionOption = None,
+) -> None:
+    """Change a host; the machine itself is left as it is."""
+    wanted = {"name": name, "uri": uri, "own_host": own_host}
+    change(act, "/hosts", act.api.find("host", host), wanted, version)
+
+
+@app.command()
+@actions
+def remove(act: Act, host: HostName, version: VersionOption = None) -> None:
+    """Remove a host that is out of service, with its fence devices; its history stays."""
+    found = act.api.find("host", host)
+    act.remove(f"/hosts/{found['id']}", version or found["version"])
+
+
+@app.command("foreign-guests")
+@queries
+def foreign_guests(session: Session, host: HostName) -> None:
+    """List guests that run on a host and are none of ours; nothing touches them."""
+    found_id = session.api.find("host", host)["id"]
+    found = session.api.get(f"/hosts/{found_id}/foreign-guests")
+    if session.as_json:
+        return print_json(found)
+    seen = "it has not answered within the last hour"
+    if found["at"] is not None:
+        seen = f"none ran there {ago(found['at'], session.api.now())}"
+    rows = [
+        (guest["name"], guest["state"], f"{guest['memory_mib']} MiB", guest["guest_id"])
+        for guest in found["guests"]
+    ]
+    return print_table(("NAME", "STATE", "MEMORY", "ID"), rows, empty=seen)
 
 
 @app.command()

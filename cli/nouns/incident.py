@@ -87,9 +87,8 @@ def _find_id(api: "Api", named: str) -> str:
     if known is not None:
         return known
     host = api.find("host", named)
-    for item in api.get("/incidents", limit=500)["items"]:
-        if item["host_id"] == host["id"]:
-            return str(item["id"])
+    for item in api.get("/incidents", host_id=host["id"], limit=1)["items"]:
+        return str(item["id"])
     raise failure(
         Exit.NOT_FOUND,
         "INCIDENT_NOT_FOUND",

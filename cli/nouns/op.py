@@ -19,9 +19,11 @@ from cli.render import (
 )
 from cli.session import (
     DEFAULT_WAIT,
+    Act,
     ProgressOption,
     Session,
     TimeoutOption,
+    actions,
     follow,
     queries,
 )
@@ -43,6 +45,10 @@ def list_(
     kind: Annotated[str | None, typer.Option(help="Only of this kind, such as vm.start.")] = None,
     vm: Annotated[str | None, typer.Option(help="Only on this VM.")] = None,
     host: Annotated[str | None, typer.Option(help="Only on this host.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Only parts of this operation.")] = None,
+    by: Annotated[str | None, typer.Option(help="Only what this principal asked for.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only from this time on (RFC 3339).")] = None,
+    until: Annotated[str | None, typer.Option(help="Only before this time (RFC 3339).")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended.")] = None,
 ) -> None:
@@ -52,7 +58,16 @@ def list_(
     target = ("vm", vm) if vm is not None else ("host", host)
     target_id = None if target[1] is None else session.api.find(target[0], target[1])["id"]
     page = session.api.get(
-        "/operations", state=state, kind=kind, target_id=target_id, limit=limit, cursor=cursor
+        "/operations",
+        state=state,
+        kind=kind,
+        target_id=target_id,
+        parent_id=None if parent is None else operation_id(parent),
+        principal=by,
+        since=since,
+        until=until,
+        limit=limit,
+        cursor=cursor,
     )
     if session.as_json:
         return print_json(page)
@@ -82,11 +97,19 @@ def _row(session: Session, item: Json) -> tuple[str | None, ...]:
 
 @app.command()
 @queries
-def show(session: Session, operation: OperationId) -> None:
-    """Show one operation with its steps and children."""
+def show(
+    session: Session,
+    operation: OperationId,
+    blocked: Annotated[
+        bool, typer.Option("--blocked", help="Only what keeps it from going on, one a line.")
+    ] = False,
+) -> None:
+    """Show one operation with its steps and children, and what it waits for."""
     found = session.api.get(f"/operations/{operation_id(operation)}")
     if session.as_json:
-        return print_json(found)
+        return print_json(found["blocked_by"] if blocked else found)
+    if blocked:
+        return _show_blocks(found)
     problem = found["problem"] or {}
     print_facts(
         (
@@ -95,6 +118,10 @@ def show(session: Session, operation: OperationId) -> None:
             ("why", problem.get("detail") and f"{problem['detail']} ({problem['code']})"),
             ("next", problem.get("next_step") or None),
             ("waiting for", found["waiting_for"]),
+            ("blocked by", "; ".join(_block(block) for block in found["blocked_by"]) or None),
+            ("progress", _progress(found)),
+            ("tries", found["attempt"] if found["attempt"] > 1 else None),
+            ("priority", found["priority"]),
             ("result", found["summary"]),
             ("by", found["principal"]),
             ("reason", found["reason"] or None),
@@ -111,6 +138,26 @@ def show(session: Session, operation: OperationId) -> None:
         print_line()
         _show_tree(session, found)
     return None
+
+
+def _show_blocks(found: Json) -> None:
+    rows = [
+        (block["what"], block["detail"], block["operation_id"]) for block in found["blocked_by"]
+    ]
+    nothing = "nothing: it has ended" if found["done"] else "nothing: it is at work"
+    print_table(("WHAT", "WHY", "OPERATION"), rows, empty=nothing)
+
+
+def _block(block: Json) -> str:
+    other = block["operation_id"]
+    return block["detail"] + (f" ({other})" if other else "")
+
+
+def _progress(found: Json) -> str | None:
+    total, end = found["progress_total"], found["predicted_end_at"]
+    done = f"{found['progress_done'] or 0} of {total}" if total else ""
+    expected = f"should end at {clock(end)}" if end else ""
+    return ", ".join(part for part in (done, expected) if part) or None
 
 
 def _show_tree(session: Session, found: Json) -> None:
@@ -153,3 +200,49 @@ def wait(
     """Wait without a word for an operation's end; the exit code says how it ended."""
     found = session.api.get(f"/operations/{operation_id(operation)}")
     follow(session, found, Progress.NONE, timeout)
+
+
+@app.command()
+@actions
+def cancel(act: Act, operation: OperationId) -> None:
+    """Cancel an operation: at once when it has not begun, else it undoes what it did by itself."""
+    _ask(act, operation, "cancel")
+
+
+@app.command()
+@actions
+def retry(act: Act, operation: OperationId) -> None:
+    """Try an operation again that has not succeeded, and follow it."""
+    found = operation_id(operation)
+    act.set_going(f"/operations/{found}/actions/retry", {}, f"/operations/{found}")
+
+
+@app.command()
+@actions
+def pause(act: Act, operation: OperationId) -> None:
+    """Let an operation stand still before its next step that allows it."""
+    _ask(act, operation, "pause")
+
+
+@app.command()
+@actions
+def resume(act: Act, operation: OperationId) -> None:
+    """Let a paused operation go on."""
+    _ask(act, operation, "resume")
+
+
+@app.command()
+@actions
+def prioritise(
+    act: Act,
+    operation: OperationId,
+    priority: Annotated[
+        int, typer.Argument(min=1, max=5, help="2 goes first, 5 last; 1 is for recovery.")
+    ],
+) -> None:
+    """Give an operation, and what is open below it, another priority class."""
+    _ask(act, operation, "prioritise", priority=priority)
+
+
+def _ask(act: Act, operation: str, verb: str, **body: int) -> None:
+    act.run(f"/operations/{operation_id(operation)}/actions/{verb}", body)

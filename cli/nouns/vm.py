@@ -1,26 +1,75 @@
 """`holdfast vm`: virtual machines."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.failures import Json
-from cli.nouns.shared import cluster_id
-from cli.render import ago, clock, print_facts, print_json, print_table
+from cli.failures import Exit, Json, failure
+from cli.nouns import vm_parts
+from cli.nouns.shared import VersionOption, change, cluster_id
+from cli.nouns.vm_parts import NONE
+from cli.render import ago, clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
-from cli.values import size_mib
+from cli.values import as_id, size_mib
 
-app = typer.Typer(help="VMs: create, start, stop.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from cli.client import Api
+
+app = typer.Typer(help="VMs: create, change, import, start, stop, delete.", no_args_is_help=True)
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="Name or id of a VM.")]
-DISK_WORDS = ("raw", "qcow2", "shareable")
+MemoryOption = typer.Option(
+    "--memory", parser=size_mib, metavar="SIZE", help="Memory: 512 (MiB), 512M or 2G."
+)
+VcpusOption = typer.Option("--vcpus", min=1, max=512, help="Processors.")
+PriorityOption = typer.Option("--priority", min=0, max=100, help="Order of restarts: 100 is first.")
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(metavar="DURATION", help="Within which it should run again after a failure."),
+]
+DependsOption = Annotated[
+    list[str] | None, typer.Option(metavar="VM", help="Start it after this VM; repeatable.")
+]
+AffinityOption = Annotated[
+    list[str] | None, typer.Option(metavar="GROUP", help="Put it into this group; repeatable.")
+]
+DiskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar=vm_parts.DISK_METAVAR, help="A disk, at this path on every host; repeatable."
+    ),
+]
+NicOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar=vm_parts.NIC_METAVAR, help="A network card; repeatable."),
+]
+KernelOption = Annotated[str | None, typer.Option(help="Boot this kernel directly.")]
+InitrdOption = Annotated[str | None, typer.Option(help="Its initial RAM disk.")]
+CmdlineOption = Annotated[str | None, typer.Option(help="Its command line.")]
 
 
 @app.command("list")
 @queries
-def list_(session: Session) -> None:
+def list_(
+    session: Session,
+    cluster: Annotated[str | None, typer.Option(help="Only those of this cluster.")] = None,
+    host: Annotated[str | None, typer.Option(help="Only those that run on this host.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as down.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Only names with this in them.")] = None,
+    protected: Annotated[
+        bool | None, typer.Option("--protected/--unprotected", help="Only those, or the others.")
+    ] = None,
+) -> None:
     """List VMs and where they run."""
-    found = session.api.get("/vms")
+    api = session.api
+    found = api.all(
+        "/vms",
+        cluster_id=None if cluster is None else api.find("cluster", cluster)["id"],
+        host_id=None if host is None else api.find("host", host)["id"],
+        state=state,
+        name_contains=contains,
+        protected=protected,
+    )
     if session.as_json:
         return print_json(found)
     names = {item["id"]: item["name"] for item in found}
@@ -50,14 +99,12 @@ def _since(vm: Json, now: Any) -> str:
 @app.command()
 @queries
 def show(session: Session, vm: VmName) -> None:
-    """Show one VM."""
-    found = session.api.find("vm", vm)
+    """Show one VM with all that it is made of."""
+    found = session.api.get(f"/vms/{session.api.find('vm', vm)['id']}")
     if session.as_json:
         return print_json(found)
-    names: dict[str, str] = {}
-    if found["depends_on"]:
-        names = {item["id"]: item["name"] for item in session.api.get("/vms")}
-    since, now = found["running_since"], session.api.now()
+    names = {i: session.api.get(f"/vms/{i}")["name"] for i in found["depends_on"]}
+    since, now, budget = found["running_since"], session.api.now(), found["budget_s"]
     return print_facts(
         (
             ("name", found["name"]),
@@ -66,15 +113,34 @@ def show(session: Session, vm: VmName) -> None:
             ("running since", f"{clock(since)} ({ago(since, now)})" if since else None),
             ("memory", f"{found['memory_mib']} MiB"),
             ("processors", found["vcpus"]),
+            ("disks", [_disk(disk) for disk in found["disks"]] or None),
+            ("kernel", found["boot"]["kernel"] if found["boot"] else None),
+            ("network cards", [_nic(nic) for nic in found["nics"]] or None),
             ("protected", found["protected"]),
             ("priority", found["priority"]),
+            ("budget", None if budget is None else lasting(budget)),
             ("starts after", [names.get(i, i) for i in found["depends_on"]] or None),
+            ("affinity", [group["name"] for group in found["affinity_groups"]] or None),
+            ("rules that gave way", found["gave_way"] or None),
             ("run", found["run_state"]),
             ("generation", found["generation"]),
             ("operation", found["operation_id"]),
+            ("version", found["version"]),
             ("id", found["id"]),
         )
     )
+
+
+def _disk(disk: Json) -> str:
+    words = [disk["path"], disk["format"]]
+    words += [disk[name] for name in ("device", "bus") if name in disk]
+    words += [name for name in ("shareable", "read_only") if disk.get(name)]
+    return " ".join(words)
+
+
+def _nic(nic: Json) -> str:
+    bridge = nic["bridge"] or "QEMU's own NAT"
+    return f"{nic['mac']} {nic['model']} on {nic['network']} ({bridge})"
 
 
 @app.command()
@@ -82,34 +148,26 @@ def show(session: Session, vm: VmName) -> None:
 def create(
     act: Act,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new VM's name.")],
-    memory: Annotated[
-        int, typer.Option(parser=size_mib, metavar="SIZE", help="Memory: 512 (MiB), 512M or 2G.")
-    ],
-    vcpus: Annotated[int, typer.Option(min=1, max=512, help="Processors.")] = 1,
+    memory: Annotated[int, MemoryOption],
+    vcpus: Annotated[int, VcpusOption] = 1,
     cluster: Annotated[
         str | None, typer.Option(help="Name or id of its cluster; needed where there are several.")
     ] = None,
     protected: Annotated[
         bool, typer.Option("--protected", help="Start it elsewhere when its host is proven dead.")
     ] = False,
-    priority: Annotated[
-        int, typer.Option(min=0, max=100, help="Order of restarts: 100 is first.")
-    ] = 50,
-    depends_on: Annotated[
-        list[str] | None, typer.Option(metavar="VM", help="Start it after this VM; repeatable.")
-    ] = None,
-    disk: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH[,qcow2][,shareable]", help="A disk, at this path on every host."
-        ),
-    ] = None,
-    kernel: Annotated[str | None, typer.Option(help="Boot this kernel directly.")] = None,
-    initrd: Annotated[str | None, typer.Option(help="Its initial RAM disk.")] = None,
-    cmdline: Annotated[str | None, typer.Option(help="Its command line.")] = None,
+    priority: Annotated[int, PriorityOption] = 50,
+    budget: BudgetOption = None,
+    depends_on: DependsOption = None,
+    affinity: AffinityOption = None,
+    disk: DiskOption = None,
+    nic: NicOption = None,
+    kernel: KernelOption = None,
+    initrd: InitrdOption = None,
+    cmdline: CmdlineOption = None,
 ) -> None:
     """Add a VM; it is not started."""
-    boot = _boot(kernel, initrd, cmdline)
+    direct = vm_parts.boot(kernel, initrd, cmdline)
     body: Json = {
         "cluster_id": cluster_id(act.api, cluster),
         "name": name,
@@ -117,29 +175,94 @@ def create(
         "vcpus": vcpus,
         "protected": protected,
         "priority": priority,
-        "depends_on": [act.api.find("vm", other)["id"] for other in depends_on or ()],
-        "disks": [_disk(text) for text in disk or ()],
     }
-    act.run("/vms", body if boot is None else body | {"boot": boot})
+    if (within := vm_parts.budget_s(budget)) is not None:
+        body["budget_s"] = within
+    body |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
+    act.run("/vms", body if direct is None else body | {"boot": direct})
 
 
-def _disk(text: str) -> Json:
-    path, *words = text.split(",")
-    if unknown := [word for word in words if word not in DISK_WORDS]:
-        raise typer.BadParameter(
-            f"{', '.join(unknown)}: after a disk's path come only {', '.join(DISK_WORDS)}",
-            param_hint="--disk",
-        )
-    form = "qcow2" if "qcow2" in words else "raw"
-    return {"path": path, "format": form, "shareable": "shareable" in words}
+@app.command()
+@actions
+def edit(
+    act: Act,
+    vm: VmName,
+    name: Annotated[str | None, typer.Option(help="Another name; only while it is down.")] = None,
+    memory: Annotated[int | None, MemoryOption] = None,
+    vcpus: Annotated[int | None, VcpusOption] = None,
+    protected: Annotated[
+        bool | None, typer.Option("--protected/--unprotected", help="Start it elsewhere or not.")
+    ] = None,
+    priority: Annotated[int | None, PriorityOption] = None,
+    budget: BudgetOption = None,
+    depends_on: DependsOption = None,
+    affinity: AffinityOption = None,
+    disk: DiskOption = None,
+    nic: NicOption = None,
+    kernel: KernelOption = None,
+    initrd: InitrdOption = None,
+    cmdline: CmdlineOption = None,
+    version: VersionOption = None,
+) -> None:
+    """Change a VM; lists are given whole, and `none` empties them or takes a value away.
+
+    What the guest is made of (memory, processors, disks, cards, kernel) it sees at its next start.
+    """
+    found = act.api.find("vm", vm)
+    direct = vm_parts.boot(kernel, initrd, cmdline)
+    wanted: Json = {"name": name, "memory_mib": memory, "vcpus": vcpus, "protected": protected}
+    wanted |= {"priority": priority, "budget_s": vm_parts.budget_s(budget), "boot": direct}
+    wanted |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
+    emptied = [field for field, text in (("budget_s", budget), ("boot", kernel)) if text == NONE]
+    change(act, "/vms", found, wanted, version, emptied)
 
 
-def _boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> Json | None:
-    if kernel is None:
-        if initrd is not None or cmdline is not None:
-            raise typer.BadParameter("--initrd and --cmdline need --kernel", param_hint="--kernel")
-        return None
-    return {"kernel": kernel, "initrd": initrd, "cmdline": cmdline or ""}
+@app.command()
+@actions
+def delete(act: Act, vm: VmName, version: VersionOption = None) -> None:
+    """Delete a VM that is down; its disks stay where they are."""
+    found = act.api.find("vm", vm)
+    act.remove(f"/vms/{found['id']}", version or found["version"])
+
+
+@app.command("import")
+@actions
+def import_(
+    act: Act,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Name or id of the guest's host.")],
+    guest: Annotated[
+        str, typer.Argument(metavar="GUEST", help="The guest's UUID, or its name while it runs.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What to call the VM; else as its host does.")
+    ] = None,
+    protected: Annotated[
+        bool, typer.Option("--protected", help="Start it elsewhere when its host is proven dead.")
+    ] = False,
+    priority: Annotated[int, PriorityOption] = 50,
+) -> None:
+    """Take over a guest that a host had before the engine knew it; it runs on untouched."""
+    found = act.api.find("host", host)
+    body: Json = {"host_id": found["id"], "guest_id": _guest_id(act.api, found, guest)}
+    body |= {"protected": protected, "priority": priority}
+    act.run("/vms/import", body if name is None else body | {"name": name})
+
+
+def _guest_id(api: "Api", host: Json, guest: str) -> str:
+    known = as_id(guest)
+    if known is not None:
+        return known
+    listed = api.get(f"/hosts/{host['id']}/foreign-guests")["guests"]
+    ids = [item["guest_id"] for item in listed if item["name"] == guest]
+    if len(ids) == 1:
+        return str(ids[0])
+    raise failure(
+        Exit.NOT_FOUND,
+        "GUEST_NOT_FOUND",
+        f"{host['name']} runs no foreign guest named {guest}",
+        next_step="name it by its UUID (`virsh domuuid`): a guest that is down is in no list",
+        guest=guest,
+    )
 
 
 @app.command()

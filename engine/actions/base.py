@@ -57,8 +57,15 @@ class Problems(list[Refused]):
 class Door(Protocol):
     """What an action about operations may ask of the backend, within its own transaction."""
 
-    async def again(self, tx: "Tx", operation: Row, *, attempt: int) -> Any:
-        """Accept a known operation anew from its parameters; raises the refusal."""
+    async def again(self, tx: "Tx", operation: Row, *, attempt: int, held: bool = False) -> Any:
+        """Accept a known operation anew from its parameters; raises the refusal.
+
+        `held`: its batch lets it go when its turn comes.
+        """
+        ...
+
+    async def problems_again(self, tx: "Tx", operation: Row) -> tuple[Refused, ...]:
+        """What speaks against accepting a known operation anew now; changes nothing."""
         ...
 
     async def undo(self, tx: "Tx", operation: Row) -> str:
@@ -120,6 +127,7 @@ class Done:
     """What an executed action needs written: an order for its workflow, or a summary at once.
 
     before, after   the fields that changed, for the audit event
+    progress_total  how much there is to do, where it can be counted
     """
 
     order: Order | None = None
@@ -128,6 +136,7 @@ class Done:
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    progress_total: int | None = None
 
 
 class Action(ABC, Generic[P, F]):
@@ -139,8 +148,13 @@ class Action(ABC, Generic[P, F]):
     workflow     the workflow of its operation; None: `execute` does all, the operation ends at once
     idempotent   asking twice does no more than asking once
     pausable     its workflow honours `pause` between steps
+    reopens      when its workflow is ended behind its back, it is begun again: nobody else would
     retryable    its failed operation may be tried again from its parameters
     audited      its refusals are worth an audit event (those of routine reports are not)
+    external     people and programs may ask for it through the API; others are the engine's own
+    own_fields   fields of its parameters that only the engine itself gives
+    preempts     kinds of operations whose locks it takes over; those end as superseded
+    collects     `execute` writes through `tx.writes` alone: where it refuses, nothing is written
     """
 
     params: ClassVar[type[Params]]
@@ -151,7 +165,12 @@ class Action(ABC, Generic[P, F]):
     idempotent: ClassVar[bool] = False
     pausable: ClassVar[bool] = False
     retryable: ClassVar[bool] = True
+    reopens: ClassVar[bool] = False
     audited: ClassVar[bool] = True
+    external: ClassVar[bool] = True
+    own_fields: ClassVar[frozenset[str]] = frozenset()
+    collects: ClassVar[bool] = False
+    preempts: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     async def plan(self, tx: Tx, params: P, problems: Problems) -> Plan[F]:

@@ -1,16 +1,31 @@
-"""Clusters: adding them, and arming or disarming their automatic actions."""
+"""Clusters: adding, changing and removing them, and arming or disarming their automatic actions."""
 
 from uuid import UUID
 
 from pydantic import Field
 
 from domain.context import PriorityClass
+from domain.errors import Conflict
 from domain.inventory import VirtType
+from domain.locks import exclusive
 from domain.permissions import Permission
 from domain.profiles import Profile
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.edits import (
+    NAMES_MAX,
+    Change,
+    Changes,
+    Edit,
+    Removal,
+    change_of,
+    check_version,
+    confirm,
+    listed,
+    target_of,
+    write_change,
+)
 from engine.actions.named import NAME, taken
-from store import inventory
+from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row
 
@@ -71,6 +86,102 @@ class ArmClusterAction(Action[ArmCluster, Row]):
     async def execute(self, tx: Tx, params: ArmCluster, plan: Plan[Row]) -> Done:
         """Write the switch."""
         await inventory.arm_cluster(tx.connection, params.cluster_id, armed=params.armed)
+        tx.facts.forget("cluster", params.cluster_id)
         word = "armed" if params.armed else "disarmed"
         now = {"armed": params.armed}
         return Done(summary=word, before={"armed": plan.facts["armed"]}, after=now, data=now)
+
+
+class ClusterChanges(Changes):
+    """What can be changed of a cluster. Switching automatic action is an action of its own."""
+
+    name: str | None = Field(default=None, pattern=NAME)
+    profile: Profile | None = None
+    virt_type: VirtType | None = None
+
+
+class EditCluster(ClusterChanges, Edit):
+    """Change a cluster."""
+
+    cluster_id: UUID
+
+
+class EditClusterAction(Action[EditCluster, Change]):
+    """`cluster.edit`: done within the transaction."""
+
+    params = EditCluster
+    kind = "cluster.edit"
+    permission = Permission.CLUSTER_CONFIGURE
+    priority = PriorityClass.INVENTORY
+    idempotent = True
+
+    async def plan(self, tx: Tx, params: EditCluster, problems: Problems) -> Plan[Change]:
+        """Check the version, and that a new name is free."""
+        fields = ClusterChanges.model_fields
+        change = await change_of(tx, "cluster", params, params.cluster_id, fields, problems)
+        return Plan(
+            target=target_of("cluster", change.row, params.cluster_id),
+            facts=change,
+            locks=(exclusive("cluster", params.cluster_id),),
+            steps=("write the cluster",),
+        )
+
+    async def execute(self, tx: Tx, params: EditCluster, plan: Plan[Change]) -> Done:
+        """Write what differs."""
+        await write_change(tx, "cluster", plan.facts)
+        notes = []
+        if "profile" in plan.facts.values:
+            notes.append("monitors take up the new timing with their next round")
+        if "virt_type" in plan.facts.values:
+            notes.append("VMs that run keep their type until their next start")
+        return plan.facts.done(*notes)
+
+
+class RemoveCluster(Removal):
+    """Remove a cluster in which nothing is left."""
+
+    cluster_id: UUID
+
+
+INSIDE = {"host": "hosts", "vm": "VMs", "network": "networks", "affinity_group": "affinity groups"}
+"""What keeps a cluster from being removed."""
+
+
+class RemoveClusterAction(Action[RemoveCluster, Row]):
+    """`cluster.remove`: done within the transaction; its operations and events stay."""
+
+    params = RemoveCluster
+    kind = "cluster.remove"
+    permission = Permission.CLUSTER_CONFIGURE
+    priority = PriorityClass.INVENTORY
+
+    async def plan(self, tx: Tx, params: RemoveCluster, problems: Problems) -> Plan[Row]:
+        """Check that nothing is left in it, each kind of thing a problem of its own."""
+        row = await existing(tx, "cluster", params.cluster_id)
+        check_version(params.expected_version, "cluster", row, problems)
+        for entity, word in INSIDE.items():
+            count, names = await edits.some_of(tx.connection, entity, row["id"], NAMES_MAX)
+            problems.unless(
+                count == 0,
+                Conflict(
+                    "CLUSTER_NOT_EMPTY",
+                    f"{row['name']} has {count} {word}: {listed(names, count)}",
+                    next_step=f"remove its {word} first",
+                    what=entity,
+                    count=count,
+                ),
+            )
+        return Plan(
+            target=target_of("cluster", row, row["id"]),
+            facts=row,
+            locks=(exclusive("cluster", row["id"]),),
+            steps=("remove the cluster",),
+        )
+
+    async def execute(self, tx: Tx, params: RemoveCluster, plan: Plan[Row]) -> Done:
+        """Date its removal, if it is still empty."""
+        row = plan.facts
+        removed = await edits.remove_cluster(tx.connection, row, tx.now)
+        confirm(tx, "cluster", row, written=removed)
+        shown = ("name", "profile", "virt_type", "armed")
+        return Done(summary="removed", before={name: row[name] for name in shown})

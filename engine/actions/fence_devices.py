@@ -1,18 +1,40 @@
-"""Power controllers of hosts: adding them."""
+"""Power controllers of hosts: adding, changing and removing them.
 
-from typing import Protocol
+A device may be changed while its host is being recovered: a wrong password is often what a recovery
+waits for. It is not removed meanwhile, since how many devices there are is what proof is asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import Field, SecretStr
 
 from domain.context import PriorityClass
 from domain.errors import Refused
+from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.edits import (
+    Change,
+    Changes,
+    Edit,
+    Removal,
+    change_of,
+    check_version,
+    confirm,
+    target_of,
+    write_change,
+)
 from engine.actions.named import NAME, taken
-from store import inventory
+from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row
+
+T = TypeVar("T")
+HANDED_OVER = frozenset({"agent", "options"})
+"""Columns whose change makes a fence device another one, as a change of its secrets does."""
 
 
 class SecretSealer(Protocol):
@@ -20,6 +42,10 @@ class SecretSealer(Protocol):
 
     def seal(self, secrets: dict[str, str]) -> bytes:
         """Named secrets as one opaque value."""
+        ...
+
+    def open(self, sealed: bytes) -> dict[str, SecretStr]:
+        """What was sealed; Invalid when it was sealed with another key."""
         ...
 
 
@@ -62,8 +88,12 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
             await self._agents.check(params.agent, params.options, revealed(params.secrets))
         except Refused as problem:
             problems.append(problem)
-        target = Target("fence_device", new_id(), params.name, host["cluster_id"])
-        return Plan(target=target, facts=host, steps=("write the fence device",))
+        return Plan(
+            target=Target("fence_device", new_id(), params.name, host["cluster_id"]),
+            facts=host,
+            locks=(shared("cluster", host["cluster_id"]),),
+            steps=("write the fence device",),
+        )
 
     async def execute(self, tx: Tx, params: AddFenceDevice, plan: Plan[Row]) -> Done:
         """Write the device."""
@@ -77,6 +107,173 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
         data = {"host": plan.facts["name"], "agent": params.agent}
         after = params.model_dump(mode="json", exclude={"secrets"})
         return Done(summary="added", data=data, after=after)
+
+
+class FenceDeviceChanges(Changes):
+    """What can be changed of a fence device. Of options and secrets, null takes one away."""
+
+    name: str | None = Field(default=None, pattern=NAME)
+    agent: str | None = Field(default=None, pattern=r"^fence_[a-z0-9_]+$", max_length=64)
+    options: dict[str, str | None] | None = Field(default=None, max_length=64)
+    secrets: dict[str, SecretStr | None] | None = Field(default=None, max_length=8)
+    deadline_s: float | None = Field(default=None, gt=0, le=300)
+
+
+class EditFenceDevice(FenceDeviceChanges, Edit):
+    """Change a fence device."""
+
+    fence_device_id: UUID
+
+
+@dataclass(frozen=True)
+class Rekeyed:
+    """A change of a fence device; `secrets` are all of its secrets where any of them changes."""
+
+    change: Change
+    host: Row
+    secrets: Mapping[str, str] | None
+    secrets_changed: tuple[str, ...]
+
+
+class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
+    """`fence.edit`: the whole is checked against the agent's metadata again, secrets sealed."""
+
+    params = EditFenceDevice
+    kind = "fence.edit"
+    permission = Permission.FENCE_CONFIGURE
+    priority = PriorityClass.INVENTORY
+    idempotent = True
+
+    def __init__(self, sealer: SecretSealer, agents: AgentCheck) -> None:
+        self._sealer = sealer
+        self._agents = agents
+
+    async def plan(self, tx: Tx, params: EditFenceDevice, problems: Problems) -> Plan[Rekeyed]:
+        """Check version, name, and what the agent will be given."""
+        plain = ("name", "agent", "deadline_s")
+        device = params.fence_device_id
+        change = await change_of(tx, "fence_device", params, device, plain, problems)
+        row = change.row
+        host = await existing(tx, "host", row["host_id"])
+        options = merged(row["options"], params.options or {})
+        if options != row["options"]:
+            change = Change(row, change.values | {"options": options})
+        before = self._opened(row, params, change, problems)
+        after = merged(before, params.secrets or {})
+        moved = sorted(key for key in before | after if before.get(key) != after.get(key))
+        if moved or change.values.keys() & HANDED_OVER:
+            agent = (row | change.values)["agent"]
+            problems.extend(await self._misfit(agent, options, after))
+        return Plan(
+            target=target_of("fence_device", row, host["cluster_id"]),
+            facts=Rekeyed(change, host, revealed(after) if moved else None, tuple(moved)),
+            locks=(exclusive("fence_device", row["id"]), shared("cluster", host["cluster_id"])),
+            steps=("write the fence device",),
+        )
+
+    def _opened(
+        self, row: Row, params: EditFenceDevice, change: Change, problems: Problems
+    ) -> dict[str, SecretStr]:
+        """The secrets where they matter; none if they cannot be opened and others are given."""
+        if not params.secrets and not change.values.keys() & HANDED_OVER:
+            return {}
+        try:
+            return self._sealer.open(row["secrets"])
+        except Refused as problem:
+            if not params.secrets:
+                problems.append(problem)
+            return {}
+
+    async def _misfit(
+        self, agent: str, options: dict[str, str], secrets: dict[str, SecretStr]
+    ) -> list[Refused]:
+        try:
+            await self._agents.check(agent, options, revealed(secrets))
+        except Refused as problem:
+            return [problem]
+        return []
+
+    async def execute(self, tx: Tx, params: EditFenceDevice, plan: Plan[Rekeyed]) -> Done:
+        """Write what differs; the last reading goes where it may have been another device's."""
+        facts = plan.facts
+        change, values = facts.change, dict(facts.change.values)
+        if facts.secrets is not None:
+            values["secrets"] = self._sealer.seal(dict(facts.secrets))
+        if facts.secrets is not None or values.keys() & HANDED_OVER:
+            values |= {"last_reading": None, "last_read_at": None}
+        await write_change(tx, "fence_device", Change(change.row, values))
+        return _told(facts)
+
+
+def _told(facts: Rekeyed) -> Done:
+    """What changed: of secrets only the names."""
+    change, data = facts.change, {"host": facts.host["name"]}
+    if not change.values and not facts.secrets_changed:
+        return Done(summary="nothing to change", data=data)
+    fields = sorted((*change.values, *(("secrets",) if facts.secrets_changed else ())))
+    after = dict(change.values)
+    if facts.secrets_changed:
+        after["secrets_changed"] = list(facts.secrets_changed)
+    summary = f"changed {', '.join(fields)}"
+    return Done(summary=summary, before=change.before, after=after, data=data)
+
+
+class RemoveFenceDevice(Removal):
+    """Take a power controller away from its host."""
+
+    fence_device_id: UUID
+
+
+class RemoveFenceDeviceAction(Action[RemoveFenceDevice, Row]):
+    """`fence.remove`: allowed for a host's last one, too, with a warning in the summary."""
+
+    params = RemoveFenceDevice
+    kind = "fence.remove"
+    permission = Permission.FENCE_CONFIGURE
+    priority = PriorityClass.INVENTORY
+
+    async def plan(self, tx: Tx, params: RemoveFenceDevice, problems: Problems) -> Plan[Row]:
+        """Check the version; its host must not be under work."""
+        row = await existing(tx, "fence_device", params.fence_device_id)
+        check_version(params.expected_version, "fence_device", row, problems)
+        host = await existing(tx, "host", row["host_id"])
+        device, on_host = exclusive("fence_device", row["id"]), shared("host", host["id"])
+        return Plan(
+            target=target_of("fence_device", row, host["cluster_id"]),
+            facts=row,
+            locks=(device, on_host, shared("cluster", host["cluster_id"])),
+            steps=("delete the fence device",),
+        )
+
+    async def execute(self, tx: Tx, params: RemoveFenceDevice, plan: Plan[Row]) -> Done:
+        """Delete it."""
+        row = plan.facts
+        deleted = await edits.delete(tx.connection, "fence_device", row["id"], row["version"])
+        confirm(tx, "fence_device", row, written=deleted)
+        host = await existing(tx, "host", row["host_id"])
+        summary = "; ".join(("removed", *await _defenceless(tx, host)))
+        before = {name: row[name] for name in ("name", "agent", "options", "deadline_s")}
+        return Done(summary=summary, before=before, data={"host": host["name"]})
+
+
+async def _defenceless(tx: Tx, host: Row) -> list[str]:
+    """A warning when a host has no device any more, and what that means for protected VMs."""
+    if await inventory.listing(tx.connection, "fence_device", host_id=host["id"]):
+        return []
+    warning = f"warning: {host['name']} has none left, so its death cannot be proven"
+    count = await edits.protected_in(tx.connection, host["cluster_id"])
+    if count == 0:
+        return [warning]
+    return [
+        f"{warning}: should it fail, those of the cluster's {count} protected VMs that run there "
+        "wait for a person"
+    ]
+
+
+def merged(known: Mapping[str, T], said: Mapping[str, T | None]) -> dict[str, T]:
+    """What is known with what is said on top of it; None takes an entry away (RFC 7396)."""
+    both = {**known, **said}
+    return {key: value for key, value in both.items() if value is not None}
 
 
 def revealed(secrets: dict[str, SecretStr]) -> dict[str, str]:

@@ -1,22 +1,44 @@
-"""Hosts as configuration: adding them."""
+"""Hosts as configuration: adding, changing and removing them.
 
+Another address is another machine, and a removed host is not watched any more. So both need a host
+that is out of service and on which no copy of ours may run: none that is active, and none that was
+held to be lost under a certificate that is void.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from pydantic import Field
 
-from domain.errors import Conflict
-from domain.inventory import HostState
-from domain.locks import exclusive
+from domain.context import PriorityClass
+from domain.errors import Conflict, Refused
+from domain.hosts import HostEvent
+from domain.inventory import HostState, RunState
+from domain.locks import exclusive, shared
 from domain.orders import ActivateHostOrder, HostRef
 from domain.permissions import Permission
 from domain.profiles import Profile, policy_for
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.edits import (
+    Change,
+    Changes,
+    Edit,
+    Removal,
+    change_of,
+    check_version,
+    confirm,
+    listed,
+    target_of,
+)
 from engine.actions.named import NAME, taken
-from store import inventory
+from store import edits, hosts, incidents, inventory
 from store.ids import new_id
 from store.rows import Row
 
 SCHEMES = r"^(qemu\+(tcp|tls|ssh)|test(\+tcp)?)://[^\s]{0,480}$"
+STAYS = ("name", "uri", "own_host", "epoch")
+"""What the audit event of a removal keeps of a host."""
 
 
 class AddHost(Params):
@@ -41,21 +63,12 @@ class AddHostAction(Action[AddHost, Row]):
         """Check that name and address are free."""
         cluster = await existing(tx, "cluster", params.cluster_id)
         problems.extend(await taken(tx, "host", params.name))
-        known = await inventory.listing(tx.connection, "host", uri=params.uri)
-        problems.unless(
-            not known,
-            Conflict(
-                "URI_TAKEN",
-                f"there is a host at {params.uri} already",
-                next_step="use that host, or correct the address",
-                uri=params.uri,
-            ),
-        )
+        problems.extend(await _address_taken(tx, params.uri))
         host_id = new_id()
         return Plan(
             target=Target("host", host_id, params.name, params.cluster_id),
             facts=cluster,
-            locks=(exclusive("host", host_id),),
+            locks=(exclusive("host", host_id), shared("cluster", params.cluster_id)),
             steps=("write the host", "wait for its answer", "settle its copies", "admit it"),
         )
 
@@ -79,3 +92,206 @@ class AddHostAction(Action[AddHost, Row]):
             power_on=False,
         )
         return Done(order=order, after=params.model_dump(mode="json"))
+
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Leave the host out of service, so that it can be activated or removed."""
+        why = "its activation was cancelled before it began"
+        await hosts.move(tx.connection, operation["target_id"], HostEvent.FAILED, why, tx.now)
+        return "the host is there, out of service"
+
+
+class HostChanges(Changes):
+    """What can be changed of a host."""
+
+    name: str | None = Field(default=None, pattern=NAME)
+    uri: str | None = Field(default=None, pattern=SCHEMES)
+    own_host: bool | None = None
+
+
+class EditHost(HostChanges, Edit):
+    """Change a host."""
+
+    host_id: UUID
+
+
+class EditHostAction(Action[EditHost, Change]):
+    """`host.edit`: done within the transaction; the machine itself is not asked."""
+
+    params = EditHost
+    kind = "host.edit"
+    permission = Permission.HOST_CONFIGURE
+    priority = PriorityClass.INVENTORY
+    idempotent = True
+
+    async def plan(self, tx: Tx, params: EditHost, problems: Problems) -> Plan[Change]:
+        """Check version and name, and whether another address may be given now."""
+        fields = HostChanges.model_fields
+        change = await change_of(tx, "host", params, params.host_id, fields, problems)
+        host = change.row
+        if "uri" in change.values:
+            problems.extend(await _address_taken(tx, change.values["uri"]))
+            problems.extend(_in_service(host))
+            problems.extend(await _copies(tx, host))
+        return Plan(
+            target=target_of("host", host),
+            facts=change,
+            state=host["state"],
+            locks=(exclusive("host", host["id"]), shared("cluster", host["cluster_id"])),
+            steps=("write the host",),
+        )
+
+    async def execute(self, tx: Tx, params: EditHost, plan: Plan[Change]) -> Done:
+        """Write what differs; for another address the statement itself asks for the conditions."""
+        change = plan.facts
+        if not change.values:
+            return change.done()
+        row = change.row
+        write = edits.move_address if "uri" in change.values else edits.edit_host
+        written = await write(tx.connection, row["id"], row["version"], change.values)
+        confirm(tx, "host", row, written=written)
+        notes = ("check that its fence devices are those of that machine",)
+        return change.done(*(notes if "uri" in change.values else ()))
+
+
+class RemoveHost(Removal):
+    """Remove a host that is out of service."""
+
+    host_id: UUID
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A host that is to go, with what goes with it."""
+
+    host: Row
+    devices: Sequence[Row]
+    groups: Sequence[Row]
+
+
+class RemoveHostAction(Action[RemoveHost, Leaving]):
+    """`host.remove`: done within the transaction; its runs, incidents and certificates stay."""
+
+    params = RemoveHost
+    kind = "host.remove"
+    permission = Permission.HOST_CONFIGURE
+    priority = PriorityClass.INVENTORY
+
+    async def plan(self, tx: Tx, params: RemoveHost, problems: Problems) -> Plan[Leaving]:
+        """Check that nothing runs or may run there, and that nothing depends on it."""
+        host = await existing(tx, "host", params.host_id)
+        check_version(params.expected_version, "host", host, problems)
+        problems.extend(await _copies(tx, host))
+        for incident in await incidents.open_of(tx.connection, host["id"]):
+            problems.append(
+                Conflict(
+                    "INCIDENT_OPEN",
+                    f"{host['name']} has an open incident, of its epoch {incident['epoch']}",
+                    next_step=f"see it through: `holdfast incident show {incident['id']}`",
+                    incident_id=str(incident["id"]),
+                )
+            )
+        groups = await edits.affinity_of(tx.connection, host["id"])
+        problems.extend(_last_of(host, groups))
+        devices = await inventory.listing(tx.connection, "fence_device", host_id=host["id"])
+        return Plan(
+            target=target_of("host", host),
+            facts=Leaving(host, devices, groups),
+            state=host["state"],
+            locks=(exclusive("host", host["id"]), shared("cluster", host["cluster_id"])),
+            steps=("delete its fence devices, observations and samples", "remove the host"),
+        )
+
+    async def execute(self, tx: Tx, params: RemoveHost, plan: Plan[Leaving]) -> Done:
+        """Date its removal, if the conditions still hold, and delete what is about its present."""
+        host, devices = plan.facts.host, [row["name"] for row in plan.facts.devices]
+        groups = [row["name"] for row in plan.facts.groups]
+        removed = await edits.remove_host(tx.connection, host, tx.now)
+        confirm(tx, "host", host, written=removed)
+        notes = [f"with {len(devices)} fence devices: {listed(devices)}"] if devices else []
+        notes += [f"taken out of {len(groups)} affinity groups: {listed(groups)}"] if groups else []
+        notes.append("nothing was changed on the machine itself")
+        before = {name: host[name] for name in STAYS} | {"fence_devices": devices}
+        return Done(summary="; ".join(("removed", *notes)), before=before)
+
+    def forbidden(
+        self, params: RemoveHost, plan: Plan[Leaving], allowed: tuple[str, ...]
+    ) -> Refused:
+        """It is in service, or on its way there or out."""
+        return _out_of_service_first(plan.facts.host, "remove it")
+
+
+def _last_of(host: Row, groups: Sequence[Row]) -> list[Refused]:
+    """A group that names hosts means something else once it names none."""
+    alone = [row["name"] for row in groups if row["hosts"] == 1]
+    if not alone:
+        return []
+    return [
+        Conflict(
+            "AFFINITY_NEEDS_HOST",
+            f"{host['name']} is the only host of {len(alone)} affinity groups: {listed(alone)}",
+            next_step="give them another host, or remove them",
+            host=host["name"],
+            count=len(alone),
+        )
+    ]
+
+
+async def _address_taken(tx: Tx, uri: str) -> list[Refused]:
+    if not await inventory.listing(tx.connection, "host", uri=uri):
+        return []
+    return [
+        Conflict(
+            "URI_TAKEN",
+            f"there is a host at {uri} already",
+            next_step="use that host, or correct the address",
+            uri=uri,
+        )
+    ]
+
+
+def _in_service(host: Row) -> list[Refused]:
+    if host["state"] in edits.OUT_OF_SERVICE:
+        return []
+    return [_out_of_service_first(host, "change its address")]
+
+
+def _out_of_service_first(host: Row, what: str) -> Refused:
+    allowed = " or ".join(state.value for state in edits.OUT_OF_SERVICE)
+    return Conflict(
+        "HOST_STATE_FORBIDS",
+        f"{host['name']} is {host['state']}; to {what} it has to be {allowed}",
+        next_step=f"take it out of service, then {what}",
+        host=host["name"],
+        state=host["state"],
+    )
+
+
+async def _copies(tx: Tx, host: Row) -> list[Refused]:
+    """Why a host is not free of our VMs: those that run there, and those that may."""
+    found = await edits.copies_on(tx.connection, host["id"])
+    running = [row["name"] for row in found if row["state"] != RunState.LOST]
+    perhaps = [row["name"] for row in found if row["state"] == RunState.LOST]
+    problems: list[Refused] = []
+    if running:
+        problems.append(
+            Conflict(
+                "HOST_RUNS_VMS",
+                f"{len(running)} VMs run on {host['name']}: {listed(running)}",
+                next_step="stop them, or start them elsewhere",
+                host=host["name"],
+                count=len(running),
+            )
+        )
+    if perhaps:
+        problems.append(
+            Conflict(
+                "HOST_MAY_RUN_VMS",
+                f"{len(perhaps)} VMs may still run on {host['name']}, whose death certificate is "
+                f"void: {listed(perhaps)}",
+                next_step=f"bring it back with `holdfast host activate {host['name']}`, which "
+                "settles them",
+                host=host["name"],
+                count=len(perhaps),
+            )
+        )
+    return problems

@@ -18,7 +18,7 @@ from domain.orders import ActivateHostOrder, FenceHostOrder, RecoverHostOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.refs import host_ref, policy_of
-from store import hosts, incidents
+from store import hosts, incidents, runs
 from store.ids import new_id
 from store.rows import Row
 
@@ -51,8 +51,10 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
     priority = PriorityClass.RECOVERY
     workflow = "RecoverHost"
     idempotent = True
-    retryable = False
+    reopens = True
     audited = False
+    external = False
+    preempts = frozenset({"vm.import"})  # it waits for the host that is dead, and would for minutes
 
     async def plan(self, tx: Tx, params: RecoverHost, problems: Problems) -> Plan[HostFacts]:
         """Check that the report is about this epoch and the first one; else there is no more."""
@@ -72,7 +74,14 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
                 incident_id=str(known["id"]),
             )
         steps = ("judge the failure", "prove the host off", "claim its VMs", "start them elsewhere")
-        return _plan(facts, *steps)
+        plan = _plan(facts, *steps)
+        if host["state"] == HostState.DOWN and not await _unclaimed(tx, host):
+            problems.append(self.forbidden(params, plan, ()))
+        if tx.attempt == 1 and await incidents.was_cancelled(
+            tx.connection, host["id"], host["epoch"]
+        ):
+            problems.append(_cancelled(host))
+        return plan
 
     async def execute(self, tx: Tx, params: RecoverHost, plan: Plan[HostFacts]) -> Done:
         """Open the incident and order the recovery."""
@@ -92,7 +101,7 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
         return Done(order=order, incident_id=incident_id, data=data)
 
     async def undo(self, tx: Tx, operation: Row) -> str:
-        """Close the incident; the host keeps its state and is reported again."""
+        """Close the incident; the host keeps its state until the recovery is tried again."""
         await incidents.close(tx.connection, operation["incident_id"], "cancelled", tx.now)
         return "the incident was closed; nothing was moved"
 
@@ -106,6 +115,22 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
             f"{host['name']} is {host['state']}; only a host that misses polls can fail",
             state=host["state"],
         )
+
+
+async def _unclaimed(tx: Tx, host: Row) -> bool:
+    """Whether a host is proven dead and its VMs were never taken: that recovery was cut short."""
+    proof = await incidents.valid_certificate(tx.connection, host["id"], host["epoch"])
+    return proof is not None and bool(await runs.active_runs(tx.connection, host["id"]))
+
+
+def _cancelled(host: Row) -> Conflict:
+    return Conflict(
+        "RECOVERY_CANCELLED",
+        f"the recovery of {host['name']} was cancelled by a person",
+        next_step="retry that operation (`holdfast op list --kind host.recover`), or activate the "
+        "host",
+        host=host["name"],
+    )
 
 
 async def _open(tx: Tx, params: RecoverHost) -> UUID:
@@ -147,6 +172,7 @@ class FenceHostAction(Action[FenceHost, HostFacts]):
     permission = Permission.HOST_RECOVER
     priority = PriorityClass.RECOVERY
     workflow = "FenceHost"
+    external = False
     retryable = False
 
     async def plan(self, tx: Tx, params: FenceHost, problems: Problems) -> Plan[HostFacts]:
@@ -188,6 +214,7 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
 
     params = ActivateHost
     kind = "host.activate"
+    own_fields = frozenset({"rebooted_epoch"})
     permission = Permission.HOST_OPERATE
     workflow = "ActivateHost"
     idempotent = True

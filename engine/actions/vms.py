@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.errors import Conflict, Invalid, NotFound, Refused
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import exclusive
-from domain.orders import StartVmOrder, StopVmOrder
+from domain.orders import RunRef, StartVmOrder, StopVmOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.refs import policy_of, run_ref
@@ -45,14 +45,18 @@ class StartVmAction(Action[StartVm, VmFacts]):
     permission = Permission.VM_OPERATE
     workflow = "StartVm"
     pausable = True
+    own_fields = frozenset({"licence_id"})
+    collects = True
 
     async def plan(self, tx: Tx, params: StartVm, problems: Problems) -> Plan[VmFacts]:
         """Check that the VM is down and could fit somewhere."""
         facts = await vm_facts(tx, params.vm_id)
         vm = facts.vm
         mine = facts.run is not None and facts.run["operation_id"] == tx.operation_id
-        problems.extend(await unproven(tx, vm) if facts.run is None else ())
         if not problems.lenient:
+            # Within a recovery one such VM must not keep the others from being claimed: its own
+            # start is judged again, and refused, when its run is claimed.
+            problems.extend(await unproven(tx, vm) if facts.run is None else ())
             problems.extend(await _too_big(tx, vm, params.host_id))
         where = "the host with the most room" if params.host_id is None else str(params.host_id)
         return Plan(
@@ -67,7 +71,7 @@ class StartVmAction(Action[StartVm, VmFacts]):
 
     async def execute(self, tx: Tx, params: StartVm, plan: Plan[VmFacts]) -> Done:
         """Note that the VM is wanted, and order its start."""
-        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
+        vm, run = plan.facts.vm, plan.facts.run
         tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": True})
         order = StartVmOrder(
             operation_id=tx.operation_id,
@@ -78,9 +82,7 @@ class StartVmAction(Action[StartVm, VmFacts]):
             vm_name=vm["name"],
             host_id=params.host_id,
             licence_id=params.licence_id,
-            run=None
-            if run is None or host is None
-            else run_ref(run, vm, host, plan.facts.cluster["virt_type"]),
+            run=None if run is None else await _ref(tx, plan.facts),
         )
         return Done(order=order)
 
@@ -123,6 +125,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
     permission = Permission.VM_OPERATE
     workflow = "StopVm"
     pausable = True
+    collects = True
 
     async def plan(self, tx: Tx, params: StopVm, problems: Problems) -> Plan[VmFacts]:
         """Check that the VM runs, and where."""
@@ -144,9 +147,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
 
     async def execute(self, tx: Tx, params: StopVm, plan: Plan[VmFacts]) -> Done:
         """Note that the VM is not wanted any more, and order its stop."""
-        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
-        assert run is not None
-        assert host is not None
+        vm = plan.facts.vm
         tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": False})
         order = StopVmOrder(
             operation_id=tx.operation_id,
@@ -155,7 +156,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
             policy=policy_of(plan.facts.cluster),
             vm_id=vm["id"],
             vm_name=vm["name"],
-            run=run_ref(run, vm, host, plan.facts.cluster["virt_type"]),
+            run=await _ref(tx, plan.facts),
             force=params.force,
         )
         return Done(order=order)
@@ -175,6 +176,13 @@ async def vm_facts(tx: Tx, vm_id: UUID) -> VmFacts:
     run = await tx.facts.active_run(vm_id)
     host = None if run is None else await existing(tx, "host", run["host_id"])
     return VmFacts(vm=vm, cluster=cluster, run=run, host=host)
+
+
+async def _ref(tx: Tx, facts: VmFacts) -> RunRef:
+    vm, run, host = facts.vm, facts.run, facts.host
+    assert run is not None
+    assert host is not None
+    return run_ref(run, vm, host, facts.cluster["virt_type"], await tx.facts.nics_of(vm["id"]))
 
 
 def vm_target(vm: Row) -> Target:
@@ -216,10 +224,11 @@ def _not_running(vm: Row, how: str, next_step: str) -> Conflict:
 
 
 async def _too_big(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]:
-    hosts = await tx.facts.hosts_of(vm["cluster_id"])
+    known, largest = await tx.facts.largest_host(vm["cluster_id"])
     if host_id is not None:
-        hosts = [host for host in hosts if host["id"] == host_id]
-        if not hosts:
+        hosts = await tx.facts.hosts_of(vm["cluster_id"])
+        chosen = [host["memory_mib"] for host in hosts if host["id"] == host_id]
+        if not chosen:
             return (
                 NotFound(
                     "HOST_NOT_FOUND",
@@ -228,15 +237,13 @@ async def _too_big(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]
                     id=str(host_id),
                 ),
             )
-    # A host that was never admitted has not said yet how much it has.
-    known = [host for host in hosts if host["memory_mib"] > 0]
-    largest = max((host["memory_mib"] for host in known), default=0)
+        known, largest = int(chosen[0] > 0), chosen[0]
     if known and vm["memory_mib"] <= largest:
         return ()
     return (
         Invalid(
             "VM_TOO_BIG",
-            f"{vm['name']} needs {vm['memory_mib']} MiB; the largest of {len(known)} hosts has "
+            f"{vm['name']} needs {vm['memory_mib']} MiB; the largest of {known} hosts has "
             f"{largest} MiB in all",
             next_step="give the VM less memory or add a larger host",
             vm=vm["name"],

@@ -30,6 +30,18 @@ class Query(ABC, Generic[P, R]):
         """Read the answer; NotFound when it asks for one object that is not there."""
 
 
+class FixedQuery(Query[P, R]):
+    """A question that the engine answers by itself, also while its database is away."""
+
+    @abstractmethod
+    def tell(self, params: P) -> R:
+        """The answer."""
+
+    async def answer(self, connection: AsyncConnection, params: P, now: datetime) -> R:
+        """The same."""
+        return self.tell(params)
+
+
 def missing(word: str, entity_id: UUID) -> NotFound:
     """The refusal for an id that names nothing."""
     return NotFound(

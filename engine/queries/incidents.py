@@ -4,34 +4,35 @@ from datetime import datetime
 from itertools import pairwise
 from uuid import UUID
 
-from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.queries.base import Query, QueryParams, missing
+from engine.queries.pages import ID_KEY, PageParams, shown
 from engine.views import CertificateView, EvidenceView, IncidentView, IncidentVmView, Page
-from store import incidents, inventory
+from store import incidents, inventory, pages
 from store.rows import Row
 
 PHASES = ("detect", "decide", "prove", "place", "start", "ready", "done")
 
 
-class ListIncidents(QueryParams):
-    """Incidents, newest first."""
+class ListIncidents(PageParams):
+    """Incidents, newest first: of all hosts or one, whatever became of them or still open."""
 
-    limit: int = Field(default=50, ge=1, le=500)
+    host_id: UUID | None = None
+    open: bool | None = None
 
 
-class ListIncidentsQuery(Query[ListIncidents, Page]):
+class ListIncidentsQuery(Query[ListIncidents, Page[IncidentView]]):
     """One page of incidents without evidence."""
 
     params = ListIncidents
 
     async def answer(
         self, connection: AsyncConnection, params: ListIncidents, now: datetime
-    ) -> Page:
+    ) -> Page[IncidentView]:
         """Newest first."""
-        rows = await incidents.listing(connection, params.limit)
-        return Page(items=tuple(_incident(row) for row in rows))
+        whole = pages.incidents(host_id=params.host_id, still_open=params.open)
+        return await shown(connection, whole, params, ID_KEY, _incident)
 
 
 class GetIncident(QueryParams):
@@ -63,26 +64,31 @@ class GetIncidentQuery(Query[GetIncident, IncidentView]):
         )
 
     async def _vms(self, connection: AsyncConnection, row: Row) -> tuple[IncidentVmView, ...]:
-        hosts = {host["id"]: host["name"] for host in await inventory.listing(connection, "host")}
-        vms = {vm["id"]: vm for vm in await inventory.listing(connection, "vm")}
-        since = row["last_answer_at"] or row["opened_at"]
+        lost = await incidents.runs_lost(connection, row["id"])
         again = {run["vm_id"]: run for run in await incidents.runs_of(connection, row["id"])}
-        views = []
-        for lost in await incidents.runs_lost(connection, row["id"]):
-            vm, run = vms[lost["vm_id"]], again.get(lost["vm_id"])
-            back = run["started_at"] if run else None
-            views.append(
-                IncidentVmView(
-                    vm_id=vm["id"],
-                    name=vm["name"],
-                    protected=vm["protected"],
-                    host_before=row["host_name"],
-                    host_after=hosts[run["host_id"]] if run else None,
-                    running_again_at=back,
-                    recovery_s=round((back - since).total_seconds(), 3) if back else None,
-                )
-            )
+        vms = await _named(connection, "vm", {run["vm_id"] for run in lost})
+        hosts = await _named(connection, "host", {run["host_id"] for run in again.values()})
+        views = [_vm(row, vms[run["vm_id"]], again.get(run["vm_id"]), hosts) for run in lost]
         return tuple(sorted(views, key=lambda view: view.name))
+
+
+async def _named(connection: AsyncConnection, entity: str, ids: set[UUID]) -> dict[UUID, Row]:
+    # What has been removed since then still belongs to the story.
+    return await inventory.get_many(connection, entity, sorted(ids), removed=True)
+
+
+def _vm(incident: Row, vm: Row, run: Row | None, hosts: dict[UUID, Row]) -> IncidentVmView:
+    since = incident["last_answer_at"] or incident["opened_at"]
+    back = run["started_at"] if run else None
+    return IncidentVmView(
+        vm_id=vm["id"],
+        name=vm["name"],
+        protected=vm["protected"],
+        host_before=incident["host_name"],
+        host_after=hosts[run["host_id"]]["name"] if run else None,
+        running_again_at=back,
+        recovery_s=round((back - since).total_seconds(), 3) if back else None,
+    )
 
 
 def _incident(row: Row) -> IncidentView:

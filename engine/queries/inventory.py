@@ -6,78 +6,102 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
-from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, VmView
-from store import incidents, inventory, observations, runs
+from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
+from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, Page, VmView
+from store import inventory, observations, pages
+from store.pages import Activity, List, Named, Slice
 from store.rows import Row
 
-
-class ListClusters(QueryParams):
-    """Every cluster, or the one of that name."""
-
-    name: str | None = None
+ANY = Named()
 
 
-class ListClustersQuery(Query[ListClusters, tuple[ClusterView, ...]]):
+class ListClusters(NamedParams):
+    """Clusters, by name."""
+
+
+class ListClustersQuery(Query[ListClusters, Page[ClusterView]]):
     """Clusters with what their profile predicts."""
 
     params = ListClusters
 
     async def answer(
         self, connection: AsyncConnection, params: ListClusters, now: datetime
-    ) -> tuple[ClusterView, ...]:
+    ) -> Page[ClusterView]:
         """By name."""
-        rows = await inventory.listing(connection, "cluster", **_named(params.name))
-        return tuple(_cluster(row) for row in rows)
+        return await shown(connection, pages.clusters(params.named), params, NAME_KEY, _cluster)
+
+
+class GetCluster(QueryParams):
+    """One cluster."""
+
+    cluster_id: UUID
+
+
+class GetClusterQuery(Query[GetCluster, ClusterView]):
+    """One cluster with what its profile predicts."""
+
+    params = GetCluster
+
+    async def answer(
+        self, connection: AsyncConnection, params: GetCluster, now: datetime
+    ) -> ClusterView:
+        """NotFound when it is not there."""
+        whole = pages.clusters(ANY, cluster_id=params.cluster_id)
+        return _cluster(await _only(connection, whole, "cluster", params.cluster_id))
 
 
 def _cluster(row: Row) -> ClusterView:
     prediction = predict(TIMINGS[Profile(row["profile"])])
-    fields = ("id", "name", "profile", "virt_type", "armed", "version")
     return ClusterView(
-        **{field: row[field] for field in fields},
+        **{field: row[field] for field in set(ClusterView.model_fields) & set(row)},
         predicted_power_cut_s=prediction.power_cut_s,
         predicted_isolation_s=prediction.isolation_s,
     )
 
 
-class ListHosts(QueryParams):
-    """Every host, or the one with that name or id."""
+class ListHosts(NamedParams):
+    """Hosts, by name."""
 
-    name: str | None = None
-    host_id: UUID | None = None
+    cluster_id: UUID | None = None
+    state: HostState | None = None
 
 
-class ListHostsQuery(Query[ListHosts, tuple[HostView, ...]]):
+class ListHostsQuery(Query[ListHosts, Page[HostView]]):
     """Hosts with what was last seen of them."""
 
     params = ListHosts
 
     async def answer(
         self, connection: AsyncConnection, params: ListHosts, now: datetime
-    ) -> tuple[HostView, ...]:
-        """By name; asking for an id that is not there is an error."""
-        rows = await inventory.listing(connection, "host", **_named(params.name, params.host_id))
-        if params.host_id is not None and not rows:
-            raise missing("host", params.host_id)
-        counts: dict[UUID, int] = {}
-        for run in await runs.active_runs(connection):
-            counts[run["host_id"]] = counts.get(run["host_id"], 0) + 1
-        return tuple([await self._view(connection, row, counts) for row in rows])
+    ) -> Page[HostView]:
+        """By name."""
+        whole = pages.hosts(params.named, cluster_id=params.cluster_id, state=params.state)
+        return await shown(connection, whole, params, NAME_KEY, _host)
 
-    async def _view(
-        self, connection: AsyncConnection, row: Row, counts: dict[UUID, int]
-    ) -> HostView:
-        opened = await incidents.find_open(connection, row["id"], row["epoch"])
-        fields = set(HostView.model_fields) & set(row)
-        return HostView(
-            **{field: row[field] for field in fields},
-            vms=counts.get(row["id"], 0),
-            last_answer_at=await observations.last_answer(connection, row["id"]),
-            open_incident_id=None if opened is None else opened["id"],
-        )
+
+class GetHost(QueryParams):
+    """One host."""
+
+    host_id: UUID
+
+
+class GetHostQuery(Query[GetHost, HostView]):
+    """One host with what was last seen of it."""
+
+    params = GetHost
+
+    async def answer(self, connection: AsyncConnection, params: GetHost, now: datetime) -> HostView:
+        """NotFound when it is not there."""
+        whole = pages.hosts(ANY, host_id=params.host_id)
+        return _host(await _only(connection, whole, "host", params.host_id))
+
+
+def _host(row: Row) -> HostView:
+    return HostView(**{field: row[field] for field in HostView.model_fields})
 
 
 class HostSamples(QueryParams):
@@ -105,73 +129,129 @@ class HostSamplesQuery(Query[HostSamples, tuple[HostSampleView, ...]]):
         return tuple(HostSampleView(**{f: row[f] for f in fields}) for row in rows)
 
 
-class ListFenceDevices(QueryParams):
-    """Every fence device, or those of one host."""
+class ListFenceDevices(NamedParams):
+    """Fence devices by name, of all hosts or of one."""
 
     host_id: UUID | None = None
 
 
-class ListFenceDevicesQuery(Query[ListFenceDevices, tuple[FenceDeviceView, ...]]):
+class ListFenceDevicesQuery(Query[ListFenceDevices, Page[FenceDeviceView]]):
     """Fence devices without their secrets."""
 
     params = ListFenceDevices
 
     async def answer(
         self, connection: AsyncConnection, params: ListFenceDevices, now: datetime
-    ) -> tuple[FenceDeviceView, ...]:
+    ) -> Page[FenceDeviceView]:
         """By name."""
-        names = {row["id"]: row["name"] for row in await inventory.listing(connection, "host")}
-        equal = {} if params.host_id is None else {"host_id": params.host_id}
-        rows = await inventory.listing(connection, "fence_device", **equal)
-        fields = set(FenceDeviceView.model_fields) - {"host_name"}
-        return tuple(
-            FenceDeviceView(**{f: row[f] for f in fields}, host_name=names[row["host_id"]])
-            for row in rows
-        )
+        whole = pages.fence_devices(params.named, host_id=params.host_id)
+        return await shown(connection, whole, params, NAME_KEY, _fence_device)
 
 
-class ListVms(QueryParams):
-    """Every VM, or the one with that name or id."""
+class GetFenceDevice(QueryParams):
+    """One fence device."""
 
-    name: str | None = None
-    vm_id: UUID | None = None
+    device_id: UUID
 
 
-class ListVmsQuery(Query[ListVms, tuple[VmView, ...]]):
+class GetFenceDeviceQuery(Query[GetFenceDevice, FenceDeviceView]):
+    """One fence device without its secrets."""
+
+    params = GetFenceDevice
+
+    async def answer(
+        self, connection: AsyncConnection, params: GetFenceDevice, now: datetime
+    ) -> FenceDeviceView:
+        """NotFound when it is not there."""
+        whole = pages.fence_devices(ANY, device_id=params.device_id)
+        return _fence_device(await _only(connection, whole, "fence device", params.device_id))
+
+
+def _fence_device(row: Row) -> FenceDeviceView:
+    return FenceDeviceView(**{field: row[field] for field in FenceDeviceView.model_fields})
+
+
+class ListVms(NamedParams):
+    """VMs, by name."""
+
+    cluster_id: UUID | None = None
+    host_id: UUID | None = None
+    state: VmState | None = None
+    protected: bool | None = None
+
+
+class ListVmsQuery(Query[ListVms, Page[VmView]]):
     """VMs and where they run."""
 
     params = ListVms
 
     async def answer(
         self, connection: AsyncConnection, params: ListVms, now: datetime
-    ) -> tuple[VmView, ...]:
-        """By name; asking for an id that is not there is an error."""
-        rows = await inventory.listing(connection, "vm", **_named(params.name, params.vm_id))
-        if params.vm_id is not None and not rows:
-            raise missing("vm", params.vm_id)
-        hosts = {row["id"]: row for row in await inventory.listing(connection, "host")}
-        active = {run["vm_id"]: run for run in await runs.active_runs(connection)}
-        depends = await inventory.dependencies(connection)
-        return tuple(
-            _vm(row, active.get(row["id"]), hosts, depends.get(row["id"], ())) for row in rows
+    ) -> Page[VmView]:
+        """By name."""
+        whole = pages.vms(
+            params.named,
+            cluster_id=params.cluster_id,
+            host_id=params.host_id,
+            protected=params.protected,
+            activity=None if params.state is None else activity(params.state),
         )
+        rows, cursor, total = await listed(connection, whole, params, NAME_KEY)
+        return Page(items=await _vms(connection, rows), next_cursor=cursor, total=total)
 
 
-def _vm(row: Row, run: Row | None, hosts: dict[UUID, Row], depends_on: tuple[UUID, ...]) -> VmView:
-    host = None if run is None else hosts[run["host_id"]]
-    fields = ("id", "cluster_id", "name", "memory_mib", "vcpus", "protected", "priority")
-    return VmView(
-        **{field: row[field] for field in (*fields, "generation", "version")},
-        state=vm_state(run, host["state"] if host else None),
-        host_id=host["id"] if host else None,
-        host_name=host["name"] if host else None,
-        depends_on=depends_on,
-        run_state=run["state"] if run else None,
-        running_since=run["started_at"] if run else None,
-        operation_id=run["operation_id"] if run else None,
-    )
+class GetVm(QueryParams):
+    """One VM."""
+
+    vm_id: UUID
 
 
-def _named(name: str | None, entity_id: UUID | None = None) -> Row:
-    given = {"name": name, "id": entity_id}
-    return {key: value for key, value in given.items() if value is not None}
+class GetVmQuery(Query[GetVm, VmView]):
+    """One VM and where it runs."""
+
+    params = GetVm
+
+    async def answer(self, connection: AsyncConnection, params: GetVm, now: datetime) -> VmView:
+        """NotFound when it is not there."""
+        whole = pages.vms(ANY, vm_id=params.vm_id)
+        (view,) = await _vms(connection, [await _only(connection, whole, "VM", params.vm_id)])
+        return view
+
+
+def activity(state: VmState) -> Activity:
+    """What a VM's active run has to be for the VM to show a state, asked of `vm_state` itself."""
+    if state is vm_state(None, None):
+        return Activity()
+    pairs = [
+        (run.value, host.value)
+        for run in ACTIVE_RUN_STATES
+        for host in HostState
+        if vm_state({"state": run}, host) is state
+    ]
+    runs, hosts = (tuple(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
+    assert len(pairs) == len(runs) * len(hosts), "each run's state asks for the same host's states"
+    return Activity(runs, hosts)
+
+
+async def _vms(connection: AsyncConnection, rows: list[Row]) -> tuple[VmView, ...]:
+    depends = await pages.dependencies_of(connection, [row["id"] for row in rows])
+    return tuple(_vm(row, depends.get(row["id"], ())) for row in rows)
+
+
+def _vm(row: Row, depends_on: tuple[UUID, ...]) -> VmView:
+    run = None if row["run_state"] is None else {"state": row["run_state"]}
+    derived: Row = {
+        "state": vm_state(run, row["host_state"]),
+        "depends_on": depends_on,
+        "running_since": row["run_started_at"],
+        "operation_id": row["run_operation_id"],
+    }
+    same = set(VmView.model_fields) & set(row) - set(derived)
+    return VmView(**{field: row[field] for field in same}, **derived)
+
+
+async def _only(connection: AsyncConnection, whole: List, word: str, entity_id: UUID) -> Row:
+    rows, _more = await pages.page(connection, whole, Slice(1))
+    if not rows:
+        raise missing(word, entity_id)
+    return rows[0]

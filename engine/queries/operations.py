@@ -1,16 +1,18 @@
-"""Questions about operations, incidents and events."""
+"""Questions about operations."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, workflow_id
+from engine.closing import BATCH
 from engine.queries.base import Query, QueryParams, missing
-from engine.views import EventView, OperationView, Page, StepView
-from store import operations, plumbing
+from engine.queries.batches import children_states, shown_children
+from engine.queries.blocking import blocks, predicted_end
+from engine.queries.pages import ID_KEY, Moment, PageParams, Text, shown
+from engine.views import OperationView, Page, StepView
+from store import archive, operations, pages
 from store.rows import Row
 
 
@@ -28,78 +30,85 @@ class GetOperationQuery(Query[GetOperation, OperationView]):
     async def answer(
         self, connection: AsyncConnection, params: GetOperation, now: datetime
     ) -> OperationView:
-        """With children, each with its own steps."""
+        """With children, each with its own steps; one that ended long ago from the archive."""
         row = await operations.get(connection, params.operation_id)
+        row = row or await archive.get(connection, params.operation_id)
         if row is None:
             raise missing("operation", params.operation_id)
-        return await self._tree(connection, row)
+        view = await _tree(connection, row)
+        if row["kind"] == BATCH:
+            states = await children_states(connection, row["id"])
+            view = view.model_copy(update={"children_states": states})
+        if view.done:
+            return view
+        changes = {
+            "blocked_by": await blocks(connection, row),
+            "predicted_end_at": await predicted_end(connection, row, now),
+        }
+        return view.model_copy(update=changes)
 
-    async def _tree(self, connection: AsyncConnection, row: Row) -> OperationView:
-        steps = await operations.steps(connection, row["id"])
-        children = await operations.children(connection, row["id"])
-        views = [await self._tree(connection, child) for child in children]
-        return operation_view(row, tuple(_step(step) for step in steps), tuple(views))
 
-
-class ListOperations(QueryParams):
-    """Operations, newest first."""
+class ListOperations(PageParams):
+    """Operations, newest first; made from `since` on and before `until`."""
 
     state: OperationState | None = None
-    kind: str | None = Field(default=None, max_length=32)
+    kind: Text | None = None
     target_id: UUID | None = None
-    before: UUID | None = None
-    limit: int = Field(default=50, ge=1, le=500)
+    parent_id: UUID | None = None
+    principal: Text | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
-class ListOperationsQuery(Query[ListOperations, Page]):
+class ListOperationsQuery(Query[ListOperations, Page[OperationView]]):
     """One page of operations without their steps."""
 
     params = ListOperations
 
     async def answer(
         self, connection: AsyncConnection, params: ListOperations, now: datetime
-    ) -> Page:
+    ) -> Page[OperationView]:
         """Newest first."""
-        filters: dict[str, Any] = params.model_dump(
-            include={"state", "kind", "target_id"}, exclude_none=True
-        )
-        rows = await operations.listing(
-            connection, limit=params.limit, before=params.before, filters=filters
-        )
-        full = len(rows) == params.limit
-        return Page(
-            items=tuple(operation_view(row) for row in rows),
-            next_cursor=str(rows[-1]["id"]) if full else None,
-        )
+        filters = ("state", "kind", "target_id", "parent_id", "principal", "since", "until")
+        whole = pages.operations(**params.model_dump(include=set(filters)))
+        return await shown(connection, whole, params, ID_KEY, operation_view)
 
 
-class ListEvents(QueryParams):
-    """Events after a cursor, oldest first."""
+async def _tree(connection: AsyncConnection, root: Row) -> OperationView:
+    """A whole tree, read level by level: the number of statements grows with its depth alone."""
+    levels, children = [[root]], dict[UUID, list[Row]]()
+    while levels[-1]:
+        below = await _below(connection, levels[-1])
+        children |= below
+        levels.append([row for rows in below.values() for row in rows])
+    live = [row["id"] for level in levels for row in level if "steps" not in row]
+    steps = await operations.steps_of(connection, live)
 
-    after: int = Field(default=0, ge=0)
-    limit: int = Field(default=100, ge=1, le=500)
+    def view(row: Row) -> OperationView:
+        mine = row.get("steps") or steps.get(row["id"], [])
+        parts = tuple(view(child) for child in children.get(row["id"], []))
+        return operation_view(row, tuple(_step(step) for step in mine), parts)
+
+    return view(root)
 
 
-class ListEventsQuery(Query[ListEvents, Page]):
-    """One page of events."""
-
-    params = ListEvents
-
-    async def answer(self, connection: AsyncConnection, params: ListEvents, now: datetime) -> Page:
-        """Oldest first; the cursor of the last one continues without a gap."""
-        rows = await plumbing.events_after(connection, params.after, params.limit)
-        fields = tuple(EventView.model_fields)
-        return Page(
-            items=tuple(EventView(**{f: row[f] for f in fields}) for row in rows),
-            next_cursor=str(rows[-1]["seq"]) if rows else None,
-        )
+async def _below(connection: AsyncConnection, rows: list[Row]) -> dict[UUID, list[Row]]:
+    ids = [row["id"] for row in rows if row["kind"] != BATCH]
+    whole = [row["id"] for row in rows if row["kind"] == BATCH]
+    found = {one: await shown_children(connection, one) for one in whole}
+    live = await operations.children_of(connection, ids)
+    old = await archive.children_of(connection, ids)
+    both = {parent: [*old.get(parent, []), *live.get(parent, [])] for parent in {*live, *old}}
+    return found | {
+        parent: sorted(below, key=lambda row: row["id"]) for parent, below in both.items()
+    }
 
 
 def operation_view(
     row: Row, steps: tuple[StepView, ...] = (), children: tuple[OperationView, ...] = ()
 ) -> OperationView:
     """The view of one operation's row."""
-    same = set(OperationView.model_fields) & set(row)
+    same = set(OperationView.model_fields) & set(row) - {"steps"}
     started = workflow_id(row["id"], row["attempt"]) if row["workflow"] else None
     return OperationView(
         **{field: row[field] for field in same},

@@ -9,7 +9,7 @@ from domain.errors import Superseded
 from domain.operations import Outcome, Problem, StepState
 from engine.clock import Clock, utc_now
 from engine.closing import close_operation
-from store import operations
+from store import control, operations
 from store.database import Database
 
 
@@ -38,6 +38,17 @@ class OperationRecords:
             if code is None:
                 return await operations.resume(connection, operation_id)
             return await operations.wait(connection, operation_id, code, detail)
+
+        await self._database.write(work)
+
+    async def pause(self, operation_id: UUID, paused: bool) -> None:
+        """Record that it stands still, or that it goes on; one that is ending stays as it is."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not paused:
+                return await control.unpause(connection, operation_id)
+            why = f"a person has paused it; `holdfast op resume {operation_id}` lets it go on"
+            return await control.pause(connection, operation_id, why)
 
         await self._database.write(work)
 

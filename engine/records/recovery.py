@@ -23,6 +23,7 @@ from domain.storm import FenceFacts, Vote
 from engine.acceptance import Terms
 from engine.actions.hosts import FenceHost
 from engine.actions.vms import StartVm
+from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.closing import close_operation
@@ -122,6 +123,18 @@ class RecoveryRecords:
         """
         return await self._database.write(
             lambda c: _Claim(c, order, self._backend, self._clock()).run()
+        )
+
+    async def outcome_of(self, operation_id: UUID) -> Outcome | None:
+        """How a restart ended, or None while it is open."""
+        row = await self._database.read(lambda c: operations.get(c, operation_id))
+        if row is None or row["state"] in operations.OPEN:
+            return None
+        return Outcome(
+            operation_id=operation_id,
+            state=OperationState(row["state"]),
+            problem=row["problem"],
+            summary=row["summary"] or "",
         )
 
     async def report(self, order: ReportOrder) -> str:
@@ -231,14 +244,15 @@ class _Claim:
         host = await _host(self._connection, self._order.host.host_id)
         rooms = await rooms_of(self._connection, host["cluster_id"])
         wanted = restart_sequence(tuple(guest for guest in guests if guest.protected))
-        places = {p.vm_id: p for p in place_all(wanted, rooms)}
+        rules = await affinity_of(self._connection, host["cluster_id"])
+        places = {p.vm_id: p for p in place_all(wanted, rooms, rules)}
         for guest in wanted:
             start = StartVm(vm_id=guest.vm_id, licence_id=self._order.certificate_id)
             terms = Terms(by_parent=True, preempt=True)
             child_id = await self._backend.run_child(start, parent, terms)
             choice = places[guest.vm_id]
             if isinstance(choice, Placed):
-                await runs.place(
+                run = await runs.place(
                     self._connection,
                     guest.vm_id,
                     choice.host_id,
@@ -248,6 +262,8 @@ class _Claim:
                     licence_id=self._order.certificate_id,
                     incident_id=self._order.incident_id,
                 )
+                if run is not None:
+                    await runs.note_gave_way(self._connection, run, choice.gave_way)
 
     async def _plan(self) -> RestartPlan:
         depends = await inventory.dependencies(self._connection)

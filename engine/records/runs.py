@@ -8,9 +8,10 @@ from activities.guests import PlaceOrder
 from domain.errors import NotFound, Superseded
 from domain.orders import Placement, RunRef
 from domain.placement import Guest, NoRoom, Room, place_one
+from engine.affinity import affinity_of
 from engine.clock import Clock, utc_now
 from engine.refs import run_ref
-from store import inventory, locks, operations, runs
+from store import inventory, locks, operations, runs, vms
 from store.database import Database, Work
 from store.rows import Row
 
@@ -38,7 +39,7 @@ class RunRecords:
         rooms = await rooms_of(connection, vm["cluster_id"])
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
-        choice = place_one(guest_of(vm), rooms)
+        choice = place_one(guest_of(vm), rooms, await affinity_of(connection, vm["cluster_id"]))
         if isinstance(choice, NoRoom):
             return Placement(no_room=choice.detail)
         run = await runs.place(
@@ -53,6 +54,7 @@ class RunRecords:
         )
         if run is None:
             return Placement(no_room=f"the room for {vm['name']} was taken meanwhile")
+        run = await runs.note_gave_way(connection, run, choice.gave_way)
         return Placement(run=await ref_of(connection, run))
 
     async def begin_start(self, run: RunRef) -> None:
@@ -136,7 +138,8 @@ async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
     assert host is not None
     cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
     assert cluster is not None
-    return run_ref(run, vm, host, cluster["virt_type"])
+    nics = await vms.nics_of(connection, [vm["id"]])
+    return run_ref(run, vm, host, cluster["virt_type"], nics.get(vm["id"], ()))
 
 
 async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:

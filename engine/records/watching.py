@@ -193,7 +193,7 @@ def _alarm(host: WatchedHost, kind: str, data: Row, now: datetime) -> Row:
         "subject_type": "host",
         "subject_id": host.id,
         "principal": "monitor",
-        "correlation_id": f"{host.name}:{host.epoch}",
+        "correlation_id": f"{host.id.hex}:{host.epoch}",
         "data": data,
         "at": now,
     }

@@ -302,7 +302,7 @@ class Center:
         return bool(state == "up")
 
     def _stop_all(self) -> None:
-        running = [vm["id"] for vm in self.get("/vms") if vm["state"] != "down"]
+        running = [vm["id"] for vm in self.get("/vms")["items"] if vm["state"] != "down"]
         stops = [self.post(f"/vms/{vm}/actions/stop", {"force": True}) for vm in running]
         for stop in stops:
             self.ended(stop["id"])

@@ -84,9 +84,9 @@ def plant_traps() -> None:
     RunRecords.begin_start = claim  # type: ignore[method-assign]
     deliver = Backend._deliver
 
-    def accepted(self: Backend, operation_id: Any) -> None:
+    async def accepted(self: Backend, operation_ids: Any) -> None:
         spring("accepted")
-        deliver(self, operation_id)
+        await deliver(self, operation_ids)
 
     Backend._deliver = accepted  # type: ignore[method-assign]
     setattr(FenceAgents, "off", _with_trap(FenceAgents.off))  # noqa: B010

@@ -195,7 +195,7 @@ def test_domains_without_our_metadata_are_left_alone_by_failover_and_activation(
         now = {copy.pid for copy in sampler.result().running if copy.vm in (here, there)}
         assert now == running
         center.assert_one_copy_each(sampler.result(), vm)
-        assert center.get("/vms", name=there) == []
+        assert center.get("/vms", name=there)["items"] == []
 
 
 def test_a_host_that_never_answers_ends_out_of_service_and_holds_nothing_up(
@@ -205,7 +205,7 @@ def test_a_host_that_never_answers_ends_out_of_service_and_holds_nothing_up(
     assert operation["state"] == "failed"
     assert operation["problem"]["code"] == "HOST_NEVER_ANSWERED"
     assert operation["problem"]["next_step"]
-    host = center.get("/hosts", name="ghost")[0]
+    host = center.get("/hosts", name="ghost")["items"][0]
     assert (host["state"], host["epoch"], host["vms"]) == ("non_operational", 0, 0)
     assert "did not answer" in host["state_reason"]
     vm = center.add_vm("beside")

@@ -27,6 +27,7 @@ from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetail
 
 from tests.workflow.bench import Bench
 from tests.workflow.failovers import FENCES, RECOVERIES, an_isolated_host_is_fenced
+from tests.workflow.imports import IMPORTS
 from tests.workflow.scenarios import SCENARIOS, Scenario
 from worker.parts import WORKFLOWS, sandbox
 
@@ -86,6 +87,7 @@ def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
 
 ALL: tuple[Golden, ...] = (
     *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
+    *(_golden("ImportVm", item) for item in IMPORTS),
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import EngineError, Invalid
@@ -12,6 +13,7 @@ from domain.orders import HostRef
 from domain.profiles import Policy
 from engine.actions.base import Params
 from engine.backend import Backend, Receipt
+from engine.records.batches import BatchRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
 from engine.records.operations import OperationRecords
@@ -31,6 +33,13 @@ class Sealer:
     def seal(self, secrets: dict[str, str]) -> bytes:
         """Reversed."""
         return ";".join(f"{k}={v}" for k, v in sorted(secrets.items()))[::-1].encode()
+
+    def open(self, sealed: bytes) -> dict[str, SecretStr]:
+        """Reversed again; Invalid for what it did not seal."""
+        if sealed == b"sealed":
+            raise Invalid("SECRET_KEY_MISMATCH", "sealed with another key")
+        pairs = (pair.partition("=") for pair in sealed.decode()[::-1].split(";") if pair)
+        return {key: SecretStr(value) for key, _, value in pairs}
 
 
 class Agents:
@@ -63,13 +72,14 @@ class Engine:
         self.deliverer = Deliverer()
         actions = all_actions(Sealer(), Agents())
         self.backend = Backend(
-            world.database, actions, all_queries(), self.deliverer, clock=world.clock
+            world.database, actions, all_queries(actions), self.deliverer, clock=world.clock
         )
         self.runs = RunRecords(world.database, world.clock)
         self.fences = FenceRecords(world.database, world.clock)
         self.recoveries = RecoveryRecords(world.database, self.backend, world.clock)
         self.hosts = HostRecords(world.database, self.backend, world.clock)
         self.operations = OperationRecords(world.database, world.clock)
+        self.batches = BatchRecords(world.database, self.backend)
 
     async def act(self, params: Params, key: str | None = None, **context: Any) -> Receipt:
         """Run an action as a person."""

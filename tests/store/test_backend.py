@@ -75,7 +75,7 @@ async def test_a_fence_devices_secrets_are_sealed_and_never_shown(engine: Engine
     assert device["secrets"] == b"password=hunter2"[::-1]
     rest = await engine.everything() | {"fence_device": [device | {"secrets": b""}]}
     assert "hunter2" not in str(rest)
-    (view,) = await engine.backend.run_query(ListFenceDevices(host_id=host))
+    (view,) = (await engine.backend.run_query(ListFenceDevices(host_id=host))).items
     assert (view.name, view.host_name, view.options) == ("bmc1", "h1", options)
 
 
@@ -160,7 +160,7 @@ async def test_a_created_vm_shows_what_it_depends_on(engine: Engine) -> None:
         cluster_id=world.cluster_id, name="app", memory_mib=64, depends_on=(db, db), protected=True
     )
     await engine.act(params)
-    (view,) = await engine.backend.run_query(ListVms(name="app"))
+    (view,) = (await engine.backend.run_query(ListVms(name="app"))).items
     assert (view.depends_on, view.state, view.protected) == ((db,), "down", True)
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from store import runs
 from store.ids import new_id
 from store.rows import Row
-from store.schema import host, lock, operation
+from store.schema import entity_lock, host, operation
 from store.schema_ha import death_certificate, incident, vm_run
 from tests.store.world import World
 
@@ -168,14 +168,16 @@ async def test_a_host_never_owes_negative_memory(world: World) -> None:
     assert "ck_host_reserved_not_negative" in await refused(world, less)
 
 
-async def test_an_entity_has_one_lock_and_it_belongs_to_an_operation(world: World) -> None:
+async def test_an_entity_has_one_exclusive_lock_and_it_belongs_to_an_operation(
+    world: World,
+) -> None:
     vm = await world.vm()
     await world.lock(vm, await world.operation())
-    row: Row = {"entity_type": "vm", "entity_id": vm, "acquired_at": world.now}
-    second = lock.insert().values(**row, operation_id=await world.operation())
+    row: Row = {"entity_type": "vm", "entity_id": vm, "exclusive": 1, "acquired_at": world.now}
+    second = entity_lock.insert().values(**row, operation_id=await world.operation())
     assert "unique" in await refused(world, second)
     row["entity_id"] = new_id()
-    orphan = lock.insert().values(**row, operation_id=new_id())
+    orphan = entity_lock.insert().values(**row, operation_id=new_id())
     assert "foreign key" in await refused(world, orphan)
 
 

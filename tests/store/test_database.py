@@ -11,17 +11,37 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import Conflict, Unavailable
+from domain.errors import Conflict, OutcomeUnknown, Unavailable
 from store import inventory, migrate
 from store.database import TRIES, Database
 from store.schema import host
 from store.types import UtcDateTime
+from store.unit_of_work import current_unit
+from tests.store.mariadb import Server as MariaServer
 from tests.store.postgres import Cluster
 from tests.store.world import World
 
 pytestmark = pytest.mark.store
 
 POSTGRES = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+
+
+Server = Cluster | MariaServer
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+async def server(request: pytest.FixtureRequest) -> Server:
+    """A running server of the test's own, to be stopped as it likes."""
+    short = "postgres" if request.param == "postgresql" else request.param
+    found: Server = request.getfixturevalue(f"{short}_apart")
+    found.start()
+    return found
+
+
+async def new_database(server: Server) -> Database:
+    url = server.url("postgres") if isinstance(server, Cluster) else await server.create("apart")
+    await migrate.upgrade(url)
+    return Database(url)
 
 
 async def names(database: Database) -> list[str]:
@@ -172,6 +192,34 @@ async def test_a_broken_rule_is_not_mistaken_for_a_lost_race(world: World) -> No
     assert next(tries) == 2
 
 
+async def test_texts_that_differ_in_case_accent_or_blanks_are_different(world: World) -> None:
+    texts = ["vm", "Vm", "vḿ", "vm ", "ｖm"]
+    for text in texts:
+        await world.host(text)
+
+    async def found(connection: AsyncConnection, text: str) -> list[str]:
+        rows = await connection.execute(sa.select(host.c.name).where(host.c.name == text))
+        return list(rows.scalars())
+
+    for text in texts:
+        assert await world.database.read(partial(found, text=text)) == [text]
+
+
+async def test_many_may_open_one_new_file_at_once(tmp_path: Path) -> None:
+    """While one switches the file to its log, SQLite tells some of the others "locked" at once.
+
+    It takes a few files to meet that moment.
+    """
+
+    async def opened(file: Path) -> None:
+        database = Database(f"sqlite+aiosqlite:///{file}")
+        await database.alone(lambda connection: connection.exec_driver_sql("SELECT 1"))
+        await database.close()
+
+    for number in range(40):
+        await asyncio.gather(*(opened(tmp_path / f"{number}.db") for _ in range(5)))
+
+
 async def test_times_come_back_aware_and_to_the_microsecond(world: World) -> None:
     row = await world.get("cluster", world.cluster_id)
     assert row["created_at"] == world.now
@@ -185,43 +233,59 @@ def test_a_time_without_a_zone_is_refused_rather_than_guessed() -> None:
 
 
 async def test_a_database_that_was_stopped_is_reported_and_works_again_when_it_is_back(
-    postgres_apart: Cluster,
+    server: Server,
 ) -> None:
-    postgres_apart.start()
-    url = postgres_apart.url("postgres")
-    await migrate.upgrade(url)
-    database = Database(url)
+    database = await new_database(server)
     world = await World(database).build()
     for _ in range(2):
-        postgres_apart.stop()
+        server.stop()
         for work in (database.write, database.read):
             with pytest.raises(Unavailable) as refusal:
                 await work(partial(inventory.listing, entity="cluster"))
             assert refusal.value.code == "DATABASE_UNAVAILABLE"
             assert refusal.value.retryable
-        postgres_apart.start()
+        server.start()
         await world.do(inventory.arm_cluster, world.cluster_id, armed=True)
         assert await names(database) == ["c1"]
     await database.close()
 
 
 async def test_a_server_that_goes_away_in_the_middle_leaves_no_half_transaction(
-    postgres_apart: Cluster,
+    server: Server,
 ) -> None:
-    postgres_apart.start()
-    url = postgres_apart.url("postgres")
-    await migrate.upgrade(url)
-    world = await World(Database(url)).build()
+    world = await World(await new_database(server)).build()
 
     async def work(connection: AsyncConnection) -> None:
         await inventory.arm_cluster(connection, world.cluster_id, armed=False)
-        await asyncio.to_thread(postgres_apart.stop)
+        await asyncio.to_thread(server.stop)
         await inventory.arm_cluster(connection, world.cluster_id, armed=False)
 
     with pytest.raises(Unavailable, match="DATABASE_UNAVAILABLE"):
         await world.database.write(work)
-    postgres_apart.start()
+    server.start()
     assert (await world.get("cluster", world.cluster_id))["armed"] is True
+    await world.database.close()
+
+
+async def test_a_server_that_goes_away_at_the_commit_leaves_the_outcome_unknown_and_runs_no_hook(
+    server: Server,
+) -> None:
+    world = await World(await new_database(server)).build()
+    hooks: list[str] = []
+
+    async def hook(name: str) -> None:
+        hooks.append(name)
+
+    async def work(connection: AsyncConnection) -> None:
+        current_unit().on_commit(partial(hook, "commit"))
+        current_unit().on_rollback(partial(hook, "rollback"))
+        await inventory.arm_cluster(connection, world.cluster_id, armed=False)
+        await asyncio.to_thread(server.stop)
+
+    with pytest.raises(OutcomeUnknown, match="COMMIT_OUTCOME_UNKNOWN") as refusal:
+        await world.database.write(work)
+    assert "look" in refusal.value.next_step
+    assert hooks == []
     await world.database.close()
 
 

@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import incidents, inventory
+from store import incidents, inventory, pages
 from store.ids import new_id
+from store.pages import Slice
 from store.rows import Row, many
 from store.schema_ha import fence_claim
 from tests.store.world import START, World
@@ -206,7 +207,8 @@ async def test_an_incident_is_closed_once_and_then_another_may_open(world: World
     found = await world.do(incidents.find_open, host, 1)
     assert found is not None
     assert found["id"] == second
-    assert [row["id"] for row in await world.do(incidents.listing, 10)] == [second, first]
+    rows, _more = await world.do(pages.page, pages.incidents(), Slice(10))
+    assert [row["id"] for row in rows] == [second, first]
 
 
 async def test_the_first_time_a_phase_was_entered_is_the_one_that_counts(world: World) -> None:

@@ -82,19 +82,6 @@ async def test_an_operation_waits_with_a_reason_and_goes_on_without_it(world: Wo
     assert (row["state"], row["reason_code"], row["waiting_for"]) == ("running", None, None)
 
 
-async def test_pages_of_operations_join_without_gap_or_repetition(world: World) -> None:
-    made = [await world.operation() for _ in range(5)]
-    other = await world.operation(kind="vm.stop")
-    pages: list[Row] = []
-    before = None
-    while page := await world.do(operations.listing, limit=2, before=before):
-        pages += page
-        before = page[-1]["id"]
-    assert [row["id"] for row in pages] == [other, *reversed(made)]
-    stops = await world.do(operations.listing, limit=9, filters={"kind": "vm.stop"})
-    assert [row["id"] for row in stops] == [other]
-
-
 def step(world: World, operation: UUID, step_id: str = "1", **values: Any) -> Row:
     row: Row = {"operation_id": operation, "attempt": 1, "step_id": step_id, "tries": 1}
     row |= {"name": "guest.place", "state": "running", "started_at": world.now}

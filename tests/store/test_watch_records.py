@@ -7,7 +7,7 @@ import pytest
 
 from domain.profiles import Profile
 from domain.readings import DomainState, GuestStats, HostReading
-from engine.queries.inventory import HostSamples, ListHosts
+from engine.queries.inventory import GetHost, HostSamples
 from engine.records.watching import Seen, WatchedHost, WatchRecords
 from store import incidents
 from store.ids import new_id
@@ -61,7 +61,7 @@ async def test_a_round_is_kept_as_latest_view_and_as_sample(engine: Engine) -> N
         last_answer_at=engine.world.now,
     )
     await watch.record("m1", 1, (seen,), warm=True)
-    (view,) = await engine.backend.run_query(ListHosts(host_id=host))
+    view = await engine.backend.run_query(GetHost(host_id=host))
     assert view.last_answer_at == START
     (sample,) = await engine.backend.run_query(HostSamples(host_id=host))
     assert (sample.memory_free_mib, sample.guests[0]["name"]) == (60, "db")

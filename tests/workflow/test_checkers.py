@@ -31,7 +31,7 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     rows["vm"] = [{"id": VM, "name": "db", "wanted": True, "protected": True}]
     run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
     rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
-    start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db"}
+    start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db", "attempt": 1}
     rows["operation"] = [
         start | {"state": "succeeded", "workflow": "StartVm", "problem": None, "reason_code": None}
     ]

@@ -171,6 +171,8 @@ def _indexes() -> None:
         op.drop_index(f"ix_operation_{name}", "operation")
         op.create_index(f"ix_operation_{name}", "operation", columns)
     op.create_index("ix_operation_kind", "operation", ["kind", "id"])
+    op.create_index("ix_outbox_operation", "outbox", ["operation_id"])
+    op.create_index("ix_vm_run_operation", "vm_run", ["operation_id"])
     for name, column in (
         ("type", "type"),
         ("principal", "principal"),

@@ -22,7 +22,10 @@ from tests.store.world import World
 TOKEN = "holdfast_test-token"
 PROBLEM = "application/problem+json"
 ASSET = "/api/v1/docs/assets/swagger-ui.css"
-PUBLIC = {"/livez", "/readyz", "/api/v1/docs", ASSET, "/api/v1/openapi.json"}
+TOLD = ("health", "version", "capabilities", "auth-methods", "timing-profiles")
+PUBLIC = {"/livez", "/readyz", "/api/v1/docs", ASSET, "/api/v1/openapi.json"} | {
+    f"/api/v1/{word}" for word in TOLD
+}
 
 Json = dict[str, Any]
 
@@ -64,7 +67,7 @@ class Desk:
         self.world = World(database)
         self.deliverer = Deliverer()
         actions = all_actions(Sealer(), Agents())
-        self.backend = Backend(database, actions, all_queries(), self.deliverer)
+        self.backend = Backend(database, actions, all_queries(actions), self.deliverer)
         self.app: FastAPI = create_app(self.backend, TokenAuth(TOKEN))
         self.client = client_of(self.app, TOKEN)
 

@@ -25,9 +25,26 @@ UNKNOWN = [
     ("GET", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/operations/{}", "OPERATION_NOT_FOUND"),
     ("GET", "/incidents/{}", "INCIDENT_NOT_FOUND"),
+    ("GET", "/clusters/{}", "CLUSTER_NOT_FOUND"),
+    ("PATCH", "/clusters/{}", "CLUSTER_NOT_FOUND"),
+    ("DELETE", "/clusters/{}", "CLUSTER_NOT_FOUND"),
+    ("GET", "/networks/{}", "NETWORK_NOT_FOUND"),
+    ("PATCH", "/networks/{}", "NETWORK_NOT_FOUND"),
+    ("DELETE", "/networks/{}", "NETWORK_NOT_FOUND"),
+    ("PATCH", "/hosts/{}", "HOST_NOT_FOUND"),
+    ("DELETE", "/hosts/{}", "HOST_NOT_FOUND"),
+    ("GET", "/hosts/{}/foreign-guests", "HOST_NOT_FOUND"),
+    ("GET", "/fence-devices/{}", "FENCE_DEVICE_NOT_FOUND"),
+    ("PATCH", "/fence-devices/{}", "FENCE_DEVICE_NOT_FOUND"),
+    ("DELETE", "/fence-devices/{}", "FENCE_DEVICE_NOT_FOUND"),
     ("POST", "/clusters/{}/actions/arm", "CLUSTER_NOT_FOUND"),
     ("POST", "/clusters/{}/actions/disarm", "CLUSTER_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/activate", "HOST_NOT_FOUND"),
+    ("PATCH", "/vms/{}", "VM_NOT_FOUND"),
+    ("DELETE", "/vms/{}", "VM_NOT_FOUND"),
+    ("GET", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
+    ("PATCH", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
+    ("DELETE", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
     ("POST", "/vms/{}/actions/start", "VM_NOT_FOUND"),
     ("POST", "/vms/{}/actions/stop", "VM_NOT_FOUND"),
 ]
@@ -57,11 +74,17 @@ async def test_an_unknown_id_is_not_found_under_a_code_of_its_kind(
     desk: Desk, method: str, path: str, code: str
 ) -> None:
     unknown = str(new_id())
-    answer = await desk.client.request(method, f"/api/v1{path.format(unknown)}")
+    body = {} if method == "PATCH" else None
+    answer = await desk.client.request(method, f"/api/v1{path.format(unknown)}", json=body)
     document = check_problem(answer, 404, code)
     assert document["context"] == {"id": unknown}
     assert document["next_step"]
     assert await operations(desk) == []
+
+
+@pytest.mark.parametrize("path", ["/clusters/", "/clusters/%2F", "/hosts//", "/networks/?name=x"])
+async def test_an_address_with_a_slash_too_many_is_not_found(desk: Desk, path: str) -> None:
+    check_problem(await desk.get(path), 404, "PATH_NOT_FOUND")
 
 
 async def test_every_path_that_names_an_object_was_asked_for_an_unknown_one(desk: Desk) -> None:

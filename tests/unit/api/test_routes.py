@@ -91,7 +91,8 @@ async def test_a_vm_is_created_down_and_knows_what_it_depends_on(desk: Desk) -> 
     vm = (await desk.get(f"/vms/{view['target_id']}")).json()
     assert (vm["state"], vm["protected"], vm["priority"]) == ("down", True, 90)
     assert vm["depends_on"] == [str(db_id)]
-    assert (await desk.get("/vms", params={"name": "web"})).json()["items"] == [vm]
+    (listed,) = (await desk.get("/vms", params={"name": "web"})).json()["items"]
+    assert listed.items() <= vm.items()
 
 
 async def test_a_vm_that_is_down_is_started(desk: Desk) -> None:

@@ -78,6 +78,25 @@ async def test_what_was_sealed_is_what_was_sent(desk: Desk, sealed: SecretBox) -
     assert sealed.open(row["secrets"])["password"].get_secret_value() == SECRET
 
 
+async def test_a_secret_that_replaces_another_is_seen_nowhere_and_keeps_its_neighbours(
+    desk: Desk, sealed: SecretBox, database_file: Path, log: io.StringIO
+) -> None:
+    both = {"password": "first-4711", "snmp_priv_passwd": "second-4711"}
+    await desk.post("/fence-devices", await body_of(desk, secrets=both))
+    (device,) = (await desk.get("/fence-devices")).json()["items"]
+    path = f"/api/v1/fence-devices/{device['id']}"
+    answer = await desk.client.patch(path, json={"secrets": {"password": SECRET}})
+    assert answer.json()["summary"] == "changed secrets"
+    row = await desk.world.get("fence_device", UUID(device["id"]))
+    opened = {key: value.get_secret_value() for key, value in sealed.open(row["secrets"]).items()}
+    assert opened == both | {"password": SECRET}
+    told = answer.text + (await desk.get("/audit")).text + log.getvalue()
+    stored = b"".join(file.read_bytes() for file in database_file.parent.glob("holdfast.db*"))
+    assert "secrets_changed" in told
+    assert [word for word in (SECRET, *both.values()) if word in told] == []
+    assert SECRET.encode() not in stored
+
+
 @pytest.mark.parametrize(
     "changes",
     [

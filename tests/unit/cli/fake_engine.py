@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 from cli.session import Session
 from engine.views import (
+    AffinityGroupView,
     CertificateView,
     ClusterView,
     EvidenceView,
@@ -20,8 +21,10 @@ from engine.views import (
     HostView,
     IncidentView,
     IncidentVmView,
+    NetworkView,
     OperationView,
     StepView,
+    VmDetailView,
     VmView,
 )
 
@@ -66,10 +69,10 @@ class FakeEngine:
             raise answer
         if callable(answer):
             answer = answer(request)
-        return httpx2.Response(202 if request.method == "POST" else 200, json=answer)
+        return httpx2.Response(200 if request.method == "GET" else 202, json=answer)
 
     def posted(self) -> list[httpx2.Request]:
-        return [request for request in self.requests if request.method == "POST"]
+        return [request for request in self.requests if request.method != "GET"]
 
     def body(self) -> Json:
         """The body of the only action that was asked for."""
@@ -97,6 +100,8 @@ class Desk:
     def has(self, *objects: Any) -> None:
         """Put objects on the engine's lists, found by name and by id."""
         nouns = {ClusterView: "clusters", HostView: "hosts", VmView: "vms"}
+        nouns |= {NetworkView: "networks", FenceDeviceView: "fence-devices"}
+        nouns |= {AffinityGroupView: "affinity-groups"}
         for view, path in nouns.items():
             mine = [plain(item) for item in objects if isinstance(item, view)]
             if mine:
@@ -167,7 +172,12 @@ def host(name: str = "h1", **changes: Any) -> HostView:
     return HostView(**facts | changes)
 
 
-def vm(name: str = "db01", **changes: Any) -> VmView:
+def network(name: str = "lan", **changes: Any) -> NetworkView:
+    facts: Json = {"id": uid(name), "cluster_id": uid("lab"), "name": name}
+    return NetworkView(**facts | {"bridge": "br0", "vms": 3, "version": 1} | changes)
+
+
+def vm(name: str = "db01", **changes: Any) -> VmDetailView:
     facts: Json = {
         "id": uid(name),
         "cluster_id": uid("lab"),
@@ -186,7 +196,13 @@ def vm(name: str = "db01", **changes: Any) -> VmView:
         "operation_id": None,
         "version": 1,
     }
-    return VmView(**facts | changes)
+    return VmDetailView(**facts | changes)
+
+
+def group(name: str = "near", **changes: Any) -> AffinityGroupView:
+    facts: Json = {"id": uid(name), "cluster_id": uid("lab"), "name": name, "together": True}
+    facts |= {"hard": True, "vm_ids": (uid("db01"),), "host_ids": (), "version": 7}
+    return AffinityGroupView(**facts | changes)
 
 
 def fence_device(name: str = "h1-bmc", **changes: Any) -> FenceDeviceView:

@@ -17,8 +17,9 @@ from engine.actions.base import Action
 from engine.actions.hosts import ActivateHostAction, RecoverHostAction
 from engine.backend import Backend, Deliverer
 from engine.records.watching import WatchRecords
-from store import incidents, observations, operations
-from store.database import Database, Work
+from store import observations, pages
+from store.database import Database, Propagation, Work
+from store.pages import Slice
 from store.rows import Row
 from tests.store.world import World
 from worker.monitor import Monitor
@@ -84,9 +85,9 @@ class CutDatabase(Database):
 
     away = False
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], propagation: Propagation = Propagation.REQUIRED) -> T:
         self._check()
-        return await super().write(work)
+        return await super().write(work, propagation)
 
     async def read(self, work: Work[T]) -> T:
         self._check()
@@ -149,7 +150,8 @@ class Scene:
         return found
 
     async def incidents(self) -> list[Row]:
-        return await self.world.do(incidents.listing, 10)
+        rows, _more = await self.world.do(pages.page, pages.incidents(), Slice(10))
+        return rows
 
     async def incident(self) -> Row:
         """The one incident, once it is there."""
@@ -158,7 +160,8 @@ class Scene:
         return found
 
     async def operations(self) -> list[Row]:
-        return await self.world.do(operations.listing, limit=10)
+        rows, _more = await self.world.do(pages.page, pages.operations(), Slice(10))
+        return rows
 
     async def seen(self) -> Row:
         (row,) = await self.world.do(observations.latest, self.host_id)

@@ -1,0 +1,78 @@
+"""Hosts."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
+from api.problems import RESPONSES
+from api.routes.shared import Empty, VersionDep, said, tagged
+from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
+from engine.actions.hosts import ActivateHost
+from engine.queries.foreign import ForeignGuests
+from engine.queries.inventory import GetHost, HostSamples, ListHosts
+from engine.views import ForeignGuestsView, HostSampleView, HostView, Page
+
+router = APIRouter(
+    prefix="/hosts", tags=["hosts"], dependencies=[Depends(get_principal)], responses=RESPONSES
+)
+
+
+@router.get("")
+async def hosts(backend: BackendDep, query: Annotated[ListHosts, Query()]) -> Page[HostView]:
+    """Hosts by name, with what was last seen of them."""
+    page: Page[HostView] = await backend.run_query(query)
+    return page
+
+
+@router.get("/{host_id}")
+async def host(host_id: UUID, backend: BackendDep, response: Response) -> HostView:
+    """One host; its ETag is its version."""
+    view: HostView = await backend.run_query(GetHost(host_id=host_id))
+    return tagged(response, view)
+
+
+@router.patch("/{host_id}", **ACTION)
+async def edit_host(host_id: UUID, body: HostChanges, door: DoorDep, version: VersionDep) -> Answer:
+    """Change what the body names; another address only out of service and without our VMs."""
+    found = {"host_id": host_id, "expected_version": version}
+    return await door.run(EditHost(**found, **said(body)))
+
+
+@router.delete("/{host_id}", **ACTION)
+async def remove_host(host_id: UUID, door: DoorDep, version: VersionDep) -> Answer:
+    """Remove a host that is out of service and on which none of our VMs may run."""
+    return await door.run(RemoveHost(host_id=host_id, expected_version=version))
+
+
+@router.get("/{host_id}/foreign-guests")
+async def foreign_guests(host_id: UUID, backend: BackendDep) -> ForeignGuestsView:
+    """Guests that ran there when it last answered and are none of ours; nothing touches them."""
+    view: ForeignGuestsView = await backend.run_query(ForeignGuests(host_id=host_id))
+    return view
+
+
+@router.get("/{host_id}/samples")
+async def samples(
+    host_id: UUID,
+    backend: BackendDep,
+    minutes: Annotated[int, Query(ge=1, le=60)] = 60,
+    limit: Annotated[int, Query(ge=1, le=1800)] = 100,
+) -> list[HostSampleView]:
+    """What each answered poll of the last hour said, newest first."""
+    query = HostSamples(host_id=host_id, minutes=minutes, limit=limit)
+    found: Any = await backend.run_query(query)
+    return list(found)
+
+
+@router.post("", **ACTION)
+async def add_host(body: AddHost, door: DoorDep) -> Answer:
+    """Add a host and bring it into service."""
+    return await door.run(body)
+
+
+@router.post("/{host_id}/actions/activate", **ACTION)
+async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Power a host on, reconcile it and return it to `up`."""
+    return await door.run(ActivateHost(host_id=host_id))

@@ -1,0 +1,98 @@
+"""What the commands on VMs take apart: disks, network cards, other VMs, affinity groups.
+
+The word `none` empties a list or takes a value away; a VM that is called so is named by its id.
+"""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.failures import Json
+from cli.values import duration_s
+
+if TYPE_CHECKING:
+    from cli.client import Api
+
+NONE = "none"
+FORMATS = ("raw", "qcow2")
+BUSES = ("virtio", "scsi", "sata", "ide")
+FLAGS = {"shareable": "shareable", "readonly": "read_only"}
+DISK_WORDS = (*FORMATS, *BUSES, *FLAGS, "cdrom")
+NIC_MODELS = ("virtio", "e1000e", "e1000", "rtl8139")
+DISK_METAVAR = "PATH[,qcow2][,shareable][,readonly][,cdrom][,virtio|scsi|sata|ide]"
+NIC_METAVAR = "NETWORK[,MODEL][,mac=ADDRESS]"
+
+
+def disk(text: str) -> Json:
+    """A disk of `/path,qcow2,shareable`; typer.BadParameter for a word that is none of a disk's."""
+    path, *words = text.split(",")
+    if unknown := [word for word in words if word not in DISK_WORDS]:
+        raise typer.BadParameter(
+            f"{', '.join(unknown)}: after a disk's path come only {', '.join(DISK_WORDS)}",
+            param_hint="--disk",
+        )
+    found: Json = {"path": path, "format": "qcow2" if "qcow2" in words else "raw"}
+    found["shareable"] = "shareable" in words
+    if "readonly" in words:
+        found["read_only"] = True
+    if "cdrom" in words:
+        found |= {"device": "cdrom", "bus": "sata"}
+    if buses := [bus for bus in BUSES if bus in words]:
+        found["bus"] = buses[-1]
+    return found
+
+
+def nic(api: "Api", text: str) -> Json:
+    """A card of `lan,e1000,mac=52:54:00:12:34:56`; typer.BadParameter for anything else."""
+    network, *words = text.split(",")
+    found: Json = {}
+    for word in words:
+        if word.startswith("mac="):
+            found["mac"] = word.removeprefix("mac=")
+        elif word in NIC_MODELS:
+            found["model"] = word
+        else:
+            raise typer.BadParameter(
+                f"{word}: after a card's network come mac=ADDRESS and {', '.join(NIC_MODELS)}",
+                param_hint="--nic",
+            )
+    return {"network_id": api.find("network", network)["id"]} | found
+
+
+def boot(kernel: str | None, initrd: str | None, cmdline: str | None) -> Json | None:
+    """What to boot directly, or None for the first disk."""
+    if kernel is None or kernel == NONE:
+        if initrd is not None or cmdline is not None:
+            raise typer.BadParameter("--initrd and --cmdline need --kernel", param_hint="--kernel")
+        return None
+    return {"kernel": kernel, "initrd": initrd, "cmdline": cmdline or ""}
+
+
+def budget_s(text: str | None) -> int | None:
+    """Whole seconds of a duration, at least one; None for `none`."""
+    return None if text is None or text == NONE else max(1, round(duration_s(text)))
+
+
+def parts(
+    api: "Api",
+    disks: list[str] | None,
+    nics: list[str] | None,
+    depends_on: list[str] | None,
+    groups: list[str] | None,
+) -> Json:
+    """The lists that were given, as the API takes them; one that was not is left out."""
+    found: Json = {}
+    if disks:
+        found["disks"] = [disk(text) for text in _some(disks)]
+    if nics:
+        found["nics"] = [nic(api, text) for text in _some(nics)]
+    if depends_on:
+        found["depends_on"] = [api.find("vm", other)["id"] for other in _some(depends_on)]
+    if groups:
+        ids = [api.find("affinity group", group)["id"] for group in _some(groups)]
+        found["affinity_group_ids"] = ids
+    return found
+
+
+def _some(given: list[str]) -> list[str]:
+    return [] if given == [NONE] else given

@@ -1,0 +1,135 @@
+"""How an operation ends before its work does: cancelled here, or asked to end by its workflow.
+
+An operation that no workflow has claimed is taken and closed in the same transaction, and what its
+acceptance (or an earlier try) wrote is settled: a workflow that starts later cannot claim it. One
+that is claimed is asked through the outbox, and its workflow says what was undone or left.
+"""
+
+from dataclasses import dataclass, replace
+
+from domain.hosts import HostEvent
+from domain.inventory import HostState, RunState
+from domain.operations import OperationState, Outcome, Problem
+from engine.actions.base import Tx
+from engine.closing import BATCH, close_operation
+from engine.rows import context_of
+from store import control, hosts, incidents, inventory, plumbing, runs
+from store.ids import new_id
+from store.rows import Row
+
+CLAIMED_PHASES = ("start", "ready", "done")
+"""Phases of an incident in which its host's VMs have been claimed: their restarts go on."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of what an operation had begun; `left` is what a person has to look at."""
+
+    summary: str
+    left: Problem | None = None
+
+
+def of_operation(tx: Tx, row: Row, *, attempt: int | None = None) -> Tx:
+    """The same transaction on behalf of a known operation: its id, and who asked for it."""
+    return replace(
+        tx,
+        operation_id=row["id"],
+        context=context_of(row),
+        attempt=row["attempt"] if attempt is None else attempt,
+    )
+
+
+async def cancel_operation(tx: Tx, row: Row) -> str:
+    """Cancel one open operation; a sentence about what was undone, or that it was asked.
+
+    Repeatable. Children of one that never began are cancelled with it.
+    """
+    if not await control.take_unclaimed(tx.connection, row["id"]):
+        await ask_to_cancel(tx, row)
+        return "asked to cancel; it says itself what was undone or left"
+    for child in await control.open_children(tx.connection, row["id"]):
+        await cancel_operation(tx, child)
+    settled = await settle(tx, row)
+    state = OperationState.CANCELLED if settled.left is None else OperationState.NEEDS_ATTENTION
+    outcome = Outcome(
+        operation_id=row["id"],
+        state=state,
+        problem=settled.left,
+        summary=f"cancelled before it began; {settled.summary}",
+    )
+    await close_operation(tx.connection, outcome, tx.now, "cancelled")
+    return outcome.summary
+
+
+async def ask_to_cancel(tx: Tx, row: Row) -> None:
+    """Tell an operation's workflow to cancel; told once is told."""
+    await control.begin_cancel(tx.connection, row["id"])
+    if not await plumbing.is_posted(tx.connection, row["id"], plumbing.CANCEL):
+        tx.writes.post(plumbing.posting(new_id(), row["id"], tx.now, plumbing.CANCEL))
+
+
+async def settle(tx: Tx, row: Row) -> Settled:
+    """Take back, in the database alone, what an operation without a workflow has left behind."""
+    if row["order"] is None:
+        return Settled("it waited for its locks, so nothing was done")
+    if row["kind"] == BATCH:
+        return Settled("what it had not released was cancelled")
+    led = await _incident_led(tx, row)
+    if led is not None:
+        return await _abandoned(tx, row, led)
+    if row["target_type"] == "vm":
+        return await _settled_vm(tx, row)
+    return Settled(await tx.door.undo(of_operation(tx, row), row))
+
+
+async def _settled_vm(tx: Tx, row: Row) -> Settled:
+    before = await runs.active_run(tx.connection, row["target_id"])
+    done = await tx.door.undo(of_operation(tx, row), row)
+    run = await runs.active_run(tx.connection, row["target_id"])
+    if before != run or (row["run_id"] is None and row["attempt"] == 1):
+        return Settled(done)
+    if run is None:
+        return Settled(f"{row['target_name']} is left down")
+    host = await inventory.get(tx.connection, "host", run["host_id"])
+    where = "its host" if host is None else host["name"]
+    name, left = row["target_name"], f"{row['target_name']} is left {run['state']} on {where}"
+    if run["state"] not in (RunState.STARTING, RunState.STOPPING):
+        return Settled(left)
+    problem = Problem(
+        code="RUN_UNSETTLED",
+        detail=f"generation {run['generation']} of {name} on {where} is {run['state']}, and no "
+        "workflow follows it",
+        next_step=f"`holdfast op retry {row['id']}` goes on with it, `holdfast vm stop {name}` "
+        "ends it",
+        context={"vm": name, "host": where, "run_state": run["state"]},
+    )
+    return Settled(left, problem)
+
+
+async def _incident_led(tx: Tx, row: Row) -> Row | None:
+    if row["incident_id"] is None:
+        return None
+    found = await incidents.get(tx.connection, row["incident_id"])
+    return found if found is not None and found["operation_id"] == row["id"] else None
+
+
+async def _abandoned(tx: Tx, row: Row, incident: Row) -> Settled:
+    """Close the incident of a recovery that nobody runs any more."""
+    name = row["target_name"]
+    if incident["phase"] in CLAIMED_PHASES:
+        await incidents.close(tx.connection, incident["id"], "incomplete", tx.now)
+        return Settled(
+            f"the VMs of {name} were claimed: their restarts are operations of their own"
+        )
+    host = await inventory.get(tx.connection, "host", row["target_id"])
+    if host is not None and host["state"] == HostState.FENCING:
+        why = "its recovery ended while its power was being cut"
+        await hosts.move(tx.connection, host["id"], HostEvent.FAILED, why, tx.now)
+    await incidents.close(tx.connection, incident["id"], "cancelled", tx.now)
+    return Settled(f"nothing was moved; {name} is left with its VMs")
+
+
+async def too_late(tx: Tx, row: Row) -> bool:
+    """Whether an operation has passed the point from which it only runs to its end."""
+    led = await _incident_led(tx, row)
+    return led is not None and led["phase"] in CLAIMED_PHASES

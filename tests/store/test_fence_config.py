@@ -1,0 +1,133 @@
+"""Fence devices are changed and removed: checked as a whole, secrets sealed and never told."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+
+from engine.actions.fence_devices import AddFenceDevice, EditFenceDevice, RemoveFenceDevice
+from tests.store.engine_room import Engine
+from tests.store.test_inventory_hosts import event_of, summary_of
+
+pytestmark = pytest.mark.store
+
+SEALED = b"password=hunter2"[::-1]
+
+
+async def device(engine: Engine, **values: Any) -> UUID:
+    """A device with one option and one secret, which was read an hour ago."""
+    host_id = values.pop("host_id", None) or await engine.world.host()
+    device_id = await engine.world.device(host_id)
+    row: dict[str, Any] = {"options": {"ip": "127.0.0.1"}, "secrets": SEALED}
+    row |= {"last_reading": "on", "last_read_at": engine.world.now}
+    await engine.world.put("fence_device", device_id, **row | values)
+    return device_id
+
+
+async def test_options_are_merged_and_null_takes_one_away(engine: Engine) -> None:
+    device_id = await device(engine, options={"ip": "127.0.0.1", "username": "a"})
+    change = {"ip": "127.0.0.2", "username": None}
+    receipt = await engine.act(EditFenceDevice(fence_device_id=device_id, options=change))
+    row = await engine.world.get("fence_device", device_id)
+    assert (row["options"], row["secrets"]) == ({"ip": "127.0.0.2"}, SEALED)
+    assert (row["last_reading"], row["last_read_at"]) == (None, None)
+    event = await event_of(engine, receipt.operation_id)
+    assert event["before"] == {"options": {"ip": "127.0.0.1", "username": "a"}}
+    assert event["after"] == {"options": {"ip": "127.0.0.2"}}
+
+
+async def test_a_changed_deadline_leaves_the_last_reading(engine: Engine) -> None:
+    device_id = await device(engine)
+    await engine.act(EditFenceDevice(fence_device_id=device_id, deadline_s=3.5))
+    row = await engine.world.get("fence_device", device_id)
+    assert (row["deadline_s"], row["last_reading"]) == (3.5, "on")
+
+
+async def test_a_new_secret_is_sealed_and_told_by_its_name_alone(engine: Engine) -> None:
+    device_id = await device(engine)
+    secrets = {"password": SecretStr("sesame")}
+    receipt = await engine.act(EditFenceDevice(fence_device_id=device_id, secrets=secrets))
+    row = await engine.world.get("fence_device", device_id)
+    assert (row["secrets"], row["last_reading"]) == (b"password=sesame"[::-1], None)
+    event = await event_of(engine, receipt.operation_id)
+    assert (event["before"], event["after"]) == ({}, {"secrets_changed": ["password"]})
+    everything = await engine.everything() | {"fence_device": [row | {"secrets": b""}]}
+    assert [word for word in ("sesame", "hunter2") if word in str(everything)] == []
+
+
+async def test_the_same_secret_again_changes_nothing(engine: Engine) -> None:
+    device_id = await device(engine)
+    same = EditFenceDevice(fence_device_id=device_id, secrets={"password": SecretStr("hunter2")})
+    assert await summary_of(engine, same) == "nothing to change"
+    assert (await engine.world.get("fence_device", device_id))["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"agent": "fence_nothing"}, "FENCE_AGENT_UNKNOWN"),
+        ({"options": {"warp": "9"}}, "FENCE_AGENT_UNKNOWN"),
+        ({"secrets": {"pin": "1234"}}, "FENCE_OPTION_UNKNOWN"),
+    ],
+    ids=["agent", "options", "secrets"],
+)
+async def test_a_change_that_the_agent_does_not_take_is_refused(
+    engine: Engine, change: dict[str, Any], code: str
+) -> None:
+    device_id = await device(engine)
+    assert (await engine.refusal(EditFenceDevice(fence_device_id=device_id, **change))).code == code
+
+
+async def test_the_kept_secrets_are_checked_with_the_new_options(engine: Engine) -> None:
+    device_id = await device(engine, secrets=b"pin=1234"[::-1])
+    params = EditFenceDevice(fence_device_id=device_id, options={"username": "a"})
+    assert (await engine.refusal(params)).code == "FENCE_OPTION_UNKNOWN"
+
+
+async def test_secrets_that_cannot_be_opened_are_entered_again(engine: Engine) -> None:
+    device_id = await device(engine, secrets=b"sealed")
+    await engine.act(EditFenceDevice(fence_device_id=device_id, name="bmc9"))
+    moved = EditFenceDevice(fence_device_id=device_id, options={"ip": "127.0.0.9"})
+    assert (await engine.refusal(moved)).code == "SECRET_KEY_MISMATCH"
+    again = {"password": SecretStr("sesame")}
+    await engine.act(EditFenceDevice(fence_device_id=device_id, secrets=again))
+    row = await engine.world.get("fence_device", device_id)
+    assert row["secrets"] == b"password=sesame"[::-1]
+
+
+async def test_a_device_is_corrected_but_not_removed_while_its_host_is_recovered(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host_id = await world.host()
+    device_id = await device(engine, host_id=host_id)
+    await world.take("host", host_id, await world.operation(kind="host.recover"))
+    secrets = {"password": SecretStr("sesame")}
+    await engine.act(EditFenceDevice(fence_device_id=device_id, secrets=secrets))
+    await engine.act(AddFenceDevice(host_id=host_id, name="bmc2", agent="fence_ipmilan"))
+    refused = await engine.refusal(RemoveFenceDevice(fence_device_id=device_id))
+    assert refused.code == "OBJECT_BUSY"
+
+
+async def test_the_last_device_goes_with_a_warning_that_counts_protected_vms(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host_id = await world.host()
+    first, second = await world.device(host_id, "bmc1"), await world.device(host_id, "bmc2")
+    for number in range(3):
+        await world.vm(f"vm{number}", protected=number > 0)
+    assert await summary_of(engine, RemoveFenceDevice(fence_device_id=first)) == "removed"
+    summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=second))
+    assert summary.startswith("removed; warning: h1 has none left")
+    assert "2 protected VMs" in summary
+    assert await engine.rows("fence_device") == []
+
+
+async def test_the_last_device_of_a_cluster_without_protected_vms_goes_with_less_said(
+    engine: Engine,
+) -> None:
+    device_id = await device(engine)
+    summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=device_id))
+    assert summary == "removed; warning: h1 has none left, so its death cannot be proven"
