@@ -100,7 +100,7 @@ class RecoveryRecords(Protocol):
         ...
 
     async def outcome_of(self, operation_id: UUID) -> Outcome | None:
-        """How a restart ended, or None while it is open."""
+        """How a part of a recovery ended, or None while it is open."""
         ...
 
     async def report(self, order: ReportOrder) -> str:
@@ -148,7 +148,7 @@ class Recovery:
 
     @activity.defn(name="recovery.follow")
     async def follow(self, operation_id: UUID) -> Outcome | None:
-        """Look how a restart stands that an earlier try of this recovery began."""
+        """Look how a part stands that an earlier try of this recovery began."""
         return await self._records.outcome_of(operation_id)
 
     @activity.defn(name="recovery.report")

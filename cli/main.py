@@ -13,7 +13,20 @@ from typer.core import TyperGroup
 
 from cli import lab
 from cli.failures import BY_STATUS, Exit, Failure, failure
-from cli.nouns import affinity, audit, cluster, db, event, fence, host, incident, network, op, vm
+from cli.nouns import (
+    affinity,
+    audit,
+    batch,
+    cluster,
+    db,
+    event,
+    fence,
+    host,
+    incident,
+    network,
+    op,
+    vm,
+)
 from cli.session import Session
 from cli.terminal import say
 from domain.errors import EngineError
@@ -24,6 +37,7 @@ OBJECTS = (
     "host",
     "vm",
     "affinity",
+    "batch",
     "op",
     "incident",
     "fence",
@@ -84,7 +98,9 @@ app = typer.Typer(
 )
 
 for name, noun in zip(
-    OBJECTS, (cluster, network, host, vm, affinity, op, incident, fence, event, audit), strict=True
+    OBJECTS,
+    (cluster, network, host, vm, affinity, batch, op, incident, fence, event, audit),
+    strict=True,
 ):
     app.add_typer(noun.app, name=name)
 app.add_typer(lab.app, name="lab")

@@ -67,6 +67,19 @@ NEXT: dict[HostState, dict[HostEvent, HostState]] = {
     S.ERROR: {E.ACTIVATE: S.RECONCILING},
 }
 
+PUT_BACK = frozenset(
+    {
+        S.NON_RESPONSIVE,
+        S.DOWN,
+        S.MAINTENANCE,
+        S.PREPARING_MAINTENANCE,
+        S.NON_OPERATIONAL,
+        S.ERROR,
+    }
+)
+"""States that a host gets back when its activation ends before any step of it has begun. One that
+was in service is not among them: it is activated only because it has rebooted."""
+
 POLLED = frozenset({S.UP, S.CONNECTING, S.NON_RESPONSIVE, S.FENCING})
 """States in which a monitor judges a host by its answers."""
 

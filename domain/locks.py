@@ -54,8 +54,11 @@ def shared(entity_type: str, entity_id: UUID) -> Lock:
 
 def in_order(locks: Iterable[Lock]) -> tuple[Lock, ...]:
     """Each entity once, the stronger mode winning, in the order in which everybody takes them."""
+    wanted = tuple(locks)
+    if len(wanted) < 2:
+        return wanted
     strongest: dict[tuple[str, UUID], Lock] = {}
-    for lock in locks:
+    for lock in wanted:
         known = strongest.get(lock.entity)
         if known is None or known.mode is LockMode.SHARED:
             strongest[lock.entity] = lock

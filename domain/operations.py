@@ -93,6 +93,7 @@ class Outcome(Frozen):
     problem: Problem | None = None
     summary: str = ""
     certificate_id: UUID | None = None  # of a fence
+    attempt: int | None = None  # only this try may close so; None: whichever it is in
 
 
 def workflow_id(operation_id: UUID, attempt: int) -> str:

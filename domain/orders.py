@@ -5,7 +5,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
-from domain.inventory import GuestSpec, PowerReading, Silence
+from domain.inventory import GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
 
 
@@ -84,6 +84,8 @@ class ActivateHostOrder(Order):
 
     host: HostRef
     power_on: bool = True
+    # The state it gets back should this never begin; None: it is left out of service.
+    was: HostState | None = Field(default=None, exclude_if=lambda state: state is None)
 
 
 class Evidence(Frozen):

@@ -152,6 +152,9 @@ class Acceptance:
         assert done.order is not None, "only operations with a workflow are accepted again"
         order = done.order.model_dump(mode="json")
         await operations.accept_again(tx.connection, operation["id"], order, attempt, held=held)
+        if done.incident_id is not None:
+            await operations.belong_to(tx.connection, operation["id"], done.incident_id)
+            await incidents.link_operation(tx.connection, done.incident_id, operation["id"])
         self.take_locks(tx, judged, generations)
         if held:
             await tell_parent(tx.connection, operation["parent_id"], tx.now)
@@ -182,8 +185,8 @@ class Acceptance:
         """Make the entities free for this operation; the generation of each taken-over lock."""
         if not judged.in_the_way:
             return {}
-        outranked = all(held.kind in judged.action.preempts for held in judged.in_the_way)
-        if not (preempt or outranked):
+        outranked = judged.action.outranks(judged.params)
+        if not (preempt or all(held.kind in outranked for held in judged.in_the_way)):
             raise busy(judged.in_the_way)
         generations = {}
         for held in judged.in_the_way:

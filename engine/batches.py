@@ -11,8 +11,7 @@ stop_on_error   once an item is refused or has failed, those after it in the lis
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -120,6 +119,7 @@ class Batch:
         self._acceptance = acceptance
         self._tx = tx
         self._params = items
+        self._kinds: set[type[Params]] = {type(params) for params in items}
         self._items = [(acceptance.action_of(params), params) for params in items]
         self._options = options
         self._terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
@@ -167,7 +167,16 @@ class Batch:
         return tuple(views)
 
     def _child(self) -> Tx:
-        return replace(self._tx, operation_id=new_id(), context=self._context)
+        whole = self._tx
+        return Tx(
+            connection=whole.connection,
+            now=whole.now,
+            operation_id=new_id(),
+            context=self._context,
+            facts=whole.facts,
+            writes=whole.writes,
+            door=whole.door,
+        )
 
     def _refuse_denied(self) -> None:
         principal = self._tx.context.principal
@@ -180,7 +189,9 @@ class Batch:
 
     async def _warm(self) -> None:
         for entity in ENTITIES:
-            found = (getattr(params, f"{entity}_id", None) for _action, params in self._items)
+            name = f"{entity}_id"
+            named = {kind for kind in self._kinds if name in kind.model_fields}
+            found = (getattr(params, name) for params in self._params if type(params) in named)
             await self._tx.facts.warm(entity, (one for one in found if one is not None))
 
     async def _take(self, index: int) -> None:
@@ -193,13 +204,25 @@ class Batch:
         judged: Judged | None = None
         try:
             judged = await self._acceptance.judge(tx, params, self._terms)
-            async with _alone(tx, action):
-                await self._acceptance.accept_judged(tx, judged, self._terms_of(judged))
+            await self._accept(tx, judged)
         except Refused as error:
             self._refused[index] = error
             await self._write_refused(tx, action, params, judged, error)
         else:
             self._note(judged)
+
+    async def _accept(self, tx: Tx, judged: Judged) -> None:
+        """Accept one item; refused half way, it leaves nothing written or collected."""
+        mark = tx.writes.mark()
+        try:
+            if judged.action.collects:
+                await self._acceptance.accept_judged(tx, judged, self._terms_of(judged))
+                return
+            async with tx.connection.begin_nested():
+                await self._acceptance.accept_judged(tx, judged, self._terms_of(judged))
+        except Refused:
+            tx.writes.back_to(mark)
+            raise
 
     def _terms_of(self, judged: Judged) -> Terms:
         """Held by the batch when its turn has not come; one that waits for locks takes no turn."""
@@ -290,18 +313,3 @@ def _ended(
 def _located(reason: EngineError, index: int, kind: str) -> EngineError:
     context = reason.context | {"index": index, "kind": kind}
     return type(reason)(reason.code, reason.detail, next_step=reason.next_step, **context)
-
-
-@asynccontextmanager
-async def _alone(tx: Tx, action: Action[Any, Any]) -> AsyncIterator[None]:
-    """Take back what one item has written or collected when it is refused half way."""
-    mark = tx.writes.mark()
-    try:
-        if action.collects:
-            yield
-        else:
-            async with tx.connection.begin_nested():
-                yield
-    except Refused:
-        tx.writes.back_to(mark)
-        raise

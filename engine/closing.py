@@ -22,7 +22,11 @@ BATCH = "batch"
 async def close_operation(
     connection: AsyncConnection, outcome: Outcome, now: datetime, reason_code: str | None = None
 ) -> bool:
-    """Close an operation with everything that goes with it; False when it was closed already."""
+    """Close an operation with everything that goes with it.
+
+    False, and nothing is touched, when it was closed already or is in another try by now: the same
+    close may be repeated late.
+    """
     problem = outcome.problem.model_dump(mode="json") if outcome.problem else None
     if outcome.state is OperationState.CANCELLED and reason_code is None and outcome.problem:
         reason_code = "superseded"
@@ -34,16 +38,18 @@ async def close_operation(
         problem=problem,
         summary=outcome.summary,
         reason_code=reason_code,
+        attempt=outcome.attempt,
     )
+    if not closed:
+        return False
     await locks.free(connection, outcome.operation_id)
-    if closed:
-        await announce(connection, "outbox")
-        row = await operations.get(connection, outcome.operation_id)
-        assert row is not None
-        await plumbing.append_event(connection, closed_event(row, outcome, now))
-        if row["parent_id"] is not None:
-            await tell_parent(connection, row["parent_id"], now)
-    return closed
+    await announce(connection, "outbox")
+    row = await operations.get(connection, outcome.operation_id)
+    assert row is not None
+    await plumbing.append_event(connection, closed_event(row, outcome, now))
+    if row["parent_id"] is not None:
+        await tell_parent(connection, row["parent_id"], now)
+    return True
 
 
 async def tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:

@@ -124,7 +124,8 @@ class Facts:
 
     async def warm(self, entity: str, ids: Iterable[UUID]) -> None:
         """Read many objects of one kind at once; of VMs also what their starts ask about."""
-        missing = sorted({one for one in ids if (entity, one) not in self._rows})
+        unknown = {one for one in ids if (entity, one) not in self._rows}
+        missing = sorted(unknown, key=lambda one: one.int)
         if not missing:
             return
         rows = await inventory.get_many(self._connection, entity, missing)

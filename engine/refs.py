@@ -4,6 +4,7 @@ A VM's cards stand in a table of their own (`store.vms.nics_of`), so they come a
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, VirtType
 from domain.orders import HostRef, RunRef
@@ -59,4 +60,9 @@ def fence_device(row: Row) -> FenceDevice:
 
 def policy_of(cluster: Row) -> Policy:
     """The policy of a cluster's profile."""
-    return policy_for(Profile(cluster["profile"]))
+    return _policies(Profile(cluster["profile"]))
+
+
+@cache
+def _policies(profile: Profile) -> Policy:
+    return policy_for(profile)

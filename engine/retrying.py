@@ -43,7 +43,8 @@ async def judged_again(tx: Tx, row: Row) -> Judgement:
         return await _judged_batch(tx, row)
     if row["params"] is None or row["workflow"] is None or not tx.door.kind_of(row).retryable:
         return Judgement((_not_retryable(row),))
-    return Judgement(await tx.door.problems_again(of_operation(tx, row), row))
+    tx = of_operation(tx, row, attempt=row["attempt"] + 1)
+    return Judgement(await tx.door.problems_again(tx, row))
 
 
 async def again(tx: Tx, row: Row, children: tuple[Row, ...]) -> Again:

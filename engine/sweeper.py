@@ -12,13 +12,13 @@ Temporal does    never claimed: it is started again under the same id. Claimed: 
 not know it      with the same order, and each step reads back what is done. One that its parent's
                  workflow starts is left to it while the parent is open; an orphan is started, or
                  cancelled where it only made sense as a part of its parent.
+Its batch ended  before its turn came, so that it has no workflow and never gets one: cancelled.
 
 Races       What was seen is checked again in the transaction that acts on it: same try, same run,
             still open. Any number of sweepers may run.
 """
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,6 +26,7 @@ from functools import partial
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.errors import EngineError, Unavailable
 from domain.operations import OperationState, Outcome, Problem, WorkflowState, workflow_id
 from engine.actions.base import Tx
 from engine.backend import Backend
@@ -35,8 +36,8 @@ from engine.closing import BATCH, close_operation
 from engine.delivery import Workflows
 from engine.retrying import reopen
 from engine.rows import context_of
-from store import control, operations, plumbing
-from store.database import Database
+from store import control, incidents, operations, plumbing
+from store.database import Database, Work
 from store.ids import new_id
 from store.rows import Row
 
@@ -87,22 +88,56 @@ class Sweeper:
         acted = 0
         for row, state in await self._looked_for(rows):
             if state not in FINE:
-                acted += await self._database.write(partial(self._act, row, state))
+                acted += await self._settle(row, partial(self._act, row, state))
+        for row in await self._database.read(lambda c: control.left_held(c, LOOKED_AT)):
+            acted += await self._settle(row, partial(self._left_behind, row))
         return acted
 
-    async def _looked_for(self, rows: list[Row]) -> Iterable[tuple[Row, WorkflowState]]:
+    async def _looked_for(self, rows: list[Row]) -> list[tuple[Row, WorkflowState]]:
+        """What Temporal says of each; one it gives no answer about is left to a later round."""
         if not rows:
-            return ()
+            return []
         turn = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(row: Row) -> WorkflowState:
+        async def ask(row: Row) -> WorkflowState | EngineError:
             async with turn:
-                return await self._workflows.describe(workflow_id(row["id"], row["attempt"]))
+                try:
+                    return await self._workflows.describe(workflow_id(row["id"], row["attempt"]))
+                except EngineError as error:
+                    log.warning("not looked for", operation_id=str(row["id"]), code=error.code)
+                    return error
 
-        states = await asyncio.gather(*(ask(row) for row in rows))
+        answers = await asyncio.gather(*(ask(row) for row in rows))
+        errors = [answer for answer in answers if isinstance(answer, EngineError)]
+        if len(errors) == len(rows):
+            raise errors[0]
         ids, now = [row["id"] for row in rows], self._clock()
         await self._database.write(lambda c: control.note_swept(c, ids, now))
-        return zip(rows, states, strict=True)
+        both = zip(rows, answers, strict=True)
+        return [(row, answer) for row, answer in both if isinstance(answer, WorkflowState)]
+
+    async def _settle(self, row: Row, work: Work[bool]) -> bool:
+        """One operation in a transaction of its own; its defect must not end the round."""
+        try:
+            return await self._database.write(work)
+        except Unavailable:
+            raise
+        except Exception:  # whatever is wrong with this one row, the others have to be settled
+            log.exception("not swept", operation_id=str(row["id"]), kind=row["kind"])
+            return False
+
+    async def _left_behind(self, seen: Row, connection: AsyncConnection) -> bool:
+        """Cancel a child that waits for a turn which its batch, having ended, never gives."""
+        row = await operations.get(connection, seen["id"])
+        if row is None or row["state"] not in operations.OPEN or not row["held"]:
+            return False
+        tx = of_operation(self._backend.transaction(connection, context_of(row)), row)
+        if await _has_open_parent(tx, row):
+            return False
+        await cancel_operation(tx, row)
+        await self._backend.write_out(tx)
+        log.warning("held by an ended batch", operation_id=str(row["id"]), kind=row["kind"])
+        return True
 
     async def _act(self, seen: Row, state: WorkflowState, connection: AsyncConnection) -> bool:
         row = await operations.get(connection, seen["id"])
@@ -147,7 +182,7 @@ class Sweeper:
             why = _still_at_work(state, until)
             await control.show_reason(tx.connection, row["id"], f"WORKFLOW_{state.name}", why)
             return False
-        if tx.door.kind_of(row).reopens and row["attempt"] < REOPENED_MOST:
+        if await _reopens(tx, row):
             await reopen(tx, row)
             return True
         if row["kind"] == BATCH:
@@ -157,6 +192,17 @@ class Sweeper:
         end = OperationState.CANCELLED if state in BY_A_PERSON else OperationState.FAILED
         await _close(tx, row, _gone(row, state), end, state.value)
         return True
+
+
+async def _reopens(tx: Tx, row: Row) -> bool:
+    if row["kind"] == BATCH or row["attempt"] >= REOPENED_MOST:
+        return False
+    if row["state"] == OperationState.CANCELLING or not tx.door.kind_of(row).reopens:
+        return False
+    if row["incident_id"] is None:
+        return True
+    incident = await incidents.get(tx.connection, row["incident_id"])
+    return incident is not None and incident["open"] == 1  # else its report was the last it did
 
 
 async def _has_open_parent(tx: Tx, row: Row) -> bool:

@@ -48,7 +48,7 @@ def _prepared(compiled: Any, dialect: Dialect) -> Prepared:
     names = tuple(compiled.positiontup)
     types = [compiled.binds[name].type for name in names]
     processes = tuple(kind.dialect_impl(dialect).bind_processor(dialect) for kind in types)
-    given = {bind.key: bind.value for bind in compiled.binds.values() if not bind.required}
+    given = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
     return str(compiled), names, processes, given
 
 

@@ -145,6 +145,16 @@ async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) ->
     return await many(connection, query.order_by(looked, operation.c.id).limit(limit))
 
 
+async def left_held(connection: AsyncConnection, limit: int) -> list[Row]:
+    """Open operations that wait for their turn in a batch that has ended."""
+    batch = operation.alias("batch")
+    ended = sa.exists().where(batch.c.id == operation.c.parent_id, batch.c.state.not_in(OPEN))
+    query = sa.select(operation).where(
+        operation.c.held.is_(True), operation.c.state.in_(OPEN), ended
+    )
+    return await many(connection, query.order_by(operation.c.id).limit(limit))
+
+
 async def note_swept(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
     """Remember when the workflows of these operations were looked for."""
     query = operation.update().where(operation.c.id.in_(ids))

@@ -28,6 +28,18 @@ async def move(
     return await changed(connection, query) == 1
 
 
+async def put_back(
+    connection: AsyncConnection, host_id: UUID, was: HostState, why: str, now: datetime
+) -> bool:
+    """Give a host the state it had before an activation that never began; False in any other."""
+    query = (
+        host.update()
+        .where(host.c.id == host_id, host.c.state == HostState.RECONCILING)
+        .values(state=was.value, state_reason=why[:1024], state_since=now)
+    )
+    return await changed(connection, query) == 1
+
+
 def state_after(event: HostEvent) -> sa.Case[str]:
     """The state that the table gives a host after an event, as an expression on its row."""
     return sa.case(*[(host.c.state == s, NEXT[s][event].value) for s in sources(event)])

@@ -64,6 +64,12 @@ async def accept_again(
     await changed(connection, query.values(**values))
 
 
+async def belong_to(connection: AsyncConnection, operation_id: UUID, incident_id: UUID) -> None:
+    """Name the incident that an operation is about from now on."""
+    query = operation.update().where(operation.c.id == operation_id)
+    await changed(connection, query.values(incident_id=incident_id))
+
+
 async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     """One operation."""
     return await one(connection, sa.select(operation).where(operation.c.id == operation_id))
@@ -114,9 +120,12 @@ async def close(
     problem: Row | None = None,
     summary: str = "",
     reason_code: str | None = None,
+    attempt: int | None = None,
 ) -> bool:
-    """End an open operation; False when it has ended already."""
+    """End an open operation; False when it has ended already, or is in another try than this."""
     query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
+    if attempt is not None:
+        query = query.where(operation.c.attempt == attempt)
     values = {
         "state": state.value,
         "problem": problem,

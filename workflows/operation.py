@@ -98,17 +98,13 @@ async def _cancelled(order: Order, undo: Undo | None) -> Outcome:
         summary = "nothing was done yet" if undo is None else await undo()
     except FailureError as error:
         problem = problem_of(error)
-        return Outcome(
-            operation_id=order.operation_id,
-            state=OperationState.NEEDS_ATTENTION,
-            problem=problem,
-            summary=f"cancelled, but not undone: {problem.detail}",
-        )
-    return Outcome(operation_id=order.operation_id, state=OperationState.CANCELLED, summary=summary)
+        said = f"cancelled, but not undone: {problem.detail}"
+        return _ended(order, OperationState.NEEDS_ATTENTION, problem=problem, summary=said)
+    return _ended(order, OperationState.CANCELLED, summary=summary)
 
 
 async def close(outcome: Outcome) -> None:
-    """Close an operation; of one that is closed already nothing changes."""
+    """Close an operation; of one that is closed already, or tried anew, nothing changes."""
     await workflow.execute_local_activity_method(Operations.close, outcome, **options.RECORD)
 
 
@@ -128,14 +124,32 @@ async def show_running(order: Order) -> None:
 
 def done(order: Order, summary: str) -> Outcome:
     """The outcome of success."""
-    return Outcome(operation_id=order.operation_id, state=OperationState.SUCCEEDED, summary=summary)
+    return _ended(order, OperationState.SUCCEEDED, summary=summary)
 
 
 def failed(order: Order, problem: Problem) -> Outcome:
     """The outcome of failure; superseded work is cancelled rather than failed."""
     superseded = problem.code in ("SUPERSEDED", "GENERATION_STALE")
     state = OperationState.CANCELLED if superseded else OperationState.FAILED
-    return Outcome(operation_id=order.operation_id, state=state, problem=problem)
+    return _ended(order, state, problem=problem)
+
+
+def cancelled(order: Order, problem: Problem) -> Outcome:
+    """The outcome of what never began, or that somebody else ended."""
+    return _ended(order, OperationState.CANCELLED, problem=problem)
+
+
+def _ended(
+    order: Order, state: OperationState, *, problem: Problem | None = None, summary: str = ""
+) -> Outcome:
+    # Temporal may repeat the close of a try after the next try has begun.
+    return Outcome(
+        operation_id=order.operation_id,
+        attempt=order.attempt,
+        state=state,
+        problem=problem,
+        summary=summary,
+    )
 
 
 def failure_of(problem: Problem) -> ApplicationError:

@@ -10,16 +10,18 @@ Cancel      honoured until the dead host's VMs are claimed: the incident is clos
 """
 
 import asyncio
+import contextlib
 from uuid import UUID
 
 from temporalio import workflow
-from temporalio.common import Priority
+from temporalio.common import Priority, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
+    is_cancelled_exception,
 )
 from temporalio.workflow import ParentClosePolicy
 
@@ -45,7 +47,9 @@ from domain.recovery import Decision, Move
 from workflows import options
 from workflows.fence_host import FenceHost
 from workflows.operation import (
+    cancelled,
     close,
+    failed,
     go_on,
     problem_of,
     run_operation,
@@ -54,6 +58,10 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
+
+FOLLOW_MAX_S = 300
+"""Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
+comes later. Lower: a restart that waits for days fills this workflow's history."""
 
 
 @workflow.defn
@@ -186,14 +194,30 @@ class RecoverHost:
         try:
             go_on()
             return await self._fence(fence)
+        except WorkflowAlreadyStartedError:
+            return await self._follow_fence(operation_id)
         except (FailureError, asyncio.CancelledError) as error:
             # It never began, or somebody ended its workflow: nobody else will close its row.
-            outcome = Outcome(
-                operation_id=operation_id, state=OperationState.CANCELLED, problem=problem_of(error)
-            )
+            outcome = cancelled(fence, problem_of(error))
             await to_its_end(close(outcome))
             go_on()
             return outcome
+
+    async def _follow_fence(self, operation_id: UUID) -> Outcome:
+        """Wait for the fence that an earlier try began; cancelled with this one, as a child is."""
+        what = f"the fence of {self._order.host.name}"
+        try:
+            return await self._follow(operation_id, what)
+        except (FailureError, asyncio.CancelledError) as error:
+            if is_cancelled_exception(error):
+                await to_its_end(self._cancel_fence(operation_id, what))
+            raise
+
+    async def _cancel_fence(self, operation_id: UUID, what: str) -> None:
+        fence = workflow.get_external_workflow_handle(workflow_id(operation_id, 1))
+        with contextlib.suppress(FailureError):  # it has ended meanwhile: its row tells
+            await fence.cancel()
+        await self._follow(operation_id, what)
 
     async def _fence(self, fence: FenceHostOrder) -> Outcome:
         return await workflow.execute_child_workflow(
@@ -202,6 +226,7 @@ class RecoverHost:
             id=workflow_id(fence.operation_id, 1),
             task_queue=options.OPERATIONS,
             task_timeout=options.TASK,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=ParentClosePolicy.ABANDON,
             static_summary=f"fence {fence.host.name}",
         )
@@ -233,58 +258,59 @@ class RecoverHost:
         return tuple(await asyncio.gather(*(restart(item) for item in plan.restarts)))
 
     async def _restart(self, item: Restart) -> Outcome:
+        start = self._start_order(item)
         try:
-            return await self._start_elsewhere(item)
+            outcome = await self._start_elsewhere(start)
+            if outcome.problem is None or outcome.problem.code != "SUPERSEDED":
+                return outcome
         except WorkflowAlreadyStartedError:
-            return await self._follow(item)
+            pass
         except ChildWorkflowError as error:
             # Somebody ended its workflow: the others go on, and the report tells of this one.
-            outcome = Outcome(
-                operation_id=item.operation_id,
-                state=OperationState.FAILED,
-                problem=problem_of(error),
-            )
+            outcome = failed(start, problem_of(error))
             await close(outcome)
             return outcome
+        # Another run owns it, of an earlier try or of its own next one: what its row says counts.
+        return await self._follow(item.operation_id, item.vm_name)
 
-    async def _follow(self, item: Restart) -> Outcome:
-        """Wait for a restart that an earlier try of this recovery began."""
-        policy = self._order.policy
+    async def _follow(self, operation_id: UUID, what: str) -> Outcome:
+        """Wait for a part of this recovery that an earlier try of it began."""
+        wait_s = self._order.policy.hold_retry_s
         while True:
             outcome: Outcome | None = await workflow.execute_activity_method(
-                Recovery.follow,
-                item.operation_id,
-                **options.decide(f"look how {item.vm_name} does"),
+                Recovery.follow, operation_id, **options.decide(f"look how {what} does")
             )
             if outcome is not None:
                 return outcome
-            await workflow.sleep(
-                options.seconds(policy.hold_retry_max_s), summary=f"wait for {item.vm_name}"
-            )
+            await workflow.sleep(options.seconds(wait_s), summary=f"wait for {what}")
+            wait_s = min(2 * wait_s, FOLLOW_MAX_S)
 
-    async def _start_elsewhere(self, item: Restart) -> Outcome:
+    def _start_order(self, item: Restart) -> StartVmOrder:
         order = self._order
-        priority = PriorityClass.PROTECTED
         context = order.context.model_copy(
-            update={"parent_id": order.operation_id, "priority": priority}
+            update={"parent_id": order.operation_id, "priority": PriorityClass.PROTECTED}
         )
+        return StartVmOrder(
+            operation_id=item.operation_id,
+            context=context,
+            policy=order.policy,
+            vm_id=item.vm_id,
+            vm_name=item.vm_name,
+            run=item.run,
+            licence_id=item.licence_id,
+        )
+
+    async def _start_elsewhere(self, start: StartVmOrder) -> Outcome:
         return await workflow.execute_child_workflow(
             StartVm.run,
-            StartVmOrder(
-                operation_id=item.operation_id,
-                context=context,
-                policy=order.policy,
-                vm_id=item.vm_id,
-                vm_name=item.vm_name,
-                run=item.run,
-                licence_id=item.licence_id,
-            ),
-            id=workflow_id(item.operation_id, 1),
+            start,
+            id=workflow_id(start.operation_id, 1),
             task_queue=options.OPERATIONS,
             task_timeout=options.TASK,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=ParentClosePolicy.ABANDON,
-            priority=Priority(priority_key=int(priority)),
-            static_summary=f"start {item.vm_name} elsewhere",
+            priority=Priority(priority_key=int(PriorityClass.PROTECTED)),
+            static_summary=f"start {start.vm_name} elsewhere",
         )
 
     async def _left(self) -> str:

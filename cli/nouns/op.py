@@ -1,5 +1,6 @@
 """`holdfast op`: operations, the durable runs of accepted actions."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -28,10 +29,15 @@ from cli.session import (
     queries,
 )
 from cli.terminal import clean, say
+from cli.values import moment
 
 app = typer.Typer(help="Operations: what runs, waits, failed, and why.", no_args_is_help=True)
 
 OperationId = Annotated[str, typer.Argument(metavar="ID", help="Id of an operation.")]
+When = Annotated[
+    datetime | None,
+    typer.Option(parser=moment, metavar="TIME", help="A time, or how long ago (2h)."),
+]
 FOREVER = "forever"
 
 
@@ -47,8 +53,8 @@ def list_(
     host: Annotated[str | None, typer.Option(help="Only on this host.")] = None,
     parent: Annotated[str | None, typer.Option(help="Only parts of this operation.")] = None,
     by: Annotated[str | None, typer.Option(help="Only what this principal asked for.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only from this time on (RFC 3339).")] = None,
-    until: Annotated[str | None, typer.Option(help="Only before this time (RFC 3339).")] = None,
+    since: When = None,
+    until: When = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Go on where a page ended.")] = None,
 ) -> None:
@@ -64,8 +70,8 @@ def list_(
         target_id=target_id,
         parent_id=None if parent is None else operation_id(parent),
         principal=by,
-        since=since,
-        until=until,
+        since=since and since.isoformat(),
+        until=until and until.isoformat(),
         limit=limit,
         cursor=cursor,
     )
@@ -150,7 +156,7 @@ def _show_blocks(found: Json) -> None:
 
 def _block(block: Json) -> str:
     other = block["operation_id"]
-    return block["detail"] + (f" ({other})" if other else "")
+    return f"{block['detail']} ({other})" if other else f"{block['detail']}"
 
 
 def _progress(found: Json) -> str | None:

@@ -184,6 +184,10 @@ class Action(ABC, Generic[P, F]):
         """Take back what `execute` wrote; a sentence about it. Repeatable."""
         return "nothing was done yet"
 
+    def outranks(self, params: P) -> frozenset[str]:
+        """The kinds of operations whose locks this request takes over."""
+        return self.preempts
+
     def rule(self, params: P) -> str:
         """The name under which the status matrix knows this request."""
         return self.kind

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused, Superseded
-from domain.hosts import HostEvent
+from domain.hosts import PUT_BACK, HostEvent
 from domain.inventory import HostState
 from domain.locks import exclusive
 from domain.matrix import REBOOTED
@@ -54,7 +54,9 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
     reopens = True
     audited = False
     external = False
-    preempts = frozenset({"vm.import"})  # it waits for the host that is dead, and would for minutes
+    # An import waits for the host that is dead, and would for minutes. An activation has ended but
+    # for its last note: while it has work to do its host is `reconciling`, which forbids this.
+    preempts = frozenset({"vm.import", "host.activate", "host.add"})
 
     async def plan(self, tx: Tx, params: RecoverHost, problems: Problems) -> Plan[HostFacts]:
         """Check that the report is about this epoch and the first one; else there is no more."""
@@ -76,7 +78,7 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
         steps = ("judge the failure", "prove the host off", "claim its VMs", "start them elsewhere")
         plan = _plan(facts, *steps)
         if host["state"] == HostState.DOWN and not await _unclaimed(tx, host):
-            problems.append(self.forbidden(params, plan, ()))
+            problems.append(_nothing_left(host))
         if tx.attempt == 1 and await incidents.was_cancelled(
             tx.connection, host["id"], host["epoch"]
         ):
@@ -121,6 +123,15 @@ async def _unclaimed(tx: Tx, host: Row) -> bool:
     """Whether a host is proven dead and its VMs were never taken: that recovery was cut short."""
     proof = await incidents.valid_certificate(tx.connection, host["id"], host["epoch"])
     return proof is not None and bool(await runs.active_runs(tx.connection, host["id"]))
+
+
+def _nothing_left(host: Row) -> Conflict:
+    return Conflict(
+        "NOTHING_TO_RECOVER",
+        f"{host['name']} is down, and no VM is left to be taken from it",
+        next_step="bring it back with `holdfast host activate`",
+        host=host["name"],
+    )
 
 
 def _cancelled(host: Row) -> Conflict:
@@ -234,14 +245,26 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
     async def execute(self, tx: Tx, params: ActivateHost, plan: Plan[HostFacts]) -> Done:
         """Move the host to `reconciling` and order the rest."""
         host = plan.facts.host
-        await hosts.move(tx.connection, host["id"], HostEvent.ACTIVATE, "being activated", tx.now)
+        if not await hosts.move(
+            tx.connection, host["id"], HostEvent.ACTIVATE, "being activated", tx.now
+        ):
+            raise self.forbidden(params, plan, ())
+        tx.facts.forget("host", host["id"])
         return Done(order=activate_order(tx, plan.facts))
 
     async def undo(self, tx: Tx, operation: Row) -> str:
-        """Leave the host out of service."""
-        why = "its activation was cancelled before it began"
-        await hosts.move(tx.connection, operation["target_id"], HostEvent.FAILED, why, tx.now)
+        """Give the host its state back; out of service where steps have begun."""
+        host_id, why = operation["target_id"], "its activation was cancelled before it began"
+        was = operation["order"].get("was")
+        if was is not None and operation["run_id"] is None:
+            await hosts.put_back(tx.connection, host_id, HostState(was), why, tx.now)
+            return f"the host is {was} as before"
+        await hosts.move(tx.connection, host_id, HostEvent.FAILED, why, tx.now)
         return "the host is left out of service"
+
+    def outranks(self, params: ActivateHost) -> frozenset[str]:
+        """An import waits for what was on the host before it rebooted."""
+        return frozenset() if params.rebooted_epoch is None else frozenset({"vm.import"})
 
     def rule(self, params: ActivateHost) -> str:
         """A host in service is activated anew only because it has rebooted."""
@@ -263,12 +286,14 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
 
 def activate_order(tx: Tx, facts: HostFacts) -> Order:
     """The order to bring a host into service, its power being switched on first."""
+    was = HostState(facts.host["state"])
     return ActivateHostOrder(
         operation_id=tx.operation_id,
         attempt=tx.attempt,
         context=tx.context,
         policy=policy_of(facts.cluster),
         host=host_ref(facts.host),
+        was=was if was in PUT_BACK else None,
     )
 
 

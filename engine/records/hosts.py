@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
 from domain.errors import Superseded
 from domain.hosts import HostEvent
-from domain.inventory import RunState
+from domain.inventory import HostState, RunState
 from domain.orders import HostRef
 from domain.readings import Domain
 from engine.acceptance import Terms
@@ -118,12 +118,21 @@ class HostRecords(FenceRecords):
             await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")
 
     async def fail(self, order: FailOrder) -> None:
-        """Move the host to `non_operational` with the reason."""
+        """Move the host to `non_operational` with the reason.
+
+        Nothing happens to a host that is not `reconciling` at this epoch any more: it is in other
+        hands, and a late word about an old activation must not disturb its recovery.
+        """
         now = self._clock()
-        host_id = order.host.host_id
-        await self._database.write(
-            lambda c: hosts.move(c, host_id, HostEvent.FAILED, order.why, now)
-        )
+
+        async def work(connection: AsyncConnection) -> None:
+            row = await inventory.get(connection, "host", order.host.host_id)
+            if row is None or row["epoch"] != order.host.epoch:
+                return
+            if row["state"] == HostState.RECONCILING:
+                await hosts.move(connection, row["id"], HostEvent.FAILED, order.why, now)
+
+        await self._database.write(work)
 
 
 async def _start_under_way(connection: AsyncConnection, run: Row) -> bool:

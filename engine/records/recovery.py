@@ -21,7 +21,7 @@ from domain.placement import Guest, Placed, place_all
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
 from engine.acceptance import Terms
-from engine.actions.hosts import FenceHost
+from engine.actions.hosts import FenceHost, FenceHostAction
 from engine.actions.vms import StartVm
 from engine.affinity import affinity_of
 from engine.backend import Backend
@@ -126,16 +126,22 @@ class RecoveryRecords:
         )
 
     async def outcome_of(self, operation_id: UUID) -> Outcome | None:
-        """How a restart ended, or None while it is open."""
-        row = await self._database.read(lambda c: operations.get(c, operation_id))
-        if row is None or row["state"] in operations.OPEN:
-            return None
-        return Outcome(
-            operation_id=operation_id,
-            state=OperationState(row["state"]),
-            problem=row["problem"],
-            summary=row["summary"] or "",
-        )
+        """How a part of a recovery ended, or None while it is open."""
+
+        async def work(connection: AsyncConnection) -> Outcome | None:
+            row = await operations.get(connection, operation_id)
+            if row is None or row["state"] in operations.OPEN:
+                return None
+            return Outcome(
+                operation_id=operation_id,
+                attempt=row["attempt"],
+                state=OperationState(row["state"]),
+                problem=row["problem"],
+                summary=row["summary"] or "",
+                certificate_id=await _certificate_of(connection, row),
+            )
+
+        return await self._database.read(work)
 
     async def report(self, order: ReportOrder) -> str:
         """Close the incident, give a sentence about it, and bring a returned host to `up`."""
@@ -217,7 +223,8 @@ class _Claim:
         guests = []
         for run in lost:
             vm = await inventory.get(self._connection, "vm", run["vm_id"])
-            assert vm is not None
+            if vm is None:
+                continue
             # A run that its own start was taking back is no stop that somebody asked for.
             asked_to_end = run["state"] == "stopping" and run["end_reason"] is None
             guest = guest_of(vm, depends.get(vm["id"], ()))
@@ -272,8 +279,18 @@ class _Claim:
             for child in await operations.children(self._connection, self._order.operation_id)
             if child["kind"] == "vm.start"
         ]
-        taken = {child["target_id"] for child in children}
-        restarts = [await self._restart(child, depends, taken) for child in children]
+        vms = {
+            child["id"]: vm
+            for child in children
+            # A person may have cancelled a restart, and deleted its VM since.
+            if (vm := await inventory.get(self._connection, "vm", child["target_id"])) is not None
+        }
+        taken = {vm["id"] for vm in vms.values()}
+        restarts = [
+            await self._restart(child, vms[child["id"]], depends, taken)
+            for child in children
+            if child["id"] in vms
+        ]
         lost = await incidents.runs_lost(self._connection, self._order.incident_id)
         left = [run["vm_id"] for run in lost if run["vm_id"] not in taken]
         names = [await inventory.get(self._connection, "vm", vm_id) for vm_id in left]
@@ -282,10 +299,8 @@ class _Claim:
         )
 
     async def _restart(
-        self, child: Row, depends: dict[UUID, tuple[UUID, ...]], taken: set[UUID]
+        self, child: Row, vm: Row, depends: dict[UUID, tuple[UUID, ...]], taken: set[UUID]
     ) -> Restart:
-        vm = await inventory.get(self._connection, "vm", child["target_id"])
-        assert vm is not None
         run = await runs.active_run(self._connection, vm["id"])
         mine = run if run is not None and run["operation_id"] == child["id"] else None
         return Restart(
@@ -297,6 +312,17 @@ class _Claim:
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
         )
+
+
+async def _certificate_of(connection: AsyncConnection, fence: Row) -> UUID | None:
+    """The proof that a fence led to, while it is valid; None of another kind of operation."""
+    if fence["kind"] != FenceHostAction.kind or fence["incident_id"] is None:
+        return None
+    incident = await incidents.get(connection, fence["incident_id"])
+    if incident is None:
+        return None
+    proof = await incidents.valid_certificate(connection, incident["host_id"], incident["epoch"])
+    return None if proof is None else proof["id"]
 
 
 async def _abandon(connection: AsyncConnection, order: ReportOrder, now: datetime) -> str:

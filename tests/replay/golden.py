@@ -25,6 +25,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+from tests.workflow.batch_scenarios import BATCHES
 from tests.workflow.bench import Bench
 from tests.workflow.failovers import FENCES, RECOVERIES, an_isolated_host_is_fenced
 from tests.workflow.imports import IMPORTS
@@ -88,6 +89,7 @@ def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
 ALL: tuple[Golden, ...] = (
     *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
     *(_golden("ImportVm", item) for item in IMPORTS),
+    *(_golden("RunBatch", item) for item in BATCHES),
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),

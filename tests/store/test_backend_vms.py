@@ -180,10 +180,15 @@ async def test_a_report_about_another_epoch_is_refused(engine: Engine) -> None:
     assert (error.code, type(error)) == ("EPOCH_STALE", Superseded)
 
 
-@pytest.mark.parametrize("state", ["up", "down", "reconciling", "maintenance", "error"])
+@pytest.mark.parametrize("state", ["up", "reconciling", "maintenance", "error"])
 async def test_only_a_host_that_misses_polls_can_fail(engine: Engine, state: str) -> None:
     host = await engine.world.host(state=state)
     assert (await engine.refusal(failure(host))).code == "HOST_STATE_FORBIDS"
+
+
+async def test_a_host_that_is_down_with_nothing_left_to_take_does_not_fail(engine: Engine) -> None:
+    host = await engine.world.host(state="down")
+    assert (await engine.refusal(failure(host))).code == "NOTHING_TO_RECOVER"
 
 
 async def test_a_host_out_of_service_can_fail_and_stays_out_of_service(engine: Engine) -> None:

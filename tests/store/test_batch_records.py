@@ -105,15 +105,16 @@ async def test_cancelling_the_rest_again_changes_nothing(engine: Engine) -> None
     assert await engine.everything() == before
 
 
-async def test_a_held_activation_that_is_cancelled_leaves_its_host_out_of_service(
-    engine: Engine,
+@pytest.mark.parametrize("was", ["maintenance", "down", "non_responsive", "error"])
+async def test_a_held_activation_that_is_cancelled_gives_its_host_back_the_state_it_had(
+    engine: Engine, was: str
 ) -> None:
-    hosts = [await engine.world.host(f"h{n}", state="maintenance") for n in range(2)]
+    hosts = [await engine.world.host(f"h{n}", state=was) for n in range(2)]
     receipt = await batch(engine, [ActivateHost(host_id=one) for one in hosts], at_once=1)
     before = await engine.world.get("host", hosts[1])
     await engine.batches.cancel_rest(receipt.operation_id)
     after = await engine.world.get("host", hosts[1])
-    assert (before["state"], after["state"]) == ("reconciling", "non_operational")
+    assert (before["state"], after["state"]) == ("reconciling", was)
 
 
 async def test_nothing_is_let_go_while_the_batch_is_being_cancelled(engine: Engine) -> None:

@@ -72,7 +72,9 @@ async def test_a_freed_lock_goes_to_the_one_that_waits_and_its_workflow_starts(
     assert row["lock_deadline_at"] is None
     assert row["order"]["operation_id"] == str(waiting)
     assert await engine.world.do(locks.holds, "vm", vm, waiting)
-    assert (await engine.world.do(plumbing.posted, waiting))["workflow"] == "StartVm"
+    posted = await engine.world.do(plumbing.posted, waiting)
+    assert posted is not None
+    assert posted["workflow"] == "StartVm"
     assert engine.deliverer.delivered == [waiting]
     assert await grants(engine).grant() == 0
 
@@ -249,7 +251,7 @@ async def test_a_running_operation_is_blocked_by_nothing_and_is_predicted_by_its
 ) -> None:
     world = engine.world
     for took in (2, 4, 60):
-        times = {"started_at": world.now, "finished_at": world.later(took)}
+        times: Row = {"started_at": world.now, "finished_at": world.later(took)}
         await world.operation(state="succeeded", **times)
     _, operation = await a_busy_vm(engine)
     assert await world.do(operations.claim, operation, 1, "run-1", world.now)

@@ -1,13 +1,11 @@
-"""Cancel, retry, pause, resume and prioritise: what they write, and what they refuse."""
+"""Cancel, pause, resume and prioritise: what they write, and what they refuse."""
 
-from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.context import PriorityClass
-from domain.operations import OperationState, Outcome, Problem, StepState
 from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.actions.operations import (
     CancelOperation,
@@ -16,77 +14,26 @@ from engine.actions.operations import (
     ResumeOperation,
     RetryOperation,
 )
-from engine.actions.vms import StartVm, StopVm
+from engine.actions.vms import StopVm
 from engine.backend import Options
-from engine.queries.operations import GetOperation
-from engine.records.operations import StepRecords
 from store import incidents, locks, operations, plumbing, runs
 from store.ids import new_id
-from store.rows import Row
 from tests.store.engine_room import Engine, columns
+from tests.store.steering import (
+    a_claimed_start,
+    a_failed_start,
+    a_start,
+    cancel,
+    claim,
+    latest_event,
+    recovering,
+    row_of,
+    tell_all,
+    to_tell,
+)
 from tests.store.world import PERSON
 
 pytestmark = pytest.mark.store
-
-FAILED = Problem(code="NO_ANSWER", detail="h1 did not answer within 1 s")
-
-
-async def row_of(engine: Engine, operation_id: UUID) -> Row:
-    row = await engine.world.do(operations.get, operation_id)
-    assert row is not None
-    return row
-
-
-async def claim(engine: Engine, operation_id: UUID, attempt: int = 1, run: str = "run-1") -> bool:
-    return await engine.world.do(operations.claim, operation_id, attempt, run, engine.world.now)
-
-
-async def a_start(engine: Engine, name: str = "db") -> UUID:
-    """A start that was accepted and has not begun."""
-    if not await engine.rows("host"):
-        await engine.world.host()
-    vm = await engine.world.vm(name)
-    return (await engine.act(StartVm(vm_id=vm))).operation_id
-
-
-async def a_claimed_start(engine: Engine) -> UUID:
-    """A start whose workflow Temporal has taken and that has claimed it."""
-    operation = await a_start(engine)
-    await tell_all(engine)
-    assert await claim(engine, operation)
-    return operation
-
-
-async def a_failed_start(engine: Engine) -> UUID:
-    """A start that began and failed."""
-    operation = await a_claimed_start(engine)
-    await engine.operations.close(
-        Outcome(operation_id=operation, state=OperationState.FAILED, problem=FAILED)
-    )
-    return operation
-
-
-async def tell_all(engine: Engine) -> None:
-    """Temporal has taken everything that it was to be told."""
-    for row in await engine.rows("outbox"):
-        if row["done_at"] is None:
-            await engine.world.do(plumbing.delivered, row["id"], engine.world.now)
-
-
-async def to_tell(engine: Engine, operation: UUID) -> list[tuple[str, str | None]]:
-    rows = await engine.world.do(plumbing.waiting_of, operation)
-    return columns(rows, "kind", "signal")
-
-
-async def latest_event(engine: Engine, kind: str) -> Row:
-    found: Row = [row for row in await engine.rows("event") if row["type"] == kind][-1]
-    return found
-
-
-async def cancel(engine: Engine, operation: UUID, **context: Any) -> Row:
-    """Cancel it; the row of the cancelling action itself."""
-    receipt = await engine.act(CancelOperation(operation_id=operation), **context)
-    return await row_of(engine, receipt.operation_id)
 
 
 async def test_a_start_that_has_not_begun_is_cancelled_at_once_and_gives_everything_back(
@@ -188,16 +135,6 @@ async def test_a_second_try_that_never_began_needs_attention_when_a_copy_is_half
     assert order["run"]["run_id"] == str(run["id"]), "the retry goes on with the copy it has"
 
 
-async def recovering(engine: Engine) -> tuple[UUID, UUID]:
-    """A host whose recovery has begun: operation and incident."""
-    host = await engine.world.host(state="connecting")
-    wish = RecoverHost(host_id=host, epoch=1, why="silent", reported_by="m1")
-    receipt = await engine.act(wish, principal="monitor:m1")
-    await tell_all(engine)
-    (incident,) = await engine.rows("incident")
-    return receipt.operation_id, incident["id"]
-
-
 async def test_a_recovery_is_not_cancelled_once_it_has_claimed_the_hosts_vms(
     engine: Engine,
 ) -> None:
@@ -240,123 +177,6 @@ async def test_what_is_told_of_a_workflow_waits_until_it_was_started(engine: Eng
     (start,) = await engine.world.do(plumbing.waiting_of, operation)
     await engine.world.do(plumbing.delivered, start["id"], engine.world.now)
     assert await to_tell(engine, operation) == [("cancel", None)]
-
-
-async def test_a_failed_start_is_tried_again_as_the_same_operation(engine: Engine) -> None:
-    operation = await a_failed_start(engine)
-    steps = StepRecords(engine.world.database, engine.world.clock)
-    await steps.begin(operation, 1, "1", "guest.place", 1, 10.0)
-    await steps.finish(operation, 1, "1")
-    receipt = await engine.act(RetryOperation(operation_id=operation), principal="bob")
-    row = await row_of(engine, operation)
-    assert (row["state"], row["attempt"], row["run_id"]) == ("pending", 2, None)
-    assert (row["problem"], row["finished_at"]) == (None, None)
-    assert (row["order"]["attempt"], row["order"]["operation_id"]) == (2, str(operation))
-    assert (row["principal"], row["order"]["context"]["principal"]) == ("ann", "ann")
-    assert columns(await engine.rows("entity_lock"), "operation_id") == [operation]
-    assert await to_tell(engine, operation) == [("start", None)]
-    event = await latest_event(engine, "operation.retry.done")
-    assert (event["principal"], event["subject_id"]) == ("bob", operation)
-    assert event["before"] == {"state": "failed", "attempt": 1}
-    assert event["after"] == {"state": "pending", "attempt": 2}
-    assert (await row_of(engine, receipt.operation_id))["state"] == "succeeded"
-    view = await engine.backend.run_query(GetOperation(operation_id=operation))
-    assert [(step.attempt, step.state) for step in view.steps] == [(1, StepState.SUCCEEDED)]
-    assert view.workflow_id == f"op/{operation}/2"
-    assert not await claim(engine, operation, 1, "run-1"), "the first try is over"
-    assert await claim(engine, operation, 2, "run-2")
-
-
-async def test_a_retry_drops_what_the_last_try_was_still_to_be_told(engine: Engine) -> None:
-    operation = await a_claimed_start(engine)
-    await cancel(engine, operation)
-    await engine.operations.close(
-        Outcome(operation_id=operation, state=OperationState.CANCELLED, summary="undone")
-    )
-    await engine.act(RetryOperation(operation_id=operation))
-    await tell_all_starts(engine, operation)
-    assert await to_tell(engine, operation) == []
-
-
-async def tell_all_starts(engine: Engine, operation: UUID) -> None:
-    """Temporal has taken the start."""
-    (start,) = await engine.world.do(plumbing.waiting_of, operation)
-    assert start["kind"] == "start"
-    await engine.world.do(plumbing.delivered, start["id"], engine.world.now)
-
-
-async def test_a_retry_is_judged_by_what_is_there_now(engine: Engine) -> None:
-    operation = await a_failed_start(engine)
-    vm = (await row_of(engine, operation))["target_id"]
-    other = (await engine.act(StartVm(vm_id=vm))).operation_id
-    error = await engine.refusal(RetryOperation(operation_id=operation))
-    assert (error.code, error.context["holder_operation_id"]) == ("OBJECT_BUSY", str(other))
-    host = (await engine.rows("host"))[0]["id"]
-    await engine.world.running(vm, host, operation_id=other)
-    await engine.operations.close(Outcome(operation_id=other, state=OperationState.SUCCEEDED))
-    assert (await engine.refusal(RetryOperation(operation_id=operation))).code == "VM_NOT_DOWN"
-
-
-async def test_a_retry_of_what_has_not_ended_or_has_succeeded_is_refused(engine: Engine) -> None:
-    operation = await a_start(engine)
-    wish = RetryOperation(operation_id=operation)
-    assert (await engine.refusal(wish)).code == "OPERATION_STATE_FORBIDS"
-    await engine.operations.close(Outcome(operation_id=operation, state=OperationState.SUCCEEDED))
-    assert (await engine.refusal(wish)).code == "OPERATION_STATE_FORBIDS"
-
-
-async def test_a_recovery_is_not_retried_and_says_where_to_look(engine: Engine) -> None:
-    operation, incident = await recovering(engine)
-    await cancel(engine, operation)
-    error = await engine.refusal(RetryOperation(operation_id=operation))
-    assert error.code == "NOT_RETRYABLE"
-    assert f"holdfast incident show {incident}" in error.next_step
-
-
-async def a_batch(engine: Engine, *names: str) -> tuple[UUID, list[UUID]]:
-    """A batch of starts that all failed, as its rows are: parent and children."""
-    world = engine.world
-    order = {"attempt": 1, "look_every_s": 5.0}
-    values = {"workflow": "RunBatch", "order": order, "state": "failed", "target_type": "batch"}
-    parent = await world.operation(kind="batch", **values)
-    children = []
-    for name in names:
-        child = await a_start(engine, name)
-        await world.put("operation", child, parent_id=parent)
-        failed = Outcome(operation_id=child, state=OperationState.FAILED, problem=FAILED)
-        await engine.operations.close(failed)
-        children.append(child)
-    return parent, children
-
-
-async def test_a_retry_of_a_batch_is_one_of_its_failed_children(engine: Engine) -> None:
-    parent, (good, again, gone) = await a_batch(engine, "a", "b", "c")
-    await engine.world.put("operation", good, state="succeeded")
-    busy = (await row_of(engine, gone))["target_id"]
-    await engine.act(StartVm(vm_id=busy))
-    receipt = await engine.act(RetryOperation(operation_id=parent))
-    summary = (await row_of(engine, receipt.operation_id))["summary"]
-    assert summary.startswith("1 of its actions are tried again, 1 could not be")
-    rows = [await row_of(engine, one) for one in (parent, good, again, gone)]
-    assert columns(rows, "state", "attempt", "held") == [
-        ("pending", 2, False),
-        ("succeeded", 1, False),
-        ("pending", 2, True),
-        ("failed", 1, False),
-    ]
-    assert rows[0]["order"] == {"attempt": 2, "look_every_s": 5.0}
-    assert ("start", None) in await to_tell(engine, parent)
-    event = await latest_event(engine, "operation.retry.done")
-    assert (event["data"]["retried"], event["data"]["refused"]) == (1, 1)
-
-
-async def test_a_batch_of_which_nothing_can_be_retried_says_so(engine: Engine) -> None:
-    parent, (child,) = await a_batch(engine, "a")
-    vm = (await row_of(engine, child))["target_id"]
-    await engine.act(StartVm(vm_id=vm))
-    assert (await engine.refusal(RetryOperation(operation_id=parent))).code == "OBJECT_BUSY"
-    await engine.world.put("operation", child, state="succeeded")
-    assert (await engine.refusal(RetryOperation(operation_id=parent))).code == "NOTHING_TO_RETRY"
 
 
 async def test_pause_and_resume_tell_the_workflow_and_its_word_shows(engine: Engine) -> None:

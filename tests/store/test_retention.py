@@ -81,6 +81,16 @@ async def test_a_tree_goes_leaf_by_leaf_and_is_shown_whole_in_between(engine: En
     assert [child.id for child in (await shown(engine, parent)).children] == children
 
 
+async def test_a_parent_stays_while_a_part_of_it_is_young(engine: Engine) -> None:
+    parent = await ended(engine, kind="batch")
+    engine.world.later(31 * DAY_S)
+    child = await ended(engine, parent_id=parent)
+    assert await tidy(engine) == 0
+    engine.world.later(31 * DAY_S)
+    assert await tidy(engine) == 2
+    assert [part.id for part in (await shown(engine, parent)).children] == [child]
+
+
 async def test_what_an_incident_a_lock_or_a_post_refers_to_is_kept(engine: Engine) -> None:
     world = engine.world
     host = await world.host()

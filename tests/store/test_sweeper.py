@@ -12,7 +12,7 @@ from engine.actions.hosts import ActivateHost, FenceHost, RecoverHost
 from engine.actions.operations import CancelOperation, RetryOperation
 from engine.actions.vms import StartVm, StopVm
 from engine.records.operations import StepRecords
-from engine.sweeper import EVERY_S, Sweeper
+from engine.sweeper import EVERY_S, REOPENED_MOST, Sweeper
 from store import operations, plumbing, runs
 from store.rows import Row
 from tests.store.engine_room import Engine, columns
@@ -215,14 +215,30 @@ async def child_of(scene: Scene, parent: Row, params: Any) -> UUID:
     return await scene.world.database.write(work)
 
 
-async def test_a_recovery_that_was_ended_leaves_no_open_incident(scene: Scene) -> None:
+async def test_a_recovery_that_was_ended_is_begun_again_a_limited_number_of_times(
+    scene: Scene,
+) -> None:
     operation, _ = await recovering(scene)
     await scene.world.put("host", scene.host, state="fencing")
-    scene.is_now(operation, WorkflowState.TERMINATED)
-    await scene.sweep()
+    for attempt in range(1, REOPENED_MOST):
+        scene.is_now(operation, WorkflowState.TERMINATED, attempt)
+        assert await scene.sweep() == 1
+        assert (await scene.row(operation))["attempt"] == attempt + 1
+        await scene.begun(operation, attempt + 1)
+    scene.is_now(operation, WorkflowState.TERMINATED, REOPENED_MOST)
+    assert await scene.sweep() == 1
+    assert (await scene.row(operation))["state"] == "cancelled"
     (incident,) = await scene.engine.rows("incident")
     assert (incident["open"], incident["outcome"]) == (None, "cancelled")
     assert (await scene.world.get("host", scene.host))["state"] == "non_responsive"
+
+
+async def test_a_recovery_that_was_to_be_cancelled_is_not_begun_again(scene: Scene) -> None:
+    operation, _ = await recovering(scene)
+    await scene.engine.act(CancelOperation(operation_id=operation))
+    scene.is_now(operation, WorkflowState.TERMINATED)
+    assert await scene.sweep() == 1
+    assert (await scene.row(operation))["state"] == "cancelled"
 
 
 async def test_a_start_that_temporal_forgot_before_it_began_is_told_again(scene: Scene) -> None:
@@ -336,6 +352,24 @@ async def test_an_operation_that_closed_while_temporal_was_asked_stays_as_it_is(
     assert (row["state"], row["summary"]) == ("succeeded", "well")
 
 
+async def test_an_operation_that_is_claimed_while_temporal_is_asked_is_left_alone(
+    scene: Scene,
+) -> None:
+    await scene.world.host()
+    vm = await scene.world.vm()
+    operation = (await scene.engine.act(StartVm(vm_id=vm))).operation_id
+    await scene.taken(operation)
+
+    async def claimed_meanwhile(wid: str) -> WorkflowState:
+        await scene.begun(operation)
+        return WorkflowState.UNKNOWN
+
+    scene.temporal.describe = claimed_meanwhile  # type: ignore[method-assign]
+    assert await scene.sweep() == 0
+    row = await scene.row(operation)
+    assert (row["state"], row["attempt"]) == ("running", 1)
+
+
 async def test_without_temporal_nothing_is_judged(scene: Scene) -> None:
     operation = await scene.start()
     scene.temporal.away = True
@@ -349,7 +383,7 @@ async def test_the_one_looked_for_longest_ago_comes_first(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.sweeper.LOOKED_AT", 2)
-    order = {"order": {"attempt": 1}, "run_id": "run-1", "state": "running"}
+    order: Row = {"order": {"attempt": 1}, "run_id": "run-1", "state": "running"}
     wanted = [await scene.world.operation(**order) for _ in range(5)]
     for _ in range(3):
         await scene.sweep()

@@ -44,6 +44,7 @@ from tests.fakes import DataCentre, FakeDomain, FakeHypervisor, FakePower
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
+from worker.relay import relay
 from worker.temporal_client import TemporalWorkflows
 
 WAIT_S = 60.0
@@ -311,6 +312,22 @@ class Bench:
         )
         async with ordinary, fencing_worker(self.client, self.parts, interceptors):
             yield
+
+
+@asynccontextmanager
+async def relaying(made: Bench, number: int = 1) -> AsyncIterator[None]:
+    """As many relay processes as one likes, here as tasks with deliveries of their own."""
+    workflows = TemporalWorkflows(made.client)
+    tasks = [
+        asyncio.create_task(relay(Delivery(made.database, workflows), made.database))
+        for _ in range(number)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def template(folder: Path) -> Path:

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,15 +18,13 @@ from engine.actions.operations import CancelOperation, RetryOperation
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.batches import BatchOptions
-from engine.delivery import Delivery
+from engine.grants import Grants
 from engine.registry import all_actions, all_queries
 from store.rows import Row
 from tests.fakes import Gate
 from tests.faults import Fault
-from tests.workflow.bench import PERSON, Bench, NoSecrets, bench, quick
+from tests.workflow.bench import OPEN, PERSON, Bench, NoSecrets, bench, quick, relaying
 from tests.workflow.far_world import served
-from worker.relay import relay
-from worker.temporal_client import TemporalWorkflows
 from worker.temporal_get import ROOT
 
 pytestmark = pytest.mark.workflow
@@ -59,18 +56,6 @@ class _Counting(ActivityInboundInterceptor):
                 seen.now.add(info.workflow_id)
                 seen.most = max(seen.most, len(seen.now))
         return await self.next.execute_activity(input)
-
-
-@asynccontextmanager
-async def relaying(made: Bench) -> AsyncIterator[None]:
-    """The relay beside an engine."""
-    delivery = Delivery(made.database, TemporalWorkflows(made.client))
-    task = asyncio.create_task(relay(delivery, made.database))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest_asyncio.fixture
@@ -110,6 +95,15 @@ async def starting(made: Bench, names: list[str], **options: Any) -> UUID:
 
 async def children(made: Bench, operation: UUID) -> list[Row]:
     return await made.children_of(operation, "vm.start")
+
+
+async def runs(made: Bench, operation: UUID) -> None:
+    """Wait until its workflow has claimed an operation."""
+
+    async def running() -> bool:
+        return bool((await made.operation(operation))["state"] == "running")
+
+    await made.until(running, f"operation {operation} never ran")
 
 
 async def once_each(made: Bench, operation: UUID, names: list[str]) -> None:
@@ -176,6 +170,7 @@ async def test_a_cancelled_batch_ends_what_has_not_begun_and_undoes_what_has(
     gate = whole_engine.centre.before["define"] = Gate()
     operation = await starting(whole_engine, names, at_once=2)
     await gate.reached.wait()
+    await runs(whole_engine, operation)
     await whole_engine.act(CancelOperation(operation_id=operation))
     ended = await whole_engine.ended(operation)
     gate.open()
@@ -225,6 +220,27 @@ async def test_a_batch_of_starts_and_stops_does_both(whole_engine: Bench) -> Non
     assert (await whole_engine.ended(receipt.operation_id))["state"] == "succeeded"
     assert whole_engine.copies("up") == []
     assert len(whole_engine.copies("down")) == 1
+
+
+async def test_actions_on_one_vm_follow_each_other_where_they_may_wait_for_its_lock(
+    whole_engine: Bench,
+) -> None:
+    vm_id = await whole_engine.add_vm("db")
+    items: list[Params] = [StartVm(vm_id=vm_id), StopVm(vm_id=vm_id, force=True)]
+    options = BatchOptions(lock_wait_s=60, at_once=1)
+    receipt = await whole_engine.backend.run_multiple_actions(items, PERSON, options)
+    grants = Grants(whole_engine.database, whole_engine.backend)
+
+    async def done() -> bool:
+        await grants.grant()
+        return (await whole_engine.operation(receipt.operation_id))["state"] not in OPEN
+
+    await whole_engine.until(done, "the batch never ended")
+    ended = await whole_engine.operation(receipt.operation_id)
+    assert (ended["state"], ended["summary"]) == ("succeeded", "2 succeeded")
+    assert whole_engine.copies("db") == []
+    assert [row["state"] for row in await whole_engine.rows("vm_run")] == ["ended"]
+    assert await whole_engine.broken() == []
 
 
 @pytest.mark.parametrize("fault", [Fault.CRASHES_BEFORE, Fault.CRASHES_AFTER], ids=str)

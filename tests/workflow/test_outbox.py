@@ -12,12 +12,9 @@ from uuid import UUID
 import pytest
 
 from engine.backend import Backend
-from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
 from tests.workflow.accepting import AFTER_COMMIT, AFTER_START
-from tests.workflow.bench import Bench, NoSecrets, bench, quick
-from worker.relay import relay
-from worker.temporal_client import TemporalWorkflows
+from tests.workflow.bench import Bench, NoSecrets, bench, quick, relaying
 from worker.temporal_get import ROOT
 from worker.temporal_server import DevServer, DevServerOptions
 
@@ -25,22 +22,6 @@ pytestmark = pytest.mark.workflow
 
 DOWN_S = 30.0
 """How long Temporal is away: several tries of the relay and of every poller."""
-
-
-@asynccontextmanager
-async def relays(made: Bench, number: int = 1) -> AsyncIterator[None]:
-    """As many relay processes as one likes, here as tasks with clients of their own."""
-    workflows = TemporalWorkflows(made.client)
-    tasks = [
-        asyncio.create_task(relay(Delivery(made.database, workflows), made.database))
-        for _ in range(number)
-    ]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def started_workflows(made: Bench) -> list[str]:
@@ -79,7 +60,7 @@ async def test_an_api_that_is_killed_around_the_start_loses_and_doubles_nothing(
     )
     assert await child.wait() == -signal.SIGKILL
     operation = await the_one_start(engine)
-    async with relays(engine):
+    async with relaying(engine):
         assert (await engine.ended(operation))["state"] == "succeeded"
     assert await started_workflows(engine) == [f"op/{operation}/1"]
     assert len(engine.copies("db")) == 1
@@ -95,7 +76,7 @@ async def test_relays_that_run_beside_each_other_start_everything_once(engine: B
     operations = [await engine.start(name) for name in names]
     waiting = [row for row in await engine.rows("outbox") if row["done_at"] is None]
     assert len(waiting) == len(names)
-    async with relays(engine, 3):
+    async with relaying(engine, 3):
         for operation in operations:
             assert (await engine.ended(operation))["state"] == "succeeded"
     assert sorted(await started_workflows(engine)) == sorted(f"op/{o}/1" for o in operations)
@@ -106,7 +87,7 @@ async def test_relays_that_run_beside_each_other_start_everything_once(engine: B
 @asynccontextmanager
 async def running(made: Bench) -> AsyncIterator[None]:
     """Workers and two relays."""
-    async with made.workers(), relays(made, 2):
+    async with made.workers(), relaying(made, 2):
         yield
 
 

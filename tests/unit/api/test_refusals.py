@@ -74,7 +74,7 @@ async def test_an_unknown_id_is_not_found_under_a_code_of_its_kind(
     desk: Desk, method: str, path: str, code: str
 ) -> None:
     unknown = str(new_id())
-    body = {} if method == "PATCH" else None
+    body: dict[str, str] | None = {} if method == "PATCH" else None
     answer = await desk.client.request(method, f"/api/v1{path.format(unknown)}", json=body)
     document = check_problem(answer, 404, code)
     assert document["context"] == {"id": unknown}

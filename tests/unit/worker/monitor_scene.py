@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from domain.errors import EngineError, NoAnswer, Unavailable
 from domain.inventory import FenceDevice, PowerReading
+from domain.operations import WorkflowState
 from domain.profiles import Timing
 from domain.readings import DomainState, GuestStats, HostReading, Knock
 from engine.actions.base import Action
@@ -196,7 +197,25 @@ class DeadTemporal:
         self.started: list[str] = []
         self.dead = True
 
-    async def start(self, workflow: str, order: Row, *, wid: str, **_rest: Any) -> None:
+    async def start(
+        self, workflow: str, order: Row, *, wid: str, priority: int, fairness: str, summary: str
+    ) -> None:
+        self._refuse()
+        self.started.append(wid)
+
+    async def cancel(self, wid: str) -> None:
+        self._refuse()
+
+    async def signal(self, wid: str, name: str) -> None:
+        self._refuse()
+
+    async def raise_priority(self, wid: str, priority: int) -> None:
+        self._refuse()
+
+    async def describe(self, wid: str) -> WorkflowState:
+        self._refuse()
+        return WorkflowState.RUNNING if wid in self.started else WorkflowState.UNKNOWN
+
+    def _refuse(self) -> None:
         if self.dead:
             raise Unavailable("TEMPORAL_UNAVAILABLE", "nobody listens")
-        self.started.append(wid)

@@ -1,0 +1,54 @@
+"""Scenarios on batches: each drives a fresh bench to one end and gives the batch's operation."""
+
+from uuid import UUID
+
+from engine.actions.vms import StartVm
+from engine.batches import BatchOptions
+from tests.fakes import Gate
+from tests.workflow.bench import PERSON, Bench, relaying
+from tests.workflow.scenarios import Scenario, cancel_is_known, finished
+
+
+async def asked(bench: Bench, at_once: int, *names: str) -> UUID:
+    """Ask for the start of these VMs in one batch; its operation."""
+    items = [StartVm(vm_id=bench.vms[name]) for name in names]
+    options = BatchOptions(at_once=at_once)
+    receipt = await bench.backend.run_multiple_actions(items, PERSON, options)
+    await bench.backend.close()
+    return receipt.operation_id
+
+
+async def a_batch_of_starts_succeeds(bench: Bench) -> UUID:
+    """RunBatch: three starts, two at a time."""
+    for name in ("a", "b", "c"):
+        await bench.add_vm(name)
+    return await finished(bench, await asked(bench, 2, "a", "b", "c"))
+
+
+async def a_batch_with_a_start_that_fails_is_incomplete(bench: Bench) -> UUID:
+    """RunBatch: one of two starts is refused by libvirt."""
+    await bench.add_vm("a")
+    bench.centre.refusing[await bench.add_vm("b")] = 3
+    return await finished(bench, await asked(bench, 2, "a", "b"))
+
+
+async def a_batch_is_cancelled_in_the_middle(bench: Bench) -> UUID:
+    """RunBatch: one start is under way, one is held; both are cancelled with it."""
+    await bench.add_vm("a")
+    await bench.add_vm("b")
+    gate = bench.centre.before["define"] = Gate()
+    operation = await asked(bench, 1, "a", "b")
+    await gate.reached.wait()
+    await bench.workflow(operation).cancel()
+    await cancel_is_known(bench, operation)
+    gate.open()
+    async with relaying(bench):
+        return await finished(bench, operation)
+
+
+BATCHES: tuple[Scenario, ...] = (
+    a_batch_of_starts_succeeds,
+    a_batch_with_a_start_that_fails_is_incomplete,
+    a_batch_is_cancelled_in_the_middle,
+)
+"""The happy path stands first."""
