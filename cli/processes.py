@@ -94,6 +94,7 @@ async def run_api(process: Process) -> None:
         access_log=False,
         timeout_graceful_shutdown=API_GRACE_S,
     )
+    settle()
     await uvicorn.Server(config).serve()
 
 

@@ -11,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from domain.context import PriorityClass
-from domain.errors import Conflict, Denied, Refused
+from domain.errors import Conflict, Denied, Invalid, NotFound, Refused
 from domain.locks import Held, in_order, in_the_way
 from domain.matrix import MATRICES, allowed_in
 from domain.operations import OperationState, Outcome, Problem
@@ -122,6 +124,8 @@ class Acceptance:
         """Accept what was judged in this very transaction."""
         tx = _at_priority(tx, judged.priority)
         if judged.in_the_way and terms.lock_wait_s > 0 and judged.action.workflow is not None:
+            if any(isinstance(problem, Invalid | NotFound) for problem in judged.problems):
+                refuse_all(judged.problems)  # no wait makes a wrong request right
             self._write_waiting(tx, judged, terms)
             return tx.operation_id
         refuse_all(judged.problems)
@@ -155,6 +159,7 @@ class Acceptance:
         if done.incident_id is not None:
             await operations.belong_to(tx.connection, operation["id"], done.incident_id)
             await incidents.link_operation(tx.connection, done.incident_id, operation["id"])
+        tx.facts.forget("operation", operation["id"])
         self.take_locks(tx, judged, generations)
         if held:
             await tell_parent(tx.connection, operation["parent_id"], tx.now)
@@ -163,10 +168,24 @@ class Acceptance:
         return judged
 
     async def judge_again(self, tx: Tx, operation: Row) -> Judged:
-        """Plan a known operation anew from its parameters; NotFound is raised."""
-        action = self.by_kind[operation["kind"]]
-        params = action.params.model_validate(operation["params"])
+        """Plan a known operation anew from its parameters.
+
+        Raises NotFound, Conflict (`PARAMS_OUTDATED`) for parameters that another release has
+        stored, and Denied where it was never accepted and its principal may not do this.
+        """
+        action, params = self._stored(operation)
+        if operation["order"] is None:
+            denied = self.denied(operation["principal"], action)
+            if denied is not None:
+                raise denied
         return await self.judge(tx, params, Terms(internal=True))
+
+    def _stored(self, operation: Row) -> tuple[Action[Any, Any], Params]:
+        action = self.kind_of(operation)
+        try:
+            return action, action.params.model_validate(operation["params"])
+        except ValidationError as error:
+            raise _outdated(operation, error) from error
 
     async def problems_again(self, tx: Tx, operation: Row) -> tuple[Refused, ...]:
         """What speaks against accepting a known operation anew now; changes nothing."""
@@ -174,12 +193,15 @@ class Acceptance:
         return (*judged.problems, *([busy(judged.in_the_way)] if judged.in_the_way else ()))
 
     def kind_of(self, operation: Row) -> Action[Any, Any]:
-        """The action that an operation came from."""
-        return self.by_kind[operation["kind"]]
+        """The action that an operation came from; Conflict (`PARAMS_OUTDATED`) without one."""
+        try:
+            return self.by_kind[operation["kind"]]
+        except KeyError as error:
+            raise _outdated(operation, error) from error
 
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Take back what accepting an operation wrote, its workflow never having claimed it."""
-        return await self.by_kind[operation["kind"]].undo(tx, operation)
+        return await self.kind_of(operation).undo(tx, operation)
 
     async def _lock(self, tx: Tx, judged: Judged, *, preempt: bool) -> dict[Any, int]:
         """Make the entities free for this operation; the generation of each taken-over lock."""
@@ -258,6 +280,20 @@ def busy(holders: tuple[Held, ...]) -> Conflict:
     )
 
 
+def _outdated(operation: Row, error: KeyError | ValidationError) -> Conflict:
+    why = "there is no such action any more"
+    if isinstance(error, ValidationError):
+        # Only where it is wrong: a value may be a secret.
+        wrong = [".".join(map(str, one["loc"])) for one in error.errors(include_input=False)]
+        why = f"its parameters do not fit this release: {', '.join(wrong)[:300]}"
+    return Conflict(
+        "PARAMS_OUTDATED",
+        f"{operation['kind']} of {operation['target_name']} cannot be judged anew: {why}",
+        next_step="ask for the action anew",
+        operation_id=str(operation["id"]),
+    )
+
+
 def _forbidden(action: Action[Any, Any], params: Params, plan: Plan[Any]) -> Refused | None:
     if plan.state is None or plan.target.type not in MATRICES:
         return None
@@ -284,4 +320,5 @@ async def _supersede(tx: Tx, held: Held, judged: Judged) -> None:
         operation_id=held.operation_id, state=OperationState.CANCELLED, problem=problem
     )
     await close_operation(tx.connection, outcome, tx.now, "superseded")
+    tx.facts.forget("operation", held.operation_id)
     tx.facts.note_freed(held.operation_id)

@@ -6,10 +6,12 @@ that is claimed is asked through the outbox, and its workflow says what was undo
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.operations import OperationState, Outcome, Problem
+from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Tx
 from engine.closing import BATCH, close_operation
 from engine.rows import context_of
@@ -58,14 +60,24 @@ async def cancel_operation(tx: Tx, row: Row) -> str:
         summary=f"cancelled before it began; {settled.summary}",
     )
     await close_operation(tx.connection, outcome, tx.now, "cancelled")
+    _forget(tx, row)
     return outcome.summary
+
+
+def _forget(tx: Tx, row: Row) -> None:
+    """Let what comes after in this transaction see what has become of an operation."""
+    tx.facts.forget("operation", row["id"])
+    tx.facts.forget(row["target_type"], row["target_id"])
+    tx.facts.note_freed(row["id"])
 
 
 async def ask_to_cancel(tx: Tx, row: Row) -> None:
     """Tell an operation's workflow to cancel; told once is told."""
     await control.begin_cancel(tx.connection, row["id"])
+    tx.facts.forget("operation", row["id"])
     if not await plumbing.is_posted(tx.connection, row["id"], plumbing.CANCEL):
-        tx.writes.post(plumbing.posting(new_id(), row["id"], tx.now, plumbing.CANCEL))
+        due_at = tx.now + timedelta(seconds=DIRECT_START_S)
+        tx.writes.post(plumbing.posting(new_id(), row["id"], due_at, plumbing.CANCEL))
 
 
 async def settle(tx: Tx, row: Row) -> Settled:

@@ -3,10 +3,15 @@
 The workflow id is built from the operation and its try, and a start under an id that exists, open
 or closed, counts as delivered. So it does not matter who starts it, how often, or what died
 between the start and the note that it was done.
+
+A signal says something each time, and in an order: "pause" after "resume" is not "resume" after
+"pause". So whoever tells one takes its row first, and of one operation each thing is told only when
+the one before it has been.
 """
 
 import asyncio
 from datetime import timedelta
+from itertools import takewhile
 from typing import Protocol
 from uuid import UUID
 
@@ -28,6 +33,10 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0)
 """Waits between tries of one start; the last one repeats."""
 
 BATCH = 50
+
+TAKEN_S = 10.0
+"""How long whoever takes a row keeps others from telling it. Higher: what a dying process took is
+told later. Lower than one call to Temporal may last: two tell it at once."""
 
 
 class Workflows(Protocol):
@@ -67,16 +76,19 @@ class Delivery:
     async def deliver(self, operation_id: UUID) -> None:
         """Tell Temporal what one operation needs, right after its commit."""
         try:
-            for row in await self._database.read(lambda c: plumbing.waiting_of(c, operation_id)):
-                await self._tell(row)
+            rows = await self._database.read(lambda c: plumbing.waiting_of(c, operation_id))
+            # One that was tried before is somebody's who tells it now, or the relay's for later.
+            await self._tell_all(list(takewhile(_is_fresh, rows)))
         except EngineError as error:
             log.warning("left to the relay", operation_id=str(operation_id), code=error.code)
 
     async def deliver_due(self) -> int:
         """Tell everything that is due, most urgent first; how much was taken."""
         now = self._clock()
-        rows = await self._database.read(lambda c: plumbing.due(c, now, BATCH))
-        results = await asyncio.gather(*(self._tell(row) for row in rows))
+        by_operation: dict[UUID, list[Row]] = {}
+        for row in await self._database.read(lambda c: plumbing.due(c, now, BATCH)):
+            by_operation.setdefault(row["operation_id"], []).append(row)
+        results = await asyncio.gather(*(self._tell_all(rows) for rows in by_operation.values()))
         return sum(results)
 
     async def number_events(self) -> int:
@@ -85,11 +97,26 @@ class Delivery:
             return 0
         return await self._database.write(lambda c: plumbing.number_events(c, 500))
 
+    async def _tell_all(self, rows: list[Row]) -> int:
+        """Tell one operation's rows in their order, up to the first that is not taken."""
+        for count, row in enumerate(rows):
+            if not await self._tell(row):
+                return count
+        return len(rows)
+
     async def _tell(self, row: Row) -> bool:
+        if row["kind"] != plumbing.START:  # a start may be told twice
+            until = self._clock() + timedelta(seconds=TAKEN_S)
+            if not await self._database.write(lambda c: plumbing.take(c, row, until)):
+                return False
         try:
             await self._ask(row, workflow_id(row["operation_id"], row["attempt"]))
         except EngineError as error:
-            await self._postpone(row, error)
+            await self._postpone(row, error.code, error.detail)
+            return False
+        except Exception as error:  # one row that nobody can tell must not keep the others waiting
+            log.exception("not told", what=row["kind"], operation_id=str(row["operation_id"]))
+            await self._postpone(row, type(error).__name__, str(error))
             return False
         await self._database.write(lambda connection: self._delivered(connection, row))
         return True
@@ -127,15 +154,19 @@ class Delivery:
             summary=f"{row['operation_kind']} {row['target_name']}",
         )
 
-    async def _postpone(self, row: Row, error: EngineError) -> None:
-        wait_s = RETRY_S[min(row["tries"], len(RETRY_S) - 1)]
+    async def _postpone(self, row: Row, code: str, why: str) -> None:
+        wait_s, tries = RETRY_S[min(row["tries"], len(RETRY_S) - 1)], row["tries"] + 1
         due_at = self._clock() + timedelta(seconds=wait_s)
-        await self._database.write(lambda c: plumbing.postpone(c, row["id"], due_at, error.detail))
+        await self._database.write(lambda c: plumbing.postpone(c, row["id"], due_at, why, tries))
         log.warning(
             "telling Temporal postponed",
             what=row["kind"],
             operation_id=str(row["operation_id"]),
-            tries=row["tries"] + 1,
-            code=error.code,
+            tries=tries,
+            code=code,
             wait_s=wait_s,
         )
+
+
+def _is_fresh(row: Row) -> bool:
+    return bool(row["kind"] == plumbing.START or row["tries"] == 0)

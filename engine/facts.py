@@ -118,6 +118,9 @@ class Facts:
     def forget(self, entity: str, entity_id: UUID) -> None:
         """Read an object anew the next time: this transaction has changed it."""
         self._rows.pop((entity, entity_id), None)
+        if entity == "vm":
+            self._runs.pop(entity_id, None)
+            self._unproven.pop(entity_id, None)
         if entity == "host":
             self._hosts.clear()
             self._largest.clear()

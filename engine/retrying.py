@@ -117,6 +117,7 @@ async def reopen(tx: Tx, row: Row) -> int:
     await control.forget_posts(tx.connection, [row["id"]], tx.now)
     order = row["order"] | {"attempt": attempt}
     await operations.accept_again(tx.connection, row["id"], order, attempt)
+    tx.facts.forget("operation", row["id"])
     tx.writes.post(plumbing.posting(new_id(), row["id"], tx.now))
     return attempt
 

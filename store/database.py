@@ -2,7 +2,7 @@
 
 A transaction is a function of one connection, so that it can be run again: a serialisation failure,
 a deadlock or a lost race for a unique key rolls back and repeats it as a whole, at most `TRIES`
-times. Called inside an open transaction of the same task, `write` and `read` join it and leave
+times (`KEY_TRIES` for unique keys). Called inside an open transaction of the same task, `write` and `read` join it and leave
 commit, rollback and repetition to the outermost one.
 
 An inner transaction of its own (`REQUIRES_NEW`, or any inside `suppress`) has connections of its
@@ -24,8 +24,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.errors import Conflict, EngineError, OutcomeUnknown, Unavailable
-from store import dialects
-from store.dialects import TRIES, in_memory
+from store import dialects, failures
+from store.dialects import in_memory
+from store.failures import KEY_TRIES, TRIES
 from store.unit_of_work import Propagation, UnitOfWork, entered, held, joinable
 
 __all__ = ["TRIES", "Database", "Propagation", "Work", "in_memory"]
@@ -63,7 +64,7 @@ class Database:
         if unit is None or propagation is Propagation.REQUIRES_NEW:
             return await self._run(work, read=False)
         if unit.read:
-            raise dialects.read_only("a writing transaction inside it")
+            raise failures.read_only("a writing transaction inside it")
         return await _joined(work, unit)
 
     async def read(self, work: Work[T]) -> T:
@@ -94,8 +95,8 @@ class Database:
                         return await connection.run_sync(work)
                     finally:
                         await dialects.include_others(connection, self.dialect)
-        except dialects.TROUBLE as error:
-            raise dialects.translated(error) from error
+        except failures.TROUBLE as error:
+            raise failures.translated(error) from error
 
     async def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the database file; nothing to do elsewhere.
@@ -114,7 +115,7 @@ class Database:
             try:
                 await raw.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.OperationalError as error:
-                raise dialects.busy(f"the log was not moved: {error}") from error
+                raise failures.busy(f"the log was not moved: {error}") from error
             finally:
                 await raw.execute(f"PRAGMA busy_timeout={int(dialects.BUSY_S * 1000)}")
 
@@ -138,12 +139,14 @@ class Database:
         outers = held(self)
         self._refuse_waiting_for_itself(outers, read=read)
         engine = self._inner if outers else self._engine
+        taken = 0
         for lost in range(1, TRIES + 1):
             unit = UnitOfWork(self, read)
             try:
                 result = await _once(engine, work, unit)
             except BaseException as error:
-                if _repeat(error, lost, outers):
+                taken += failures.key_taken(error)
+                if taken < KEY_TRIES and _repeat(error, lost, outers):
                     await asyncio.sleep(random.uniform(0.002, 0.02) * lost)
                     continue
                 refusal = _verdict(error, unit, lost, outers)
@@ -190,7 +193,7 @@ def _refuse_if_doomed(unit: UnitOfWork) -> None:
     cause = unit.doomed_by
     if cause is None:
         return
-    if dialects.lost_race(cause):
+    if failures.lost_race(cause):
         raise cause
     raise Conflict(
         "TRANSACTION_ROLLED_BACK",
@@ -200,13 +203,13 @@ def _refuse_if_doomed(unit: UnitOfWork) -> None:
 
 
 def _repeat(error: BaseException, lost: int, outers: list[UnitOfWork]) -> bool:
-    if not dialects.lost_race(error):
+    if not failures.lost_race(error):
         return False
     return lost < (INNER_WAITS if _waits_for_itself(error, outers) else TRIES)
 
 
 def _waits_for_itself(error: BaseException, outers: list[UnitOfWork]) -> bool:
-    return dialects.lock_timed_out(error) and any(unit.begun for unit in outers)
+    return failures.lock_timed_out(error) and any(unit.begun for unit in outers)
 
 
 def _verdict(
@@ -220,9 +223,9 @@ def _verdict(
             next_step="do the inner part before the outer touches that row, or in an on-rollback"
             " or on-commit hook",
         )
-    if dialects.lost_race(error):
-        return dialects.busy(f"the transaction lost {TRIES} races in a row")
-    meant = dialects.translated(error)
+    if failures.lost_race(error):
+        return failures.busy(f"the transaction lost {lost} races in a row", lost)
+    meant = failures.translated(error)
     if unit.committing and isinstance(meant, Unavailable):
         return OutcomeUnknown(
             "COMMIT_OUTCOME_UNKNOWN",

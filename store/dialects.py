@@ -1,6 +1,6 @@
-"""What differs between SQLite, PostgreSQL and MariaDB: connecting, beginning, telling errors apart.
+"""What differs between SQLite, PostgreSQL and MariaDB: connecting and beginning.
 
-Nothing else in the engine names a database. Writing transactions are SERIALIZABLE on the servers.
+Nothing else in the engine names a database (their errors: `store.failures`). Writing transactions are SERIALIZABLE on the servers.
 On SQLite they take the one writer's lock with their first statement (`BEGIN IMMEDIATE`), so that
 the second writer waits for the first instead of failing in the middle. A reading transaction sees
 one moment, and its statements are checked before they leave: it cannot write on any database.
@@ -16,15 +16,13 @@ from typing import Any
 
 import pydantic_core
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from domain.errors import Conflict, EngineError, Invalid, Unavailable
+from domain.errors import Invalid
+from store.failures import CHECK_FAILED, busy, number, read_only
 from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
-
-TRIES = 12
-"""Higher: a hot row makes a request slow. Lower: a burst on one host's row fails requests."""
 
 BUSY_S = 30.0
 """How long SQLite waits for the other writer."""
@@ -60,30 +58,6 @@ COLLATION = "utf8mb4_nopad_bin"
 
 SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 """MariaDB refuses what does not fit instead of cutting it off, whatever its settings say."""
-
-RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
-"""SQLSTATE of serialisation failure, deadlock and lock time-out (PostgreSQL, appendix A)."""
-
-RETRY_NUMBERS = frozenset({1020, 1205, 1213})
-"""MariaDB's numbers for: the row has changed, the lock time-out, the deadlock."""
-
-LOCK_TIMEOUTS = frozenset({"55P03", 1205})
-
-DUPLICATE = 1062
-"""MariaDB's number for a unique key that is taken."""
-
-CHECK_FAILED = 4025
-"""MariaDB's number for a violated CHECK."""
-
-DOWN_STATES = ("08", "28", "3D", "53", "57")
-"""Classes of SQLSTATE: no connection, no access, no such database, no resources, shut down."""
-
-DOWN_NUMBERS = frozenset({1040, 1044, 1045, 1049, 1053, 1203, 1927, 2002, 2003, 2006, 2013, 2014})
-"""The same as MariaDB counts them, with the client's own (2000 and up)."""
-
-TROUBLE = (DBAPIError, sa.exc.TimeoutError, TimeoutError, OSError)
-"""What a driver or a pool raises; `translated` says what it means."""
-
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "mariadb+asyncmy", "mysql+asyncmy")
 """How the addresses begin that this engine can use."""
@@ -191,56 +165,6 @@ def prepare(connection: sa.Connection) -> None:
         if found != COLLATION:
             change = f"ALTER DATABASE CHARACTER SET utf8mb4 COLLATE {COLLATION}"
             connection.exec_driver_sql(change)
-
-
-def lost_race(error: BaseException) -> bool:
-    """Whether the same transaction may succeed when it is run again."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if _number(error) in RETRY_NUMBERS | {DUPLICATE}:
-        return True
-    if isinstance(error, IntegrityError):
-        # A unique key taken between look and insert; the next try sees the winner's row.
-        return "unique" in str(error.orig).lower()
-    return _state(error) in RETRY_STATES or "database is locked" in str(error.orig)
-
-
-def lock_timed_out(error: BaseException) -> bool:
-    """Whether a server gave up waiting for a row that somebody else holds."""
-    return isinstance(error, DBAPIError) and bool(LOCK_TIMEOUTS & {_state(error), _number(error)})
-
-
-def translated(error: BaseException) -> BaseException:
-    """The `EngineError` that says what a driver's error means, or the error itself."""
-    if isinstance(error, sa.exc.TimeoutError):
-        return busy("no connection was free in time")
-    if isinstance(error, DBAPIError):
-        return down(error) if _means_down(error) else error
-    return down(error) if isinstance(error, TimeoutError | OSError) else error
-
-
-def down(error: BaseException) -> Unavailable:
-    """The database cannot be reached."""
-    cause = getattr(error, "orig", None) or error
-    return Unavailable(
-        "DATABASE_UNAVAILABLE",
-        f"the database does not answer: {str(cause)[:300] or type(cause).__name__}",
-        next_step="nothing was changed; try again when the database is back",
-    )
-
-
-def busy(detail: str) -> Unavailable:
-    """Others were quicker, again and again."""
-    return Unavailable("DATABASE_BUSY", detail, next_step="try again", tries=TRIES)
-
-
-def read_only(statement: str) -> EngineError:
-    """A write was asked for where only reading is possible."""
-    return Conflict(
-        "TRANSACTION_READ_ONLY",
-        f"a reading transaction cannot run: {statement[:60]}",
-        next_step="open the outer transaction with write(), or use REQUIRES_NEW",
-    )
 
 
 def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
@@ -354,7 +278,7 @@ def _after_error(context: sa.engine.ExceptionContext) -> BaseException | None:
 def _broken_rule(context: sa.engine.ExceptionContext) -> IntegrityError | None:
     # To MariaDB's drivers a violated CHECK is an operational error.
     error = context.sqlalchemy_exception
-    if isinstance(error, DBAPIError) and _number(error) == CHECK_FAILED:
+    if isinstance(error, DBAPIError) and number(error) == CHECK_FAILED:
         assert error.orig is not None
         return IntegrityError(error.statement, error.params, error.orig)
     return None
@@ -363,24 +287,6 @@ def _broken_rule(context: sa.engine.ExceptionContext) -> IntegrityError | None:
 def _unit(connection: sa.Connection) -> UnitOfWork | None:
     found: UnitOfWork | None = connection.get_execution_options().get(UNIT)
     return found
-
-
-def _means_down(error: DBAPIError) -> bool:
-    number = _number(error)
-    if error.connection_invalidated or number in DOWN_NUMBERS:
-        return True
-    if number is not None:
-        return False
-    return isinstance(error, OperationalError) or _state(error).startswith(DOWN_STATES)
-
-
-def _state(error: DBAPIError) -> str:
-    return str(getattr(error.orig, "sqlstate", "") or "")
-
-
-def _number(error: DBAPIError) -> int | None:
-    first = next(iter(getattr(error.orig, "args", ())), None)
-    return first if isinstance(first, int) and not isinstance(first, bool) else None
 
 
 def _alone_name() -> sa.ColumnElement[str]:

@@ -110,8 +110,18 @@ def _waiting() -> sa.Select[Any]:
 
 
 async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:
-    """What is due, most urgent first, each with what telling it needs."""
-    query = _waiting().where(outbox.c.due_at <= now)
+    """What is due, most urgent first, each with what telling it needs.
+
+    What comes after something that is still to be told of the same operation waits with it.
+    """
+    earlier = outbox.alias("earlier")
+    overtakes = sa.exists().where(
+        earlier.c.operation_id == outbox.c.operation_id,
+        earlier.c.id < outbox.c.id,
+        earlier.c.done_at.is_(None),
+        earlier.c.due_at > now,
+    )
+    query = _waiting().where(outbox.c.due_at <= now, sa.or_(outbox.c.kind == START, ~overtakes))
     return await many(connection, query.order_by(operation.c.priority, outbox.c.id).limit(limit))
 
 
@@ -132,9 +142,19 @@ async def delivered(connection: AsyncConnection, row_id: UUID, now: datetime) ->
     await changed(connection, outbox.update().where(outbox.c.id == row_id).values(done_at=now))
 
 
-async def postpone(connection: AsyncConnection, row_id: UUID, due_at: datetime, error: str) -> None:
-    """Try a start again later, keeping why it failed."""
-    values = {"due_at": due_at, "last_error": error[:1024], "tries": outbox.c.tries + 1}
+async def take(connection: AsyncConnection, row: Row, until: datetime) -> bool:
+    """Keep others from telling this row until a time; False when one has it, or it is done."""
+    query = outbox.update().where(
+        outbox.c.id == row["id"], outbox.c.done_at.is_(None), outbox.c.tries == row["tries"]
+    )
+    return await changed(connection, query.values(due_at=until, tries=outbox.c.tries + 1)) == 1
+
+
+async def postpone(
+    connection: AsyncConnection, row_id: UUID, due_at: datetime, error: str, tries: int = 1
+) -> None:
+    """Tell it again later, keeping why it failed and how often it was tried."""
+    values = {"due_at": due_at, "last_error": error[:1024], "tries": tries}
     await changed(connection, outbox.update().where(outbox.c.id == row_id).values(**values))
 
 

@@ -6,7 +6,7 @@ command line without its value: arguments can be read by every user of the machi
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -141,7 +141,7 @@ def edit(
     options = dict.fromkeys(without or ()) | _options(option)
     given = _secrets(secret or [], secret_env or [], secret_stdin)
     secrets = dict.fromkeys(without_secret or ()) | given
-    wanted = {"name": name, "agent": agent, "deadline_s": deadline}
+    wanted: dict[str, Any] = {"name": name, "agent": agent, "deadline_s": deadline}
     wanted |= {"options": options or None, "secrets": secrets or None}
     change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
 

@@ -6,6 +6,7 @@ import typer
 
 from cli.failures import Exit, Json, failure
 from cli.nouns import vm_parts
+from cli.nouns.batch import batch
 from cli.nouns.shared import VersionOption, change, cluster_id
 from cli.nouns.vm_parts import NONE
 from cli.render import ago, clock, lasting, print_facts, print_json, print_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="VMs: create, change, import, start, stop, delete.", no_args_is_help=True)
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="Name or id of a VM.")]
+VmNames = Annotated[list[str], typer.Argument(metavar="VM...", help="Names or ids of VMs.")]
 MemoryOption = typer.Option(
     "--memory", parser=size_mib, metavar="SIZE", help="Memory: 512 (MiB), 512M or 2G."
 )
@@ -269,25 +271,36 @@ def _guest_id(api: "Api", host: Json, guest: str) -> str:
 @actions
 def start(
     act: Act,
-    vm: VmName,
+    vms: VmNames,
     host: Annotated[
         str | None, typer.Option(help="Name or id of the host; else the engine chooses.")
     ] = None,
 ) -> None:
-    """Start a VM."""
-    found = act.api.find("vm", vm)
+    """Start a VM, or many in one batch.
+
+    Example: holdfast vm start db web mail
+    """
     host_id = None if host is None else act.api.find("host", host)["id"]
-    act.run(f"/vms/{found['id']}/actions/start", {"host_id": host_id})
+    _for_each(act, "start", vms, {"host_id": host_id})
 
 
 @app.command()
 @actions
 def stop(
     act: Act,
-    vm: VmName,
+    vms: VmNames,
     force: Annotated[
         bool, typer.Option("--force", help="Hard and at once; the guest is not asked.")
     ] = False,
 ) -> None:
-    """Stop a VM: gracefully first, hard after the cluster's time limit."""
-    act.run(f"/vms/{act.api.find('vm', vm)['id']}/actions/stop", {"force": force})
+    """Stop a VM, or many in one batch: gracefully first, hard after the cluster's time limit."""
+    _for_each(act, "stop", vms, {"force": force})
+
+
+def _for_each(act: Act, verb: str, vms: list[str], how: dict[str, Any]) -> None:
+    ids = [act.api.find("vm", name)["id"] for name in vms]
+    if len(ids) == 1:
+        act.run(f"/vms/{ids[0]}/actions/{verb}", how)
+        return
+    items = [{"kind": f"vm.{verb}", "params": {"vm_id": vm_id} | how} for vm_id in ids]
+    act.run("/batches", batch(items))

@@ -4,6 +4,7 @@ Each is done within its transaction; what a workflow has to hear of it goes to t
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
 from domain.operations import OperationState
 from domain.permissions import Permission
+from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.cancelling import cancel_operation, too_late
 from engine.closing import BATCH
@@ -225,7 +227,8 @@ class PrioritiseOperationAction(OnOperationAction[PrioritiseOperation]):
         await control.prioritise(tx.connection, changed)
         for row, _new in wanted:
             if row["id"] in changed and row["workflow"] is not None:
-                posting = plumbing.posting(new_id(), row["id"], tx.now, plumbing.PRIORITY)
+                due_at = tx.now + timedelta(seconds=DIRECT_START_S)
+                posting = plumbing.posting(new_id(), row["id"], due_at, plumbing.PRIORITY)
                 tx.writes.post(posting)
         below = len(changed) - (plan.facts["id"] in changed)
         return Done(
@@ -249,7 +252,8 @@ async def _inherited(tx: Tx, row: Row, wish: int) -> list[tuple[Row, int]]:
 
 async def _signal(tx: Tx, row: Row, name: str) -> None:
     if not await plumbing.is_posted(tx.connection, row["id"], plumbing.SIGNAL, name):
-        tx.writes.post(plumbing.posting(new_id(), row["id"], tx.now, plumbing.SIGNAL, name))
+        due_at = tx.now + timedelta(seconds=DIRECT_START_S)
+        tx.writes.post(plumbing.posting(new_id(), row["id"], due_at, plumbing.SIGNAL, name))
 
 
 def _action(tx: Tx, row: Row) -> Action[Any, Any] | None:

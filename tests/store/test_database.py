@@ -6,6 +6,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import Conflict, OutcomeUnknown, Unavailable
 from store import inventory, migrate
 from store.database import TRIES, Database
+from store.failures import KEY_TRIES
+from store.ids import new_id
 from store.schema import host
 from store.types import UtcDateTime
 from store.unit_of_work import current_unit
@@ -24,6 +27,7 @@ from tests.store.world import World
 pytestmark = pytest.mark.store
 
 POSTGRES = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+ON_SERVERS = pytest.mark.parametrize("kind", ["postgresql", "mariadb"], indirect=True)
 
 
 Server = Cluster | MariaServer
@@ -162,6 +166,50 @@ async def test_a_deadlock_is_resolved_by_trying_again(world: World) -> None:
 
     await asyncio.gather(crossing(pair), crossing(pair[::-1]))
     assert [(await world.get("host", machine))["cpus"] for machine in pair] == [2, 2]
+
+
+@ON_SERVERS
+async def test_a_deadlock_inside_a_savepoint_is_run_again(world: World) -> None:
+    """Of MariaDB's deadlock the savepoint knows nothing: it is gone, and says only that."""
+    pair = [await world.host("a"), await world.host("b")]
+    met, tries = asyncio.Barrier(2), count(1)
+
+    def crossing(first: UUID, second: UUID) -> Any:
+        mine = count()
+
+        async def work(connection: AsyncConnection) -> None:
+            next(tries)
+            await connection.execute(_raised(first))
+            if next(mine) == 0:
+                await met.wait()
+            async with connection.begin_nested():
+                await connection.execute(_raised(second))
+
+        return world.database.write(work)
+
+    await asyncio.gather(crossing(*pair), crossing(*pair[::-1]))
+    assert [(await world.get("host", machine))["cpus"] for machine in pair] == [2, 2]
+    assert next(tries) > 3, "they never met"
+
+
+def _raised(machine: UUID) -> sa.Update:
+    return host.update().where(host.c.id == machine).values(cpus=host.c.cpus + 1)
+
+
+async def test_a_unique_key_that_is_broken_each_time_is_not_tried_for_long(world: World) -> None:
+    tries = count(1)
+
+    async def work(connection: AsyncConnection) -> None:
+        next(tries)
+        for name in ("same", "same"):
+            row = {"id": new_id(), "cluster_id": world.cluster_id, "name": name, "state": "up"}
+            row |= {"uri": "qemu+tcp://x/system", "state_reason": "", "state_since": world.now}
+            await inventory.insert(connection, "host", row | {"created_at": world.now})
+
+    with pytest.raises(Unavailable) as refusal:
+        await world.database.write(work)
+    assert (refusal.value.code, refusal.value.context["tries"]) == ("DATABASE_BUSY", KEY_TRIES)
+    assert next(tries) == KEY_TRIES + 1
 
 
 @POSTGRES

@@ -92,3 +92,20 @@ def test_a_dry_run_shows_what_would_become_of_each_action(desk: Desk, tmp_path: 
     assert request.url.params["dry_run"] == "true"
     assert "VM_NOT_DOWN" in result.output
     assert "1 of 2 would be accepted" in result.output
+
+
+@pytest.mark.parametrize(
+    ("verb", "how"),
+    [("start", {"host_id": None}), ("stop", {"force": False})],
+    ids=["start", "stop"],
+)
+def test_many_vms_named_at_once_go_in_one_batch(desk: Desk, verb: str, how: Any) -> None:
+    accepted(desk)
+    result = desk.run("vm", verb, "db01", "web01")
+    assert result.exit_code == 0, result.output
+    (request,) = desk.engine.posted()
+    assert request.url.path == "/api/v1/batches"
+    assert desk.engine.body()["actions"] == [
+        {"kind": f"vm.{verb}", "params": {"vm_id": str(uid(name))} | how}
+        for name in ("db01", "web01")
+    ]
