@@ -14,7 +14,7 @@ from temporalio import activity
 from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
 from activities.waiting import until
 from domain.base import Frozen
-from domain.errors import Conflict, EngineError, NoAnswer
+from domain.errors import Conflict, EngineError, NoAnswer, Superseded
 from domain.inventory import FenceDevice, PowerReading
 from domain.orders import HostRef, Reconciliation
 from domain.profiles import Policy
@@ -62,7 +62,10 @@ class HostRecords(Protocol):
     async def judge_copies(
         self, host: HostRef, domains: tuple[Domain, ...]
     ) -> tuple[CopyVerdict, ...]:
-        """Which of our domains stay; those of VMs that the engine does not know are left out."""
+        """Which of our domains stay; those of VMs that the engine does not know are left out.
+
+        Conflict SAME_MACHINE when one of them is the running copy of another host.
+        """
         ...
 
     async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
@@ -118,14 +121,21 @@ class Hosts:
 
     @activity.defn(name="host.reconcile")
     async def reconcile(self, step: HostStep) -> Reconciliation:
-        """Settle every copy on the host and mark this boot with the next epoch; repeatable."""
+        """Settle every copy on the host and mark this boot with the next epoch; repeatable.
+
+        Superseded EPOCH_STALE or Conflict SAME_MACHINE, before anything is touched, when the
+        machine is another host's already.
+        """
         async with self._session(step) as session:
+            mark = await session.boot_mark()
+            _refuse_newer(step.host, mark)
             domains = await session.domains()
             _refuse_autostart(step.host, domains)
             ours = tuple(domain for domain in domains if domain.generation is not None)
             verdicts = {v.vm_id: v for v in await self._records.judge_copies(step.host, ours)}
             known = [domain for domain in ours if domain.vm_id in verdicts]
             stale = [domain for domain in known if not verdicts[domain.vm_id].keep]
+            _refuse_served(step.host, mark, stale)
             for domain in stale:
                 await session.destroy(domain.vm_id, verdicts[domain.vm_id].generation)
                 await session.undefine(domain.vm_id, verdicts[domain.vm_id].generation)
@@ -163,6 +173,37 @@ class Hosts:
 
     def _session(self, step: HostStep) -> AbstractAsyncContextManager[HypervisorSession]:
         return self._hypervisor.session(step.host.uri, step.policy.connect_deadline_s)
+
+
+def _refuse_newer(host: HostRef, mark: int | None) -> None:
+    # The next epoch is what an earlier try of this very step may have left.
+    if mark is not None and mark > host.epoch + 1:
+        raise Superseded(
+            "EPOCH_STALE",
+            f"{host.name} stands at epoch {host.epoch}, and this boot of it is marked with {mark}: "
+            "nothing on it was touched",
+            next_step=f"find out whether another host, or another engine, has the machine at "
+            f"{host.uri}; if none has, reboot it or remove its pool holdfast-epoch-{mark}",
+            host=host.name,
+            epoch=host.epoch,
+            found=mark,
+        )
+
+
+def _refuse_served(host: HostRef, mark: int | None, stale: list[Domain]) -> None:
+    """A host that was never admitted has no old copies in a boot that was marked."""
+    alive = sorted(domain.name for domain in stale if domain.alive)
+    if host.epoch == 0 and mark is not None and alive:
+        raise Conflict(
+            "SAME_MACHINE",
+            f"{host.name} is new, but its machine is in service already, marked with epoch {mark}, "
+            f"and runs {len(alive)} VMs of ours: {', '.join(alive)}",
+            next_step="remove this host, and use the one that has the machine; if none has, "
+            f"reboot the machine or remove its pool holdfast-epoch-{mark}",
+            host=host.name,
+            found=mark,
+            count=len(alive),
+        )
 
 
 def _refuse_autostart(host: HostRef, domains: tuple[Domain, ...]) -> None:

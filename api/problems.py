@@ -150,7 +150,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         title="The request itself is wrong",
         status=422,
         code="REQUEST_INVALID",
-        detail=f"{len(errors)} fields are wrong: {wrong}",
+        detail=f"{len(errors)} {'field is' if len(errors) == 1 else 'fields are'} wrong: {wrong}",
         next_step="correct them; the schema is at /api/v1/docs",
         errors=errors,
     )

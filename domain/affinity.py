@@ -9,8 +9,9 @@ Invariants  Only what a choice would do is judged: a hard rule that others break
             after they were started) keeps a VM down only where joining it would break it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import chain
 from uuid import UUID
 
 from pydantic import Field
@@ -86,9 +87,9 @@ def find_contradiction(
     hard = sorted((rule for rule in rules if rule.hard), key=lambda rule: rule.name)
     known = names or {}
     everywhere = None if host_ids is None else frozenset(host_ids)
-    for found in (*_both_ways(hard, known), *_nowhere(hard, known, everywhere)):
-        return found
-    return None
+    groups = companies(hard)
+    found = chain(_both_ways(hard, groups, known), _nowhere(hard, groups, known, everywhere))
+    return next(found, None)
 
 
 def refuse_contradiction(
@@ -112,20 +113,34 @@ def _binds(rule: AffinityRule) -> bool:
     return rule.hard and rule.together and not rule.host_ids
 
 
-def _both_ways(hard: list[AffinityRule], names: Mapping[UUID, str]) -> Iterator[Contradiction]:
-    """Pairs that one rule keeps apart and others, perhaps in a chain, keep together."""
+def _both_ways(
+    hard: list[AffinityRule],
+    groups: Mapping[UUID, frozenset[UUID]],
+    names: Mapping[UUID, str],
+) -> Iterator[Contradiction]:
+    """For each rule the first pair that it keeps apart, and others, in a chain, together."""
     for apart in hard:
-        if apart.together or apart.host_ids:
-            continue
-        for one, other in combinations(sorted(set(apart.vm_ids)), 2):
-            chain = _chain(one, other, hard)
-            if chain:
-                pair = f"{names.get(one, one)} and {names.get(other, other)}"
-                by = " and ".join(chain)
-                yield Contradiction(
-                    rules=(apart.name, *chain),
-                    detail=f"{pair} are kept apart by {apart.name} and together by {by}",
-                )
+        pair = None if apart.together or apart.host_ids else _first_pair(apart, groups)
+        if pair is not None:
+            one, other = pair
+            bonds = _chain(one, other, hard)
+            yield Contradiction(
+                rules=(apart.name, *bonds),
+                detail=f"{names.get(one, one)} and {names.get(other, other)} are kept apart by "
+                f"{apart.name} and together by {' and '.join(bonds)}",
+            )
+
+
+def _first_pair(
+    apart: AffinityRule, groups: Mapping[UUID, frozenset[UUID]]
+) -> tuple[UUID, UUID] | None:
+    """The first two VMs of a rule, by id, that are in one company."""
+    members = sorted(set(apart.vm_ids))
+    met = Counter(groups[vm_id] for vm_id in members if vm_id in groups)
+    for one in members:
+        if met[groups.get(one, frozenset())] > 1:
+            return one, next(vm for vm in members if vm > one and vm in groups[one])
+    return None
 
 
 def _chain(one: UUID, other: UUID, hard: list[AffinityRule]) -> tuple[str, ...]:
@@ -146,17 +161,20 @@ def _chain(one: UUID, other: UUID, hard: list[AffinityRule]) -> tuple[str, ...]:
 
 
 def _nowhere(
-    hard: list[AffinityRule], names: Mapping[UUID, str], everywhere: frozenset[UUID] | None
+    hard: list[AffinityRule],
+    groups: Mapping[UUID, frozenset[UUID]],
+    names: Mapping[UUID, str],
+    everywhere: frozenset[UUID] | None,
 ) -> Iterator[Contradiction]:
     """VMs, with those that they are kept together with, for which rules leave no host."""
-    groups = companies(hard)
+    hosted = [(rule, frozenset(rule.vm_ids)) for rule in hard if rule.host_ids]
     seen: set[UUID] = set()
     for vm_id in sorted({vm_id for rule in hard for vm_id in rule.vm_ids}):
         if vm_id in seen:
             continue
         members = groups.get(vm_id, frozenset({vm_id}))
         seen |= members
-        about = [rule for rule in hard if rule.host_ids and members & set(rule.vm_ids)]
+        about = [rule for rule, vm_ids in hosted if not members.isdisjoint(vm_ids)]
         if _hosts_left(about, everywhere) == frozenset():
             bound = [rule for rule in hard if _binds(rule) and members & set(rule.vm_ids)]
             who = ", ".join(sorted(str(names.get(member, member)) for member in members))

@@ -26,6 +26,14 @@ BY_ROLE = {
 """The most urgent class that a principal's own requests get."""
 
 
+RAISES_TO = BY_ROLE | {
+    Role.ADMIN: PriorityClass.PROTECTED,
+    Role.OPERATOR: PriorityClass.PROTECTED,
+}
+"""The most urgent class that a principal may give to an operation that is there: people may put one
+before the requests of others, a program that acts for them stays behind all of those."""
+
+
 OWN_PARTS = frozenset({Role.MONITOR, Role.ENGINE})
 """What the engine asks of itself is about a failure, whatever the action."""
 

@@ -67,6 +67,10 @@ class FenceAgents:
                 "fence device cannot be read", device=device.name, code=error.code, why=error.detail
             )
             return PowerReading.UNKNOWN
+        except Exception:
+            # A defect must not end the fencing of a host: what cannot be read is no proof.
+            log.exception("fence device cannot be read", device=device.name)
+            return PowerReading.UNKNOWN
         return _verdict(ended)
 
     async def off(self, device: FenceDevice) -> None:

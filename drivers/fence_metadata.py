@@ -22,7 +22,7 @@ FORBIDDEN = re.compile(
 SECRET = re.compile(r".*passw.*|.*secret.*|.*token.*|community|hexadecimal_kg|.*api_?key.*")
 FREE_TEXT = frozenset({"plug", "port", "username", "login"})
 SAFE_VALUE = re.compile(r"[A-Za-z0-9_.,:/@%+=~\[\]-]*")
-CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 
 class AgentParameters(Frozen):
@@ -60,7 +60,9 @@ def check_options(
     for name, value in (*options.items(), *secrets.items()):
         _check_name(parameters, name)
         if CONTROL.search(value):
-            raise _malformed(parameters.agent, name, "has a line break or control character")
+            raise _malformed(
+                parameters.agent, name, "has a line break, control character or half a character"
+            )
     for name, value in options.items():
         if SECRET.fullmatch(_plain(name)):
             raise Invalid(

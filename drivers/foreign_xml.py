@@ -31,7 +31,7 @@ LOST = _words(
     "title description iothreads iothreadids defaultiothread cputune numatune memtune blkiotune "
     "memoryBacking maxMemory genid sysinfo perf throttlegroups"
 )
-DEVICES_KNOWN = _words("emulator console input audio")
+DEVICES_KNOWN = _words("console input audio")
 DEVICES_LOST = _words(
     "graphics sound rng watchdog panic channel redirdev redirfilter parallel hub smartcard "
     "crypto pstore vsock"
@@ -39,10 +39,19 @@ DEVICES_LOST = _words(
 FEATURES_KNOWN = _words("acpi apic pae vmport")
 DISK_KNOWN = _words("driver source target backingStore readonly shareable alias address boot")
 DISK_LOST = _words("iotune serial wwn vendor product blockio geometry throttlefilters")
+DRIVER_OURS = {"cache": "none"}
+DRIVER_KNOWN = _words("name type")
 NIC_KNOWN = _words("mac source model target alias address boot driver")
 NIC_UNSUPPORTED = {"virtualport": "a virtual port", "vlan": "a VLAN tag", "teaming": "teaming"}
 KIB_OF = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
 EMULATED_CPU = "qemu64"
+EMULATORS = _words(
+    "/usr/bin/qemu-system-x86_64 /usr/bin/qemu-kvm /usr/bin/kvm /usr/libexec/qemu-kvm"
+)
+"""What libvirt takes by itself; it writes that down as if it had been asked for."""
+INTEGER_MAX = 2**31 - 1
+"""The largest number that the inventory can hold."""
+DIGITS_MAX = 15
 ENDINGS = {"on_poweroff": "destroy", "on_reboot": "restart", "on_crash": "destroy"}
 MANAGERS = {
     "http://openstack.org/": "OpenStack",
@@ -84,6 +93,7 @@ def read_definition(xml: str) -> Definition:
         vcpus=_number(root.findtext("vcpu")),
         virt_type=root.get("type", ""),
     )
+    _limit_sizes(found)
     _read_top(root, found)
     _read_os(root.find("os") or ET.Element("os"), found)
     for device in root.iterfind("devices/*"):
@@ -104,6 +114,15 @@ def cpu_losses(xml: str) -> set[str]:
     if cpu is not None and (cpu.find("topology") is not None or cpu.find("numa") is not None):
         lost.add("topology of the CPU")
     return lost
+
+
+def _limit_sizes(found: Definition) -> None:
+    if found.memory_mib > INTEGER_MAX:
+        found.unsupported.add(f"memory of more than {INTEGER_MAX} MiB")
+    if found.vcpus > INTEGER_MAX:
+        found.unsupported.add(f"more than {INTEGER_MAX} CPUs")
+    found.memory_mib = min(found.memory_mib, INTEGER_MAX)
+    found.vcpus = min(found.vcpus, INTEGER_MAX)
 
 
 def _read_top(root: ET.Element, found: Definition) -> None:
@@ -200,6 +219,11 @@ def _read_video(video: ET.Element, found: Definition) -> None:
         found.lost.add("video")
 
 
+def _read_emulator(emulator: ET.Element, found: Definition) -> None:
+    if (path := (emulator.text or "").strip()) not in EMULATORS:
+        found.lost.add(f"emulator {path} (would be the host's own)")
+
+
 def _read_controller(controller: ET.Element, found: Definition) -> None:
     model = controller.get("model", "default")
     if controller.get("type") == "scsi" and model != "virtio-scsi":
@@ -224,6 +248,7 @@ def _read_disk(disk: ET.Element, found: Definition) -> None:
         elif element.tag not in DISK_KNOWN:
             found.unsupported.add(f"{label}: {_plain(element.tag)}")
     driver = disk.find("driver")
+    found.lost |= _driver_losses(label, driver)
     values = {
         "path": path,
         "format": "raw" if driver is None else driver.get("type", "raw"),
@@ -237,6 +262,16 @@ def _read_disk(disk: ET.Element, found: Definition) -> None:
     except ValidationError as error:
         parts = sorted({f"{part} {values[part]}" for part in _fields(error) if part in values})
         found.unsupported.add(f"{label}: {', '.join(parts) or 'an impossible combination'}")
+
+
+def _driver_losses(label: str, driver: ET.Element | None) -> set[str]:
+    """How a disk is cached, discards, and the like, where it was asked for otherwise than by us."""
+    asked = {} if driver is None else driver.attrib
+    return {
+        f"{label}: {name} {value}" + (f" (would be {ours})" if ours else "")
+        for name, value in asked.items()
+        if name not in DRIVER_KNOWN and value != (ours := DRIVER_OURS.get(name))
+    }
 
 
 def _read_nic(nic: ET.Element, found: Definition) -> None:
@@ -270,6 +305,7 @@ READERS: Mapping[str, Callable[[ET.Element, Definition], None]] = {
     "disk": _read_disk,
     "interface": _read_nic,
     "controller": _read_controller,
+    "emulator": _read_emulator,
     "serial": _read_serial,
     "memballoon": _read_balloon,
     "video": _read_video,
@@ -333,7 +369,11 @@ def _fields(error: ValidationError) -> set[str]:
 
 
 def _number(text: str | None, default: int = 0) -> int:
-    return int(text) if text is not None and text.strip().isdecimal() else default
+    digits = "" if text is None else text.strip()
+    if not digits.isdecimal():
+        return default
+    # Python refuses to read thousands of digits; nothing that big is told from anything bigger.
+    return int(digits) if len(digits) <= DIGITS_MAX else 10**DIGITS_MAX
 
 
 def _plain(tag: str) -> str:

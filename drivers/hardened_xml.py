@@ -1,9 +1,12 @@
 """XML of others, parsed without trust: a host under attack may send whatever it likes.
 
-Invariants  No document type, hence no entities of its own and nothing fetched. Size and depth have
-            limits, so no answer costs more than a few megabytes.
+Invariants  No document type, hence no entities of its own and nothing fetched. Size, depth,
+            elements, attributes and namespaces have limits, so that no answer costs more than 25
+            megabytes: a small element takes many times its length, and a parser repeats the address
+            of a namespace in every name of it.
 """
 
+import re
 from typing import Any
 from xml.etree import ElementTree as ET
 from xml.parsers import expat
@@ -15,12 +18,27 @@ BYTES_MAX = 2 * 1024 * 1024
 
 DEPTH_MAX = 100
 
+ELEMENTS_MAX = 20_000
+"""The same limit holds for the attributes of all elements together."""
+
+NAMESPACE_MAX = 250
+"""Characters of a namespace's address."""
+
+LONG_NAMESPACE = re.compile(
+    rf"""xmlns[^\s=<>]*\s*=\s*(?:"[^"]{{{NAMESPACE_MAX + 1}}}|'[^']{{{NAMESPACE_MAX + 1}}})"""
+)
+
 
 def parse(text: str) -> ET.Element:
     """The root element; Invalid (`XML_UNREADABLE`) for anything that is not plain XML."""
     size = len(text.encode())
     if size > BYTES_MAX:
         raise _unreadable(f"{size} bytes, more than {BYTES_MAX}")
+    # Attributes and namespaces are unfolded before the parser tells of them: looked for beforehand.
+    if (signs := text.count("=")) > ELEMENTS_MAX:
+        raise _unreadable(f"up to {signs} attributes, more than {ELEMENTS_MAX}")
+    if LONG_NAMESPACE.search(text):
+        raise _unreadable(f"a namespace of more than {NAMESPACE_MAX} characters")
     target = _Builder()
     parser = expat.ParserCreate(namespace_separator="}")
     parser.buffer_text = True
@@ -41,6 +59,7 @@ class _Builder:
     def __init__(self) -> None:
         self._tree = ET.TreeBuilder()
         self._depth = 0
+        self._elements = 0
 
     @property
     def root(self) -> ET.Element:
@@ -48,6 +67,9 @@ class _Builder:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self._depth += 1
+        self._elements += 1
+        if self._elements > ELEMENTS_MAX:
+            raise _unreadable(f"more than {ELEMENTS_MAX} elements")
         if self._depth > DEPTH_MAX:
             raise _unreadable(f"more than {DEPTH_MAX} elements within one another")
         named = {_name(key): value for key, value in attributes.items()}

@@ -21,6 +21,7 @@ from drivers.libvirt_domains import CONFIG, CURRENT, LIVE, find, mark_of, not_as
 from drivers.libvirt_lane import Ticket
 
 ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+REASON_MAX = 300
 
 
 def list_foreign(connection: libvirt.virConnect) -> tuple[ForeignGuest, ...]:
@@ -111,7 +112,7 @@ def _definition(domain: libvirt.virDomain) -> Definition:
         later = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else now
         found, defined = read_definition(now), read_definition(later)
         found.lost |= cpu_losses(later)
-    except EngineError as unreadable:
+    except (EngineError, ValueError) as unreadable:
         return Definition(
             guest_id=UUID(domain.UUIDString()),
             name=domain.name(),
@@ -119,12 +120,18 @@ def _definition(domain: libvirt.virDomain) -> Definition:
             vcpus=0,
             virt_type="",
             machine=DEFAULT_MACHINE,
-            unsupported={unreadable.detail},
+            unsupported={_why(unreadable)},
         )
     if found.substance != defined.substance:
         found.lost.add("changes to its definition that wait for its next boot")
     found.unsupported |= set(_kept_beside(domain))
     return found
+
+
+def _why(unreadable: EngineError | ValueError) -> str:
+    if isinstance(unreadable, EngineError):
+        return unreadable.detail
+    return f"its definition cannot be read: {unreadable}"[:REASON_MAX]
 
 
 def _kept_beside(domain: libvirt.virDomain) -> tuple[str, ...]:

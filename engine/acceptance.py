@@ -18,10 +18,10 @@ from domain.errors import Conflict, Denied, Invalid, NotFound, Refused
 from domain.locks import Held, in_order, in_the_way
 from domain.matrix import MATRICES, allowed_in
 from domain.operations import OperationState, Outcome, Problem
-from domain.permissions import refuse
+from domain.permissions import Role, refuse
 from domain.priorities import Urgency, priority_of
 from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
-from engine.closing import close_operation, tell_parent
+from engine.closing import close_operation
 from engine.roles import Roles
 from engine.rows import event_row, operation_row
 from store import incidents, locks, operations, plumbing
@@ -67,6 +67,12 @@ class Judged:
     problems: tuple[Refused, ...]
     in_the_way: tuple[Held, ...]
 
+    @property
+    def blocked_by(self) -> tuple[Held, ...]:
+        """What is in the way, unless this action takes over all of it."""
+        outranked = self.action.outranks(self.params)
+        return () if all(held.kind in outranked for held in self.in_the_way) else self.in_the_way
+
 
 class Acceptance:
     """The pipeline over all actions."""
@@ -85,6 +91,10 @@ class Acceptance:
     def denied(self, principal: str, action: Action[Any, Any]) -> Denied | None:
         """Why a principal may not ask for this kind of action at all, or None."""
         return refuse(principal, self._roles.of(principal), action.permission)
+
+    def role_of(self, principal: str) -> Role:
+        """What a principal is to the engine."""
+        return self._roles.of(principal)
 
     async def judge(self, tx: Tx, params: Params, terms: Terms) -> Judged:
         """Plan and authorise; Denied or NotFound are raised, other problems are listed."""
@@ -123,7 +133,8 @@ class Acceptance:
     async def accept_judged(self, tx: Tx, judged: Judged, terms: Terms) -> UUID:
         """Accept what was judged in this very transaction."""
         tx = _at_priority(tx, judged.priority)
-        if judged.in_the_way and terms.lock_wait_s > 0 and judged.action.workflow is not None:
+        may_wait = terms.lock_wait_s > 0 and not terms.preempt
+        if judged.blocked_by and may_wait and judged.action.workflow is not None:
             if any(isinstance(problem, Invalid | NotFound) for problem in judged.problems):
                 refuse_all(judged.problems)  # no wait makes a wrong request right
             self._write_waiting(tx, judged, terms)
@@ -147,7 +158,8 @@ class Acceptance:
         """Accept a known operation anew from its parameters: granted its locks, or tried again.
 
         `tx` must carry the operation's id, context and the given attempt. `held`: its batch lets
-        it go when its turn comes. Raises the refusal.
+        it go when its turn comes, and the caller tells it. Raises the refusal. Nothing of the
+        operation itself is written before `tx.writes` is flushed.
         """
         judged = await self.judge_again(tx, operation)
         refuse_all(judged.problems)
@@ -155,15 +167,14 @@ class Acceptance:
         done = await judged.action.execute(tx, judged.params, judged.plan)
         assert done.order is not None, "only operations with a workflow are accepted again"
         order = done.order.model_dump(mode="json")
-        await operations.accept_again(tx.connection, operation["id"], order, attempt, held=held)
+        values = operations.accepted_again(operation["id"], order, attempt, held=held)
+        tx.writes.update(operations.ACCEPT_AGAIN, values)
         if done.incident_id is not None:
             await operations.belong_to(tx.connection, operation["id"], done.incident_id)
             await incidents.link_operation(tx.connection, done.incident_id, operation["id"])
         tx.facts.forget("operation", operation["id"])
         self.take_locks(tx, judged, generations)
-        if held:
-            await tell_parent(tx.connection, operation["parent_id"], tx.now)
-        else:
+        if not held:
             tx.writes.post(plumbing.posting(new_id(), operation["id"], tx.now))
         return judged
 
@@ -190,7 +201,7 @@ class Acceptance:
     async def problems_again(self, tx: Tx, operation: Row) -> tuple[Refused, ...]:
         """What speaks against accepting a known operation anew now; changes nothing."""
         judged = await self.judge_again(tx, operation)
-        return (*judged.problems, *([busy(judged.in_the_way)] if judged.in_the_way else ()))
+        return (*judged.problems, *([busy(judged.in_the_way)] if judged.blocked_by else ()))
 
     def kind_of(self, operation: Row) -> Action[Any, Any]:
         """The action that an operation came from; Conflict (`PARAMS_OUTDATED`) without one."""
@@ -207,8 +218,7 @@ class Acceptance:
         """Make the entities free for this operation; the generation of each taken-over lock."""
         if not judged.in_the_way:
             return {}
-        outranked = judged.action.outranks(judged.params)
-        if not (preempt or all(held.kind in outranked for held in judged.in_the_way)):
+        if judged.blocked_by and not preempt:
             raise busy(judged.in_the_way)
         generations = {}
         for held in judged.in_the_way:

@@ -43,7 +43,7 @@ from engine.refusals import refused_event
 from engine.roles import Roles
 from engine.views import DryRunView
 from engine.writes import Writes
-from store import plumbing
+from store import inventory, plumbing
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -132,6 +132,7 @@ class Backend:
         key = None
         if idempotency_key is not None:
             key = Key(idempotency_key, fingerprint(action.kind, params))
+        await self._prepare([params], context)
         receipt = await self._once(context, key, accept, again)
         log.info(
             "action accepted",
@@ -172,6 +173,7 @@ class Backend:
         key = None
         if idempotency_key is not None:
             key = Key(idempotency_key, fingerprint_of(self.acceptance, items, options))
+        await self._prepare(items, context)
         receipt = await self._once(context, key, accept, again)
         log.info(
             "batch accepted",
@@ -195,6 +197,7 @@ class Backend:
             tx = self.transaction(connection, context)
             return await Batch(self.acceptance, tx, items, options or BatchOptions()).preview()
 
+        await self._prepare(items, context)
         return await self.database.read(judge)
 
     async def run_child(
@@ -230,6 +233,7 @@ class Backend:
         async def judge(connection: AsyncConnection) -> Judged:
             return await self.acceptance.judge(self.transaction(connection, context), params, terms)
 
+        await self._prepare([params], context)
         return shown(await self.database.read(judge), options.lock_wait_s)
 
     async def run_query(self, params: QueryParams) -> Any:
@@ -280,6 +284,16 @@ class Backend:
         if tx.writes.to_tell:
             current_unit().on_commit(partial(self._deliver, tuple(tx.writes.to_tell)))
         await tx.writes.flush()
+
+    async def _prepare(self, items: Iterable[Params], context: ActionContext) -> None:
+        """Fetch ahead what the plans need from outside the database; for nobody who is denied."""
+        for params in items:
+            action = self.acceptance.action_of(params)
+            if self.acceptance.denied(context.principal, action) is None:
+                await action.prepare(params, self._look)
+
+    async def _look(self, entity: str, entity_id: UUID) -> Row | None:
+        return await self.database.read(lambda c: inventory.get(c, entity, entity_id))
 
     async def _once(
         self,

@@ -226,13 +226,13 @@ class Batch:
 
     def _terms_of(self, judged: Judged) -> Terms:
         """Held by the batch when its turn has not come; one that waits for locks takes no turn."""
-        waits = bool(judged.in_the_way) and self._options.lock_wait_s > 0
+        waits = bool(judged.blocked_by) and self._options.lock_wait_s > 0
         return self._held if waits or self._free <= 0 else self._terms
 
     def _note(self, judged: Judged) -> None:
         self._clusters.add(judged.plan.target.cluster_id)
         self._most_urgent = min(self._most_urgent, judged.priority)
-        if judged.action.workflow is not None and not judged.in_the_way:
+        if judged.action.workflow is not None and not judged.blocked_by:
             self._free -= 1
 
     async def _write_refused(

@@ -7,16 +7,18 @@ that is claimed is asked through the outbox, and its workflow says what was undo
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from uuid import UUID
 
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.operations import OperationState, Outcome, Problem
 from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Tx
-from engine.closing import BATCH, close_operation
+from engine.closing import BATCH, close_operation, closed_event
 from engine.rows import context_of
-from store import control, hosts, incidents, inventory, plumbing, runs
+from store import batches, control, hosts, incidents, inventory, plumbing, runs
 from store.ids import new_id
+from store.notify import announce
 from store.rows import Row
 
 CLAIMED_PHASES = ("start", "ready", "done")
@@ -49,26 +51,61 @@ async def cancel_operation(tx: Tx, row: Row) -> str:
     if not await control.take_unclaimed(tx.connection, row["id"]):
         await ask_to_cancel(tx, row)
         return "asked to cancel; it says itself what was undone or left"
-    for child in await control.open_children(tx.connection, row["id"]):
-        await cancel_operation(tx, child)
-    settled = await settle(tx, row)
-    state = OperationState.CANCELLED if settled.left is None else OperationState.NEEDS_ATTENTION
-    outcome = Outcome(
-        operation_id=row["id"],
-        state=state,
-        problem=settled.left,
-        summary=f"cancelled before it began; {settled.summary}",
-    )
+    await _cancel_below(tx, row)
+    outcome = _ended(row, await settle(tx, row), "cancelled before it began")
     await close_operation(tx.connection, outcome, tx.now, "cancelled")
     _forget(tx, row)
     return outcome.summary
 
 
-def _forget(tx: Tx, row: Row) -> None:
-    """Let what comes after in this transaction see what has become of an operation."""
-    tx.facts.forget("operation", row["id"])
-    tx.facts.forget(row["target_type"], row["target_id"])
-    tx.facts.note_freed(row["id"])
+async def _cancel_below(tx: Tx, row: Row) -> None:
+    """Cancel the open children: those that never began together, the others each by itself."""
+    children, parents = await control.take_unclaimed_children(tx.connection, row["id"])
+    unbegun = []
+    for child in children:
+        if child["run_id"] is None and child["incident_id"] is None and child["id"] not in parents:
+            unbegun.append(child)
+        else:
+            await cancel_operation(tx, child)
+    await cancel_unbegun(tx, unbegun, "cancelled", "cancelled before it began")
+
+
+async def cancel_unbegun(tx: Tx, rows: list[Row], reason_code: str, sentence: str) -> None:
+    """End children that no workflow has claimed and that this transaction has taken or read.
+
+    What their acceptance wrote is taken back. Their parent is not told: it ends them itself.
+    """
+    vms = [row["target_id"] for row in rows if row["target_type"] == "vm"]
+    await tx.facts.warm("vm", vms)
+    summaries: dict[UUID, str] = {}
+    events: list[Row] = []
+    for row in rows:
+        settled = await settle(tx, row)
+        outcome = _ended(row, settled, sentence)
+        if settled.left is not None:
+            await close_operation(tx.connection, outcome, tx.now, reason_code)
+            continue
+        summaries[row["id"]] = outcome.summary
+        events.append(closed_event(row, outcome, tx.now))
+    if summaries:
+        await batches.cancel_held(tx.connection, summaries, reason_code, tx.now)
+        await plumbing.append_events(tx.connection, events)
+        await announce(tx.connection, "outbox")
+    _forget(tx, *rows)
+
+
+def _ended(row: Row, settled: Settled, sentence: str) -> Outcome:
+    state = OperationState.CANCELLED if settled.left is None else OperationState.NEEDS_ATTENTION
+    summary = f"{sentence}; {settled.summary}"
+    return Outcome(operation_id=row["id"], state=state, problem=settled.left, summary=summary)
+
+
+def _forget(tx: Tx, *rows: Row) -> None:
+    """Let what comes after in this transaction see what has become of operations."""
+    for row in rows:
+        tx.facts.forget("operation", row["id"])
+        tx.facts.forget(row["target_type"], row["target_id"])
+    tx.facts.note_freed(*(row["id"] for row in rows))
 
 
 async def ask_to_cancel(tx: Tx, row: Row) -> None:
@@ -95,13 +132,15 @@ async def settle(tx: Tx, row: Row) -> Settled:
 
 
 async def _settled_vm(tx: Tx, row: Row) -> Settled:
-    before = await runs.active_run(tx.connection, row["target_id"])
+    if row["run_id"] is None and row["attempt"] == 1:
+        return Settled(await tx.door.undo(of_operation(tx, row), row))
+    before = await tx.facts.active_run(row["target_id"])
     done = await tx.door.undo(of_operation(tx, row), row)
-    run = await runs.active_run(tx.connection, row["target_id"])
-    if before != run or (row["run_id"] is None and row["attempt"] == 1):
-        return Settled(done)
-    if run is None:
+    if before is None:  # taking back never makes a run
         return Settled(f"{row['target_name']} is left down")
+    run = await runs.active_run(tx.connection, row["target_id"])
+    if run is None or before != run:
+        return Settled(done)
     host = await inventory.get(tx.connection, "host", run["host_id"])
     where = "its host" if host is None else host["name"]
     name, left = row["target_name"], f"{row['target_name']} is left {run['state']} on {where}"

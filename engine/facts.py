@@ -5,7 +5,7 @@ handful of statements. Nothing is kept past the transaction, so nothing here can
 a way that the database would not refuse.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,6 +22,8 @@ VM_STATES = {
     RunState.STOPPING: VmState.POWERING_DOWN,
 }
 ANSWERING = (HostState.UP, HostState.CONNECTING, HostState.RECONCILING)
+LEVELS_MAX = 16
+"""Reads of what some VMs wait for, before all that is known of it is read in one."""
 
 
 def vm_state(run: Row | None, host_state: str | None) -> VmState:
@@ -45,6 +47,8 @@ class Facts:
         self._held: dict[tuple[str, UUID], list[Held]] = {}
         self._hosts: dict[UUID, list[Row]] = {}
         self._largest: dict[UUID, tuple[int, int]] = {}
+        self._waits: dict[UUID, tuple[UUID, ...]] = {}
+        self._levels = 0
 
     async def get(self, entity: str, entity_id: UUID) -> Row | None:
         """One object by id, or None."""
@@ -70,6 +74,13 @@ class Facts:
         if vm_id not in self._nics:
             await self._warm_nics([vm_id])
         return self._nics[vm_id]
+
+    async def waits_of(self, vm_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, ...]]:
+        """For each of these VMs, those that it waits for."""
+        unknown = [one for one in vm_ids if one not in self._waits]
+        if unknown:
+            await self._warm_waits(unknown)
+        return {one: self._waits[one] for one in vm_ids}
 
     async def hosts_of(self, cluster_id: UUID) -> list[Row]:
         """The hosts of a cluster, by name."""
@@ -110,10 +121,11 @@ class Facts:
         for held in taken:
             self._held.setdefault(held.lock.entity, []).append(held)
 
-    def note_freed(self, operation_id: UUID) -> None:
-        """Count an operation's locks as free."""
+    def note_freed(self, *operation_ids: UUID) -> None:
+        """Count the locks of operations as free."""
+        ended = set(operation_ids)
         for entity, held in self._held.items():
-            self._held[entity] = [one for one in held if one.operation_id != operation_id]
+            self._held[entity] = [one for one in held if one.operation_id not in ended]
 
     def forget(self, entity: str, entity_id: UUID) -> None:
         """Read an object anew the next time: this transaction has changed it."""
@@ -121,6 +133,7 @@ class Facts:
         if entity == "vm":
             self._runs.pop(entity_id, None)
             self._unproven.pop(entity_id, None)
+            self._waits.pop(entity_id, None)
         if entity == "host":
             self._hosts.clear()
             self._largest.clear()
@@ -149,6 +162,17 @@ class Facts:
     async def _warm_nics(self, vm_ids: list[UUID]) -> None:
         found = await vms.nics_of(self._connection, vm_ids)
         self._nics |= {vm_id: found.get(vm_id, ()) for vm_id in vm_ids}
+
+    async def _warm_waits(self, vm_ids: list[UUID]) -> None:
+        self._levels += 1
+        self._waits |= dict.fromkeys(vm_ids, ())
+        if self._levels != LEVELS_MAX:
+            self._waits |= await vms.dependencies_of(self._connection, vm_ids)
+            return
+        # A long chain would be a statement a VM; the ends of all chains are known from here on.
+        found = await inventory.dependencies(self._connection)
+        self._waits |= {other: () for others in found.values() for other in others}
+        self._waits |= found
 
     async def _warm_locks(self, entity: str, ids: list[UUID]) -> None:
         found = await locks.held(self._connection, [(entity, one) for one in ids])

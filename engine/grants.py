@@ -3,30 +3,32 @@
 Order       By priority, then by age. Whatever an earlier waiter wants is as good as taken for a
             later one, so a small request cannot overtake a large one for ever. A fresh request that
             meets free locks is not held up by waiters: only they are ordered among themselves.
+           A round goes through all of them, however many, so that each time-out is found in it.
 Granting    Each in a transaction of its own that judges the request anew: what has become forbidden
             while it waited ends with that problem.
 Races       Any number may grant at once: the locks' unique key and the waiting state decide, and
             whoever comes second finds the operation not waiting any more.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import Refused
-from domain.locks import Held, Lock, in_the_way
+from domain.errors import Refused, Unavailable
+from domain.locks import Held, Lock, LockMode, in_the_way
 from domain.operations import OperationState, Outcome, Problem
 from engine.acceptance import Judged
 from engine.actions.base import Tx
 from engine.backend import Backend
 from engine.cancelling import of_operation
-from engine.closing import close_operation
+from engine.closing import close_operation, tell_parent
 from engine.rows import context_of
 from store import control, operations
 from store.database import Database
@@ -35,8 +37,12 @@ from store.rows import Row
 log = structlog.get_logger()
 
 LOOKED_AT = 200
-"""Waiters that one round looks at, the first in order. Higher: longer rounds. Lower: a waiter far
-behind is told later that its time is over."""
+"""Waiters that one look judges; a round takes as many looks as there are waiters. Higher: the first
+of them get their locks later. Lower: more transactions a round."""
+
+
+Wanted: TypeAlias = Callable[[Sequence[Lock]], Sequence[Held]]
+"""What earlier waiters want, at least of these entities."""
 
 
 class Verdict(StrEnum):
@@ -58,6 +64,31 @@ class Found:
     problem: Refused | None = None
 
 
+@dataclass(frozen=True)
+class Line:
+    """How far a round has come: the last waiter it judged, and what those so far want.
+
+    Of an entity the first wish of each mode is kept, which decides as well as all of them would.
+    """
+
+    last: Row | None = None
+    more: bool = True
+    seen: set[UUID] = field(default_factory=set)
+    wanted: dict[tuple[str, UUID, LockMode], Held] = field(default_factory=dict)
+
+    def note(self, row: Row, found: Found) -> None:
+        """Count a waiter, and what it wants, as before those that come after it."""
+        self.seen.add(row["id"])
+        if found.verdict in (Verdict.WAIT, Verdict.GO):
+            for held in _as_taken(row, found.locks):
+                self.wanted.setdefault((*held.lock.entity, held.lock.mode), held)
+
+    def of(self, locks: Sequence[Lock]) -> list[Held]:
+        """What waiters so far want of these entities."""
+        wishes = (self.wanted.get((*lock.entity, mode)) for lock in locks for mode in LockMode)
+        return [held for held in wishes if held is not None]
+
+
 class Grants:
     """Gives locks to operations that wait for them."""
 
@@ -67,38 +98,76 @@ class Grants:
 
     async def grant(self) -> int:
         """Settle every waiter that can go on or has to end; how many did. Repeatable."""
-        settled = 0
-        for row, ahead in await self._database.read(self._due):
-            settled += await self._database.write(partial(self._settle, row, ahead))
+        settled, line = 0, Line()
+        while line.more:
+            due, line = await self._database.read(partial(self._look, line=line))
+            for row, ahead in due:
+                settled += await self._settled(row, ahead)
         return settled
 
-    async def _due(self, connection: AsyncConnection) -> list[tuple[Row, tuple[Held, ...]]]:
-        """Waiters to settle, in order, each with what earlier ones want; from one view."""
-        rows = await control.lock_waiters(connection, LOOKED_AT)
-        due, taken = [], list[Held]()
-        for row, tx in zip(rows, self._together(connection, rows), strict=True):
-            found = await self._judged(tx, row, taken)
+    async def _settled(self, row: Row, ahead: tuple[Held, ...]) -> bool:
+        """One waiter in a transaction of its own; its trouble must not keep the others waiting."""
+        try:
+            return await self._database.write(partial(self._settle, row, ahead))
+        except Refused as error:  # carrying it out found what its plan had not
+            return await self._database.write(partial(self._refuse, row, error))
+        except Unavailable:
+            raise
+        except Exception:  # a defect that this one request has met
+            log.exception("lock not granted", operation_id=str(row["id"]), kind=row["kind"])
+            return False
+
+    async def _refuse(self, seen: Row, error: Refused, connection: AsyncConnection) -> bool:
+        row = await _still_waiting(connection, seen)
+        if row is None:
+            return False
+        await _fail(self._together(connection, [row])[0], row, Problem.of(error))
+        return True
+
+    async def _look(
+        self, connection: AsyncConnection, line: Line
+    ) -> tuple[list[tuple[Row, tuple[Held, ...]]], Line]:
+        """The next waiters in order that are to be settled, each with what earlier ones want.
+
+        From one view; what was settled meanwhile of earlier ones still counts as wanted by them.
+        """
+        rows = await control.lock_waiters(connection, LOOKED_AT, after=line.last)
+        seen, wanted = set(line.seen), dict(line.wanted)  # a repeated look begins where this did
+        line = Line(rows[-1] if rows else None, len(rows) == LOOKED_AT, seen, wanted)
+        due = []
+        for row, tx in zip(rows, await self._warmed(connection, rows), strict=True):
+            if row["id"] in seen:  # it was given a lower priority since
+                continue
+            found = await self._judged(tx, row, line.of)
             if found.verdict is not Verdict.WAIT:
-                due.append((row, tuple(taken)))
-            if found.verdict in (Verdict.WAIT, Verdict.GO):
-                taken += _as_taken(row, found.locks)
-        return due
+                due.append((row, tuple(wanted.values())))
+            line.note(row, found)
+        return due, line
+
+    async def _warmed(self, connection: AsyncConnection, rows: Sequence[Row]) -> list[Tx]:
+        """Their transactions, with the VMs and hosts that they are about read at once."""
+        each = self._together(connection, rows)
+        for entity in ("vm", "host"):
+            ids = [row["target_id"] for row in rows if row["target_type"] == entity]
+            if ids:
+                await each[0].facts.warm(entity, ids)
+        return each
 
     async def _settle(
         self, seen: Row, ahead: tuple[Held, ...], connection: AsyncConnection
     ) -> bool:
-        row = await operations.get(connection, seen["id"])
-        if row is None or row["reason_code"] != control.LOCK_HELD:
-            return False
-        if row["state"] != OperationState.WAITING:
+        row = await _still_waiting(connection, seen)
+        if row is None:
             return False
         (tx,) = self._together(connection, [row])
-        found = await self._judged(tx, row, ahead)
+        found = await self._judged(tx, row, lambda _locks: ahead)
         match found.verdict:
             case Verdict.WAIT:
                 return False
             case Verdict.GO:
                 await tx.door.again(tx, row, attempt=row["attempt"], held=row["held"])
+                if row["held"]:
+                    await tell_parent(tx.connection, row["parent_id"], tx.now)
                 await self._backend.write_out(tx)
             case Verdict.REFUSED:
                 assert found.problem is not None
@@ -108,13 +177,13 @@ class Grants:
         log.info("lock wait over", operation_id=str(row["id"]), how=found.verdict.value)
         return True
 
-    async def _judged(self, tx: Tx, row: Row, taken: Sequence[Held]) -> Found:
+    async def _judged(self, tx: Tx, row: Row, ahead: Wanted) -> Found:
         try:
             judged: Judged = await self._backend.acceptance.judge_again(tx, row)
         except Refused as error:
             return Found(Verdict.REFUSED, problem=error)
         locks = judged.plan.locks
-        holders = (*judged.in_the_way, *in_the_way(locks, taken))
+        holders = (*judged.blocked_by, *in_the_way(locks, ahead(locks)))
         if holders:
             late = row["lock_deadline_at"] is not None and tx.now >= row["lock_deadline_at"]
             return Found(Verdict.TIMED_OUT if late else Verdict.WAIT, locks, holders)
@@ -128,6 +197,13 @@ class Grants:
             return []
         first = self._backend.transaction(connection, context_of(rows[0]))
         return [of_operation(first, row) for row in rows]
+
+
+async def _still_waiting(connection: AsyncConnection, seen: Row) -> Row | None:
+    row = await operations.get(connection, seen["id"])
+    if row is None or row["reason_code"] != control.LOCK_HELD:
+        return None
+    return row if row["state"] == OperationState.WAITING else None
 
 
 def _as_taken(row: Row, locks: tuple[Lock, ...]) -> list[Held]:

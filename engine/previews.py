@@ -13,7 +13,7 @@ def shown(judged: Judged, lock_wait_s: float) -> DryRunView:
     """What the action would do; a lock that may be waited for does not forbid it."""
     action, plan = judged.action, judged.plan
     against: list[EngineError] = list(judged.problems)
-    if judged.in_the_way and not lock_wait_s:
+    if judged.blocked_by and not lock_wait_s:
         against.append(busy(judged.in_the_way))
     holders = {held.lock.entity: held for held in judged.in_the_way}
     locks = tuple(

@@ -18,12 +18,15 @@ REASONS_MAX = 50
 """Most reasons in one event: a batch may have a thousand, and its answer carries all of them."""
 
 
+SUBJECTS = {"fence": "fence_device", "affinity": "affinity_group"}
+"""Objects whose actions go by a shorter word than they do."""
+
+
 async def likely_target(tx: Tx, action: Action[Any, Any], params: Params) -> Target:
     """What a request is about whose plan was refused: as much as its parameters tell."""
-    entity = action.kind.partition(".")[0]
-    subject = getattr(params, f"{entity}_id", None)
+    entity, subject = _subject(action, params)
     name = getattr(params, "name", None)
-    if not isinstance(subject, UUID):
+    if subject is None:
         cluster_id = getattr(params, "cluster_id", None)
         return Target(entity, NOBODY, str(name or entity)[:64], cluster_id)
     row = await tx.facts.get(entity, subject) or {}
@@ -39,9 +42,7 @@ def refused_event(
     now: datetime,
 ) -> Row:
     """Who was refused what, and every reason."""
-    word = action.kind.partition(".")[0]
-    entity = {"fence": "fence_device"}.get(word, word)
-    subject = getattr(params, f"{entity}_id", None)
+    entity, subject = _subject(action, params)
     reasons = error.problems or (error,)
     listed = reasons[:REASONS_MAX]
     problems = [{"code": one.code, "detail": one.detail[:1024]} for one in listed]
@@ -49,7 +50,7 @@ def refused_event(
         "id": new_id(),
         "type": f"{action.kind}.refused",
         "subject_type": entity,
-        "subject_id": subject if isinstance(subject, UUID) else NOBODY,
+        "subject_id": subject or NOBODY,
         "principal": context.principal,
         "correlation_id": context.correlation_id,
         "operation_id": None,
@@ -57,3 +58,11 @@ def refused_event(
         "data": {"code": error.code, "detail": error.detail[:1024], "problems": problems},
         "at": now,
     }
+
+
+def _subject(action: Action[Any, Any], params: Params) -> tuple[str, UUID | None]:
+    """The kind of object that an action is about, and which one, if its parameters tell."""
+    word = action.kind.partition(".")[0]
+    entity = SUBJECTS.get(word, word)
+    subject = getattr(params, f"{entity}_id", None)
+    return entity, subject if isinstance(subject, UUID) else None

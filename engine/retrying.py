@@ -48,15 +48,26 @@ async def judged_again(tx: Tx, row: Row) -> Judgement:
 
 
 async def again(tx: Tx, row: Row, children: tuple[Row, ...]) -> Again:
-    """Accept the next try; raises the refusal. A batch's children are each accepted or left."""
+    """Accept the next try; raises the refusal. A batch's children are each accepted or left.
+
+    It is written at once: what comes after in this transaction may be about the same operations.
+    """
+    writes = Writes(tx.connection)
+    done = await _again(replace(tx, writes=writes), row, children)
+    await writes.flush()
+    tx.writes.to_tell.update(writes.to_tell)
+    return done
+
+
+async def _again(tx: Tx, row: Row, children: tuple[Row, ...]) -> Again:
     if row["kind"] == BATCH:
         return await _batch_again(tx, row, children)
+    await control.forget_posts(tx.connection, [row["id"]], tx.now)
     await _accept(tx, row)
     return Again(f"try {row['attempt'] + 1} goes on from what is done already")
 
 
 async def _accept(tx: Tx, row: Row, *, held: bool = False) -> None:
-    await control.forget_posts(tx.connection, [row["id"]], tx.now)
     attempt = row["attempt"] + 1
     await tx.door.again(of_operation(tx, row, attempt=attempt), row, attempt=attempt, held=held)
 
@@ -85,25 +96,45 @@ async def _judged_batch(tx: Tx, row: Row) -> Judgement:
 
 
 async def _batch_again(tx: Tx, row: Row, children: tuple[Row, ...]) -> Again:
-    refused = []
+    refused, accepted = [], []
+    await _warm(tx, children)
     for child in children:
         try:
             await _child_again(tx, child)
         except Refused as error:
             refused.append(error)
+        else:
+            accepted.append(child["id"])
     if len(refused) == len(children):
         raise refused[0]
+    await control.forget_posts(tx.connection, accepted, tx.now)
     await reopen(tx, row)
     left = f", {len(refused)} could not be (the first: {refused[0].detail})" if refused else ""
     retried = len(children) - len(refused)
     return Again(f"{retried} of its actions are tried again{left}", retried, len(refused))
 
 
-async def _child_again(tx: Tx, child: Row) -> None:
-    """One child in a savepoint, so that its refusal takes back its own writes alone.
+async def _warm(tx: Tx, children: tuple[Row, ...]) -> None:
+    for entity in ("cluster", "vm", "host"):
+        about = {child["target_id"] for child in children if child["target_type"] == entity}
+        if entity == "cluster":
+            about |= {child["cluster_id"] for child in children if child["cluster_id"] is not None}
+        await tx.facts.warm(entity, about)
 
-    It is held: the batch lets it go when its turn comes.
+
+async def _child_again(tx: Tx, child: Row) -> None:
+    """One child, whose refusal takes back its own writes alone: in a savepoint where it writes any.
+
+    It is held: the batch lets it go when its turn comes. Nothing is posted of it here.
     """
+    if tx.door.kind_of(child).collects:
+        mark = tx.writes.mark()
+        try:
+            await _accept(tx, child, held=True)
+        except Refused:
+            tx.writes.back_to(mark)
+            raise
+        return
     writes = Writes(tx.connection)
     async with tx.connection.begin_nested():
         await _accept(replace(tx, writes=writes), child, held=True)

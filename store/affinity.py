@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.bulk import insert_many
+from store.inventory import CHUNK
 from store.pages import List, Named
 from store.rows import Row, changed, many
-from store.schema import affinity_group, affinity_host, affinity_vm
+from store.schema import affinity_group, affinity_host, affinity_vm, vm
 
 
 async def groups(connection: AsyncConnection, **equal: object) -> list[Row]:
@@ -67,11 +68,28 @@ async def groups_of_vm(connection: AsyncConnection, vm_id: UUID) -> list[Row]:
     return await many(connection, query)
 
 
-async def put_vms(connection: AsyncConnection, group_id: UUID, vm_ids: Iterable[UUID]) -> None:
-    """Make these VMs, and no others, the members of a group."""
-    await changed(connection, affinity_vm.delete().where(affinity_vm.c.group_id == group_id))
-    rows = [{"group_id": group_id, "vm_id": vm_id} for vm_id in sorted(set(vm_ids))]
+async def put_vms(
+    connection: AsyncConnection, group_id: UUID, vm_ids: Iterable[UUID]
+) -> tuple[UUID, ...]:
+    """Make these VMs, and no others, the members of a group.
+
+    Those that come in or go out are each a new version; returns them, by id.
+    """
+    query = sa.select(affinity_vm.c.vm_id).where(affinity_vm.c.group_id == group_id)
+    before = {row["vm_id"] for row in await many(connection, query)}
+    after = set(vm_ids)
+    moved = tuple(sorted(before ^ after))
+    for start in range(0, len(moved), CHUNK):
+        some = moved[start : start + CHUNK]
+        left = affinity_vm.delete().where(
+            affinity_vm.c.group_id == group_id, affinity_vm.c.vm_id.in_(some)
+        )
+        await changed(connection, left)
+        raised = vm.update().where(vm.c.id.in_(some))
+        await changed(connection, raised.values(version=vm.c.version + 1))
+    rows = [{"group_id": group_id, "vm_id": vm_id} for vm_id in sorted(after - before)]
     await insert_many(connection, affinity_vm, rows)
+    return moved
 
 
 async def put_hosts(connection: AsyncConnection, group_id: UUID, host_ids: Iterable[UUID]) -> None:
@@ -96,9 +114,8 @@ async def put_groups(connection: AsyncConnection, vm_id: UUID, group_ids: Iterab
 
 
 async def delete(connection: AsyncConnection, group_id: UUID, version: int) -> bool:
-    """Delete a group with its memberships; False when it is not at this version."""
-    for table in (affinity_vm, affinity_host):
-        await changed(connection, table.delete().where(table.c.group_id == group_id))
+    """Delete a group that no VM is in any more; False when it is not at this version."""
+    await changed(connection, affinity_host.delete().where(affinity_host.c.group_id == group_id))
     query = affinity_group.delete().where(
         affinity_group.c.id == group_id, affinity_group.c.version == version
     )

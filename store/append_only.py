@@ -2,7 +2,9 @@
 
 A row of `event` is never deleted, and never changed but for the one time that the sequencer gives
 it its number. Triggers refuse everything else, whoever asks and by whatever program. MariaDB's
-TRUNCATE asks no trigger: there the right to drop tables is what keeps events safe.
+TRUNCATE asks no trigger: there the right to drop tables is what keeps events safe. SQLite's OR
+REPLACE takes the row in the way of a new one out without asking the trigger for deletions, so there
+whatever would meet another event's id, number or row id is refused before.
 
 The statements are also in the migration that introduced them; a test compares the two.
 """
@@ -38,9 +40,17 @@ def _sqlite(fixed: list[str]) -> tuple[str, ...]:
     return (
         f"CREATE TRIGGER event_never_deleted BEFORE DELETE ON event {refuse}",
         f"CREATE TRIGGER event_never_changed BEFORE UPDATE OF {_quoted(fixed)} ON event {refuse}",
+        "CREATE TRIGGER event_never_moved BEFORE UPDATE ON event"
+        f" WHEN NEW.rowid <> OLD.rowid {refuse}",
+        f"CREATE TRIGGER event_never_replaced BEFORE INSERT ON event WHEN {_taken('id')}"
+        f" OR {_taken('seq')} OR {_taken('rowid')} {refuse}",
         "CREATE TRIGGER event_numbered_once BEFORE UPDATE OF seq ON event"
-        f" WHEN OLD.seq IS NOT NULL OR NEW.seq IS NULL {refuse}",
+        f" WHEN OLD.seq IS NOT NULL OR NEW.seq IS NULL OR {_taken('seq')} {refuse}",
     )
+
+
+def _taken(column: str) -> str:
+    return f"EXISTS (SELECT 1 FROM event WHERE {column} = NEW.{column})"
 
 
 def _postgresql(fixed: list[str]) -> tuple[str, ...]:

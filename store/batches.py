@@ -92,12 +92,14 @@ END = (
 async def cancel_held(
     connection: AsyncConnection, summaries: dict[UUID, str], reason_code: str, now: datetime
 ) -> None:
-    """End held children that this transaction has read, and free their locks."""
+    """End children that never began and that this transaction has read; free their locks."""
     same = {"end": OperationState.CANCELLED.value, "why": reason_code, "at": now}
     rows = [{"key": key, "sentence": text[:1024]} | same for key, text in summaries.items()]
     await update_many(connection, END, rows)
-    query = entity_lock.delete().where(entity_lock.c.operation_id.in_(list(summaries)))
-    await changed(connection, query)
+    ids = list(summaries)
+    for start in range(0, len(ids), MANY):
+        named = ids[start : start + MANY]
+        await changed(connection, entity_lock.delete().where(entity_lock.c.operation_id.in_(named)))
 
 
 async def released(

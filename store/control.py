@@ -20,6 +20,9 @@ from store.rows import Row, changed, many, number, one
 from store.schema import operation, outbox, step
 
 OPEN = [state.value for state in OPEN_STATES]
+CHUNK = 400
+"""Ids in one IN list: below what every database takes as parameters of one statement."""
+
 LOCK_HELD = "LOCK_HELD"
 """The reason code of an operation that waits for its locks."""
 
@@ -33,6 +36,27 @@ async def take_unclaimed(connection: AsyncConnection, operation_id: UUID) -> boo
         operation.c.id == operation_id, operation.c.state.in_(OPEN), operation.c.run_id.is_(None)
     )
     return await changed(connection, query.values(state=OperationState.CANCELLING.value)) == 1
+
+
+async def take_unclaimed_children(
+    connection: AsyncConnection, parent_id: UUID
+) -> tuple[list[Row], set[UUID]]:
+    """Take the open children that no workflow has claimed, as `take_unclaimed` does each.
+
+    All open children, oldest first, and which of them have open children of their own.
+    """
+    query = operation.update().where(
+        operation.c.parent_id == parent_id,
+        operation.c.state.in_(OPEN),
+        operation.c.run_id.is_(None),
+    )
+    await changed(connection, query.values(state=OperationState.CANCELLING.value))
+    child = operation.alias("child")
+    below = sa.select(operation.c.parent_id).distinct()
+    below = below.join_from(operation, child, child.c.id == operation.c.parent_id)
+    below = below.where(child.c.parent_id == parent_id, operation.c.state.in_(OPEN))
+    parents = {row["parent_id"] for row in await many(connection, below)}
+    return await open_children(connection, parent_id), parents
 
 
 async def begin_cancel(connection: AsyncConnection, operation_id: UUID) -> bool:
@@ -97,9 +121,15 @@ def _lock_waiters() -> sa.Select[Any]:
     )
 
 
-async def lock_waiters(connection: AsyncConnection, limit: int) -> list[Row]:
-    """Operations that wait for their locks, in the order in which they get them."""
-    query = _lock_waiters().order_by(operation.c.priority, operation.c.id).limit(limit)
+async def lock_waiters(
+    connection: AsyncConnection, limit: int, *, after: Row | None = None
+) -> list[Row]:
+    """Operations that wait for their locks, in the order in which they get them; or those after."""
+    query = _lock_waiters()
+    if after is not None:
+        later = sa.and_(operation.c.priority == after["priority"], operation.c.id > after["id"])
+        query = query.where(sa.or_(operation.c.priority > after["priority"], later))
+    query = query.order_by(operation.c.priority, operation.c.id).limit(limit)
     return await many(connection, query)
 
 
@@ -205,8 +235,9 @@ async def forget_posts(
     connection: AsyncConnection, operation_ids: Iterable[UUID], now: datetime
 ) -> None:
     """Drop what Temporal was still to be told of earlier tries: it would hit the next one."""
-    for operation_id in operation_ids:
+    ids = list(operation_ids)
+    for start in range(0, len(ids), CHUNK):
         query = outbox.update().where(
-            outbox.c.operation_id == operation_id, outbox.c.done_at.is_(None)
+            outbox.c.operation_id.in_(ids[start : start + CHUNK]), outbox.c.done_at.is_(None)
         )
         await changed(connection, query.values(done_at=now))

@@ -2,8 +2,8 @@
 
 A transaction is a function of one connection, so that it can be run again: a serialisation failure,
 a deadlock or a lost race for a unique key rolls back and repeats it as a whole, at most `TRIES`
-times (`KEY_TRIES` for unique keys). Called inside an open transaction of the same task, `write` and `read` join it and leave
-commit, rollback and repetition to the outermost one.
+times (`KEY_TRIES` for unique keys). Called inside an open transaction of the same task, `write` and
+`read` join it and leave commit, rollback and repetition to the outermost one.
 
 An inner transaction of its own (`REQUIRES_NEW`, or any inside `suppress`) has connections of its
 own, so that outers cannot starve their inners. If it waits for a row that its own suspended outer

@@ -1,16 +1,19 @@
 """What differs between SQLite, PostgreSQL and MariaDB: connecting and beginning.
 
-Nothing else in the engine names a database (their errors: `store.failures`). Writing transactions are SERIALIZABLE on the servers.
-On SQLite they take the one writer's lock with their first statement (`BEGIN IMMEDIATE`), so that
-the second writer waits for the first instead of failing in the middle. A reading transaction sees
-one moment, and its statements are checked before they leave: it cannot write on any database.
+Nothing else in the engine names a database; what their errors mean is told in `store.failures`.
+Writing transactions are SERIALIZABLE on the servers. On SQLite they take the one writer's lock with
+their first statement (`BEGIN IMMEDIATE`), so that the second writer waits for the first instead of
+failing in the middle. A reading transaction sees one moment, and its statements are checked before
+they leave: it cannot write on any database.
 """
 
 import asyncio
 import logging
+import os
 import random
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +180,7 @@ def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
         pool_size=size,
         max_overflow=more,
     )
+    sa.event.listen(engine.sync_engine, "do_connect", _make_private)
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return _watched(engine)
@@ -200,6 +204,17 @@ def _mariadb_arguments(lock_s: int) -> dict[str, Any]:
         "charset": "utf8mb4",
         "init_command": f"{names}, SESSION {settings}",
     }
+
+
+def _make_private(
+    _dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]
+) -> None:
+    # SQLite would make a new file readable to all, and gives its journals the mode of the file.
+    path = str(arguments[0])
+    if path == ":memory:" or named.get("uri"):
+        return
+    with suppress(OSError):  # It is there already, or SQLite itself tells why it cannot be.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _prepare_sqlite(raw: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:

@@ -122,10 +122,10 @@ def read_only(statement: str) -> EngineError:
 
 
 def _means_down(error: DBAPIError) -> bool:
-    number = number(error)
-    if error.connection_invalidated or number in DOWN_NUMBERS:
+    known = number(error)
+    if error.connection_invalidated or known in DOWN_NUMBERS:
         return True
-    if number is not None:
+    if known is not None:
         return False
     return isinstance(error, OperationalError) or _state(error).startswith(DOWN_STATES)
 
@@ -135,5 +135,6 @@ def _state(error: DBAPIError) -> str:
 
 
 def number(error: DBAPIError) -> int | None:
+    """MariaDB's number for an error; None on the others."""
     first = next(iter(getattr(error.orig, "args", ())), None)
     return first if isinstance(first, int) and not isinstance(first, bool) else None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, StepState
-from store.bulk import insert_many
+from store.bulk import insert_many, update_many
 from store.rows import Row, changed, many, one
 from store.schema import operation, step
 
@@ -35,33 +35,38 @@ async def insert(connection: AsyncConnection, values: Row) -> None:
     await changed(connection, operation.insert().values(**values))
 
 
-async def accept_again(
-    connection: AsyncConnection,
-    operation_id: UUID,
-    order: Row,
-    attempt: int,
-    *,
-    held: bool = False,
-) -> None:
-    """Make an operation pending with a fresh order: it got its locks, or is tried again.
+ACCEPT_AGAIN = (
+    operation.update()
+    .where(operation.c.id == sa.bindparam("key"))
+    .values(
+        state=OperationState.PENDING.value,
+        reason_code=sa.bindparam("why", type_=operation.c.reason_code.type),
+        held=sa.bindparam("hold", type_=operation.c.held.type),
+        waiting_for=None,
+        lock_deadline_at=None,
+        problem=None,
+        summary=None,
+        finished_at=None,
+        run_id=None,
+        order=sa.bindparam("wish", type_=operation.c.order.type),
+        attempt=sa.bindparam("number"),
+    )
+)
+"""Makes operations pending with fresh orders: they got their locks, or are tried again."""
 
-    `held`: its batch releases it when its turn comes.
-    """
-    values = {
-        "state": OperationState.PENDING.value,
-        "reason_code": BATCH_TURN if held else None,
-        "held": held,
-        "waiting_for": None,
-        "lock_deadline_at": None,
-        "problem": None,
-        "summary": None,
-        "finished_at": None,
-        "run_id": None,
-        "order": order,
-        "attempt": attempt,
-    }
-    query = operation.update().where(operation.c.id == operation_id)
-    await changed(connection, query.values(**values))
+
+def accepted_again(operation_id: UUID, order: Row, attempt: int, *, held: bool) -> Row:
+    """The values of `ACCEPT_AGAIN`; `held`: its batch releases it when its turn comes."""
+    why = BATCH_TURN if held else None
+    return {"key": operation_id, "wish": order, "number": attempt, "hold": held, "why": why}
+
+
+async def accept_again(
+    connection: AsyncConnection, operation_id: UUID, order: Row, attempt: int
+) -> None:
+    """Make one operation pending with a fresh order, at once."""
+    values = accepted_again(operation_id, order, attempt, held=False)
+    await update_many(connection, ACCEPT_AGAIN, [values])
 
 
 async def belong_to(connection: AsyncConnection, operation_id: UUID, incident_id: UUID) -> None:

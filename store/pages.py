@@ -6,7 +6,6 @@ belongs to a row is joined or read for the whole page at once, so a page is the 
 statements however long it or the list is. Texts are matched byte by byte on every database.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.rows import Row, many, number
-from store.schema import cluster, event, fence_device, host, operation, vm, vm_dependency
+from store.schema import cluster, event, fence_device, host, operation, vm
 from store.schema_ha import incident, observation, vm_run
 
 Query: TypeAlias = sa.Select[Any]
@@ -214,19 +213,6 @@ def _counted(of_vm: list[Condition], running: list[Condition], *, down: bool) ->
     joined = vm_run.join(host, host.c.id == vm_run.c.host_id)
     joined = joined.join(vm, vm.c.id == vm_run.c.vm_id) if of_vm else joined
     return sa.select(vm_run.c.id).select_from(joined).where(active, *running, *of_vm)
-
-
-async def dependencies_of(
-    connection: AsyncConnection, vm_ids: Sequence[UUID]
-) -> dict[UUID, tuple[UUID, ...]]:
-    """What each VM of a page depends on, sorted by id; those without are left out."""
-    if not vm_ids:
-        return {}
-    query = sa.select(vm_dependency).where(vm_dependency.c.vm_id.in_(vm_ids))
-    found: dict[UUID, list[UUID]] = {}
-    for row in await many(connection, query.order_by(vm_dependency.c.depends_on_id)):
-        found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
-    return {vm_id: tuple(others) for vm_id, others in found.items()}
 
 
 def operations(

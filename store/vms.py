@@ -95,6 +95,20 @@ async def depends_on(connection: AsyncConnection, vm_id: UUID) -> tuple[UUID, ..
     return tuple(sorted(row["depends_on_id"] for row in rows))
 
 
+async def dependencies_of(
+    connection: AsyncConnection, vm_ids: Sequence[UUID]
+) -> dict[UUID, tuple[UUID, ...]]:
+    """What each of these VMs waits for, by id; one that waits for none is left out."""
+    found: dict[UUID, list[UUID]] = {}
+    for start in range(0, len(vm_ids), CHUNK):
+        query = sa.select(vm_dependency).where(
+            vm_dependency.c.vm_id.in_(vm_ids[start : start + CHUNK])
+        )
+        for row in await many(connection, query.order_by(vm_dependency.c.depends_on_id)):
+            found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
+    return {vm_id: tuple(others) for vm_id, others in found.items()}
+
+
 async def put_dependencies(
     connection: AsyncConnection, vm_id: UUID, others: Iterable[UUID]
 ) -> None:

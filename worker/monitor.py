@@ -285,8 +285,12 @@ class Monitor:
 
     async def _prune(self) -> None:
         while True:
-            with contextlib.suppress(EngineError):
+            try:
                 await self._records.prune(self._now() - KEEP)
+            except EngineError as error:
+                log.info("samples not pruned", code=error.code)
+            except Exception:  # old samples are no reason to watch nothing
+                log.exception("samples not pruned")
             await asyncio.sleep(PRUNE_EVERY_S)
 
 

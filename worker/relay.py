@@ -1,11 +1,12 @@
 """The engine's housekeeping: starts what the outbox still holds, numbers committed events, and runs
-what has to be done from time to time.
+what has to be done from time to time. What fails is tried again in its next round, whatever it was.
 
 Any number of relays may run: each duty looks first, and what it does may be done twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -55,6 +56,13 @@ async def _fulfil(duty: Duty, database: Database) -> None:
         while True:
             await _once(duty)
             await asyncio.sleep(duty.every_s)
+    while True:
+        with _contained(duty.name):
+            await _fulfil_woken(duty, database)
+        await asyncio.sleep(duty.every_s)
+
+
+async def _fulfil_woken(duty: Duty, database: Database) -> None:
     async with changes(database, "outbox") as heard:
         while True:
             await _once(duty)
@@ -62,31 +70,34 @@ async def _fulfil(duty: Duty, database: Database) -> None:
 
 
 async def _once(duty: Duty) -> None:
-    try:
-        done = await duty.work()
-    except EngineError as error:
-        log.warning("put off", duty=duty.name, code=error.code, why=error.detail)
-        return
-    if done:
-        log.info("done", duty=duty.name, count=done)
+    with _contained(duty.name):
+        if done := await duty.work():
+            log.info("done", duty=duty.name, count=done)
 
 
 async def _checkpoint(database: Database) -> None:
     while True:
-        try:
+        with _contained("checkpoint"):
             await database.checkpoint()
-        except EngineError as error:
-            log.info("checkpoint put off", code=error.code, why=error.detail)
         await asyncio.sleep(CHECKPOINT_EVERY_S)
 
 
 async def _deliver(delivery: Delivery) -> None:
     while True:
-        try:
+        with _contained("number events"):
             await delivery.number_events()
-            delivered = await delivery.deliver_due()
-            if delivered:
+        with _contained("deliver"):
+            if delivered := await delivery.deliver_due():
                 log.info("left-over starts delivered", count=delivered)
-        except EngineError as error:
-            log.warning("relay waits", code=error.code)
         await asyncio.sleep(EVERY_S)
+
+
+@contextmanager
+def _contained(duty: str) -> Iterator[None]:
+    """What fails is done again in its next round, and the other duties go on meanwhile."""
+    try:
+        yield
+    except EngineError as error:
+        log.warning("put off", duty=duty, code=error.code, why=error.detail)
+    except Exception:  # one defect, or one bad row, must not end all that the relay does
+        log.exception("put off", duty=duty)

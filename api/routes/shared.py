@@ -8,7 +8,7 @@ is refused with 412 once somebody else has changed the object; without the heade
 import re
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Header, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from domain.base import Frozen
@@ -26,16 +26,18 @@ class Empty(BaseModel):
 
 
 def get_version(
+    request: Request,
     if_match: Annotated[
         str | None,
         Header(alias="If-Match", max_length=128, description='the ETag it was read with: `"3"`'),
     ] = None,
 ) -> int | None:
     """The version that a request expects; None: any will do."""
-    if if_match is None or if_match.strip() == "*":
+    lines = len(request.headers.getlist("If-Match"))
+    if if_match is None or (lines == 1 and if_match.strip() == "*"):
         return None
     match = VERSION.match(if_match)
-    if match is None or int(match.group(1)) > VERSION_MAX:
+    if lines > 1 or match is None or int(match.group(1)) > VERSION_MAX:
         raise Invalid(
             "IF_MATCH_INVALID",
             'If-Match is the ETag of one answer: its version in quotes, such as "3"',

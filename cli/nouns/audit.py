@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -9,7 +10,7 @@ from cli.failures import Json
 from cli.render import clock, print_json, print_table
 from cli.session import Session, queries
 from cli.terminal import clean, say
-from cli.values import moment
+from cli.values import as_id, moment
 
 app = typer.Typer(help="The audit trail: who did what, and why.", no_args_is_help=True)
 
@@ -26,6 +27,10 @@ def list_(
     vm: Annotated[str | None, typer.Option(help="Only about this VM.")] = None,
     host: Annotated[str | None, typer.Option(help="Only about this host.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Only about this cluster.")] = None,
+    entity: Annotated[
+        tuple[str, UUID] | None,
+        typer.Option(metavar="TYPE ID", help="Only about this object, such as affinity_group ID."),
+    ] = None,
     kind: Annotated[str | None, typer.Option("--type", help="Such as vm.start.accepted.")] = None,
     by: Annotated[str | None, typer.Option(help="Only what this principal did.")] = None,
     operation: Annotated[str | None, typer.Option(help="Only of the operation of this id.")] = None,
@@ -41,7 +46,7 @@ def list_(
     """
     page = session.api.get(
         "/audit",
-        **_about(session, vm=vm, host=host, cluster=cluster),
+        **_about(session, entity, vm=vm, host=host, cluster=cluster),
         type=kind,
         principal=by,
         operation_id=operation,
@@ -60,14 +65,22 @@ def list_(
     return None
 
 
-def _about(session: Session, **named: str | None) -> dict[str, Any]:
+def _about(
+    session: Session, entity: tuple[str, UUID] | None, **named: str | None
+) -> dict[str, Any]:
+    """The object to ask about. An id is not looked up: the trail outlives what it is about."""
     given = [(noun, name) for noun, name in named.items() if name is not None]
-    if len(given) > 1:
-        raise typer.BadParameter("an event is about one object: give one of --vm --host --cluster")
+    if len(given) + (entity is not None) > 1:
+        raise typer.BadParameter(
+            "an event is about one object: give one of --vm --host --cluster --entity"
+        )
+    if entity is not None:
+        return {"entity_type": entity[0], "entity_id": str(entity[1])}
     if not given:
         return {}
     noun, name = given[0]
-    return {"entity_type": noun, "entity_id": session.api.find(noun, name)["id"]}
+    entity_id = as_id(name) or session.api.find(noun, name)["id"]
+    return {"entity_type": noun, "entity_id": entity_id}
 
 
 def _row(item: Json) -> tuple[str | None, ...]:

@@ -55,7 +55,11 @@ def run(
         all_or_nothing=all_or_nothing,
     )
     if dry_run:
-        return _show(act, act.api.ask("POST", "/batches?dry_run=true", body, {}))
+        seen = act.api.ask("POST", "/batches?dry_run=true", body, {})
+        _show(act, seen)
+        if all_or_nothing and not all(item["allowed"] for item in seen["actions"]):
+            raise typer.Exit(Exit.CONFLICT)
+        return None
     return act.run("/batches", body)
 
 

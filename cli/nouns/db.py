@@ -69,6 +69,7 @@ def copy_(
     say(f"from {shown(urls[0])}")
     say(f"to   {shown(urls[1])}")
     say("next: set HOLDFAST_DATABASE_URL to the new address and start the engine")
+    say("keep HOLDFAST_VAR, or take its secret.key along: no other key opens the fence devices")
 
 
 def shown(url: str) -> str:

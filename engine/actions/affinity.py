@@ -78,7 +78,7 @@ class CreateAffinityGroupAction(Action[CreateAffinityGroup, Row]):
         await inventory.insert(
             tx.connection, "affinity_group", {name: group[name] for name in columns}
         )
-        await affinity.put_vms(tx.connection, group["id"], group["vm_ids"])
+        await _put_vms(tx, group["id"], group["vm_ids"])
         await affinity.put_hosts(tx.connection, group["id"], group["host_ids"])
         return Done(summary="created", after=params.model_dump(mode="json"))
 
@@ -138,7 +138,7 @@ class EditAffinityGroupAction(Action[EditAffinityGroup, Change]):
             written = await edits.edit(connection, "affinity_group", row["id"], version, columns)
             confirm(tx, "affinity_group", row, written=written)
         if "vm_ids" in values:
-            await affinity.put_vms(tx.connection, row["id"], values["vm_ids"])
+            await _put_vms(tx, row["id"], values["vm_ids"])
         if "host_ids" in values:
             await affinity.put_hosts(tx.connection, row["id"], values["host_ids"])
         plain = Change(_plain(row), {name: _plain(values)[name] for name in values})
@@ -173,6 +173,7 @@ class DeleteAffinityGroupAction(Action[DeleteAffinityGroup, Row]):
     async def execute(self, tx: Tx, params: DeleteAffinityGroup, plan: Plan[Row]) -> Done:
         """Delete the group and its memberships."""
         row = plan.facts
+        await _put_vms(tx, row["id"], ())
         deleted = await affinity.delete(tx.connection, row["id"], row["version"])
         confirm(tx, "affinity_group", row, written=deleted)
         shown = (*COLUMNS, "vm_ids", "host_ids")
@@ -213,6 +214,12 @@ async def _group(tx: Tx, group_id: UUID) -> Row:
     row = await existing(tx, "affinity_group", group_id)
     (whole,) = await affinity.groups(tx.connection, id=row["id"])
     return whole
+
+
+async def _put_vms(tx: Tx, group_id: UUID, vm_ids: Iterable[UUID]) -> None:
+    """Write a group's VMs; to whoever read one that comes in or goes out, it has changed."""
+    for vm_id in await affinity.put_vms(tx.connection, group_id, vm_ids):
+        tx.facts.forget("vm", vm_id)
 
 
 async def _check_members(tx: Tx, cluster_id: UUID, given: Row, problems: Problems) -> None:

@@ -2,6 +2,7 @@
 
 Adding one is one file: a parameter model, a class with the declarations, `plan` and `execute`.
 
+prepare   fetches ahead, outside the transaction, what only the world outside can tell.
 plan      reads and judges. What cannot be planned at all (no such object) is raised; every other
           reason against it is collected, so that a caller sees all of them at once.
 execute   writes, within the same transaction, what the plan says, and returns what the operation
@@ -11,20 +12,22 @@ undo      takes back, in the database, what `execute` wrote, for an operation th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 from uuid import UUID
 
+from pydantic import model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.base import Frozen
 from domain.context import ActionContext, PriorityClass
-from domain.errors import Conflict, NotFound, Refused
+from domain.errors import Conflict, Invalid, NotFound, Refused
 from domain.locks import Lock
 from domain.operations import Order
-from domain.permissions import Permission
+from domain.permissions import Permission, Role
+from engine.actions.texts import holds_half_a_character
 from engine.facts import Facts
 from engine.writes import Writes
 from store.rows import Row
@@ -33,6 +36,21 @@ from store.rows import Row
 class Params(Frozen):
     """What a caller says; the type is what finds the action."""
 
+    @model_validator(mode="after")
+    def _whole_characters(self) -> Self:
+        for name in type(self).model_fields:
+            if holds_half_a_character(getattr(self, name)):
+                raise Invalid(
+                    "TEXT_MALFORMED",
+                    f"{name} holds half of a surrogate pair, which is no character",
+                    next_step="send text that UTF-8 can hold",
+                    field=name,
+                )
+        return self
+
+
+Look: TypeAlias = Callable[[str, UUID], Awaitable[Row | None]]
+"""Reads one object by its entity and id, outside of any action's transaction."""
 
 P = TypeVar("P", bound=Params)
 F = TypeVar("F")
@@ -74,6 +92,10 @@ class Door(Protocol):
 
     def kind_of(self, operation: Row) -> "Action[Any, Any]":
         """The action that an operation came from."""
+        ...
+
+    def role_of(self, principal: str) -> Role:
+        """What a principal is to the engine."""
         ...
 
 
@@ -171,6 +193,13 @@ class Action(ABC, Generic[P, F]):
     own_fields: ClassVar[frozenset[str]] = frozenset()
     collects: ClassVar[bool] = False
     preempts: ClassVar[frozenset[str]] = frozenset()
+
+    async def prepare(self, params: P, look: Look) -> None:
+        """Fetch ahead what `plan` asks of the world outside the database; nothing by default.
+
+        Runs before the transaction, because one that waits for the world keeps other writers out.
+        It refuses nothing: `plan` asks again, and is answered from what was fetched.
+        """
 
     @abstractmethod
     async def plan(self, tx: Tx, params: P, problems: Problems) -> Plan[F]:

@@ -20,6 +20,7 @@ from engine.actions.edits import (
     change_of,
     check_version,
     confirm,
+    counted,
     listed,
     target_of,
     write_change,
@@ -165,7 +166,8 @@ class RemoveClusterAction(Action[RemoveCluster, Row]):
                 count == 0,
                 Conflict(
                     "CLUSTER_NOT_EMPTY",
-                    f"{row['name']} has {count} {word}: {listed(names, count)}",
+                    f"{row['name']} has {counted(count, word.removesuffix('s'), word)}:"
+                    f" {listed(names, count)}",
                     next_step=f"remove its {word} first",
                     what=entity,
                     count=count,

@@ -126,6 +126,11 @@ def target_of(entity: str, row: Row, cluster_id: UUID | None = None) -> Target:
     return Target(entity, row["id"], row["name"], cluster_id or row["cluster_id"])
 
 
+def counted(count: int, one: str, more: str) -> str:
+    """A number with the words that agree with it: `one` for 1, else `more`."""
+    return f"{count} {one if count == 1 else more}"
+
+
 def listed(names: Sequence[str], count: int | None = None) -> str:
     """Names for a sentence: the first few, and how many more there are (of `count` in all)."""
     first = names[:NAMES_MAX]

@@ -4,6 +4,7 @@ A device may be changed while its host is being recovered: a wrong password is o
 waits for. It is not removed meanwhile, since how many devices there are is what proof is asked for.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -12,10 +13,21 @@ from uuid import UUID
 from pydantic import Field, SecretStr
 
 from domain.context import PriorityClass
-from domain.errors import Refused
+from domain.controllers import controller_of
+from domain.errors import Conflict, Refused
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
-from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.base import (
+    Action,
+    Done,
+    Look,
+    Params,
+    Plan,
+    Problems,
+    Target,
+    Tx,
+    existing,
+)
 from engine.actions.edits import (
     Change,
     Changes,
@@ -53,7 +65,10 @@ class AgentCheck(Protocol):
     """Knows the fence agents of this machine."""
 
     async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
-        """Invalid when the agent does not exist or an option or secret does not fit it."""
+        """Invalid when the agent does not exist or an option or secret does not fit it.
+
+        What an agent says about itself is kept: only its first check may take long.
+        """
         ...
 
 
@@ -80,6 +95,10 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
         self._sealer = sealer
         self._agents = agents
 
+    async def prepare(self, params: AddFenceDevice, look: Look) -> None:
+        """Let the agent tell its options, which starts a process."""
+        await _known(self._agents, params.agent)
+
     async def plan(self, tx: Tx, params: AddFenceDevice, problems: Problems) -> Plan[Row]:
         """Check the name, and the options against the agent's metadata."""
         host = await existing(tx, "host", params.host_id)
@@ -88,6 +107,7 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
             await self._agents.check(params.agent, params.options, revealed(params.secrets))
         except Refused as problem:
             problems.append(problem)
+        problems.extend(await _duplicate(tx, params.agent, params.options))
         return Plan(
             target=Target("fence_device", new_id(), params.name, host["cluster_id"]),
             facts=host,
@@ -148,6 +168,15 @@ class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
         self._sealer = sealer
         self._agents = agents
 
+    async def prepare(self, params: EditFenceDevice, look: Look) -> None:
+        """Let the agent tell its options, which starts a process."""
+        if not (params.agent or params.options or params.secrets):
+            return
+        row = await look("fence_device", params.fence_device_id)
+        agent = params.agent or (row and row["agent"])
+        if agent:
+            await _known(self._agents, agent)
+
     async def plan(self, tx: Tx, params: EditFenceDevice, problems: Problems) -> Plan[Rekeyed]:
         """Check version, name, and what the agent will be given."""
         plain = ("name", "agent", "deadline_s")
@@ -164,6 +193,9 @@ class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
         if moved or change.values.keys() & HANDED_OVER:
             agent = (row | change.values)["agent"]
             problems.extend(await self._misfit(agent, options, after))
+        if change.values.keys() & HANDED_OVER:
+            agent = (row | change.values)["agent"]
+            problems.extend(await _duplicate(tx, agent, options, row["id"]))
         return Plan(
             target=target_of("fence_device", row, host["cluster_id"]),
             facts=Rekeyed(change, host, revealed(after) if moved else None, tuple(moved)),
@@ -268,6 +300,30 @@ async def _defenceless(tx: Tx, host: Row) -> list[str]:
         f"{warning}: should it fail, those of the cluster's {count} protected VMs that run there "
         "wait for a person"
     ]
+
+
+async def _duplicate(
+    tx: Tx, agent: str, options: Mapping[str, str], own: UUID | None = None
+) -> list[Refused]:
+    """One controller under two names would prove a death twice, or that of two hosts."""
+    wanted = controller_of(agent, options)
+    if wanted is None:
+        return []
+    return [
+        Conflict(
+            "FENCE_DEVICE_DUPLICATE",
+            f"{row['name']} is the same power controller: {agent} with the same options",
+            next_step=f"use {row['name']}, or correct the options",
+            device=row["name"],
+        )
+        for row in await inventory.listing(tx.connection, "fence_device")
+        if row["id"] != own and controller_of(row["agent"], row["options"]) == wanted
+    ]
+
+
+async def _known(agents: AgentCheck, agent: str) -> None:
+    with contextlib.suppress(Refused):  # the plan is refused for it, with everything else
+        await agents.check(agent, {}, {})
 
 
 def merged(known: Mapping[str, T], said: Mapping[str, T | None]) -> dict[str, T]:

@@ -7,10 +7,14 @@ held to be lost under a certificate that is void.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from domain.addresses import place_of
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
 from domain.hosts import HostEvent
@@ -28,6 +32,7 @@ from engine.actions.edits import (
     change_of,
     check_version,
     confirm,
+    counted,
     listed,
     target_of,
 )
@@ -41,12 +46,25 @@ STAYS = ("name", "uri", "own_host", "epoch")
 """What the audit event of a removal keeps of a host."""
 
 
+def _without_password(uri: str) -> str:
+    # Addresses are shown, logged, and kept with what was asked for, also where it was refused.
+    if urlsplit(uri).password is not None:
+        raise PydanticCustomError(
+            "uri_with_password",
+            "the address holds a password: leave it out, and put it into libvirt's auth file",
+        )
+    return uri
+
+
+Address = Annotated[str, Field(pattern=SCHEMES), AfterValidator(_without_password)]
+
+
 class AddHost(Params):
     """Add a host and bring it into service."""
 
     cluster_id: UUID
     name: str = Field(pattern=NAME)
-    uri: str = Field(pattern=SCHEMES)
+    uri: Address
     own_host: bool = False  # the engine itself runs there: it is never fenced
 
 
@@ -104,7 +122,7 @@ class HostChanges(Changes):
     """What can be changed of a host."""
 
     name: str | None = Field(default=None, pattern=NAME)
-    uri: str | None = Field(default=None, pattern=SCHEMES)
+    uri: Address | None = None
     own_host: bool | None = None
 
 
@@ -129,7 +147,7 @@ class EditHostAction(Action[EditHost, Change]):
         change = await change_of(tx, "host", params, params.host_id, fields, problems)
         host = change.row
         if "uri" in change.values:
-            problems.extend(await _address_taken(tx, change.values["uri"]))
+            problems.extend(await _address_taken(tx, change.values["uri"], host["id"]))
             problems.extend(_in_service(host))
             problems.extend(await _copies(tx, host))
         return Plan(
@@ -207,8 +225,10 @@ class RemoveHostAction(Action[RemoveHost, Leaving]):
         groups = [row["name"] for row in plan.facts.groups]
         removed = await edits.remove_host(tx.connection, host, tx.now)
         confirm(tx, "host", host, written=removed)
-        notes = [f"with {len(devices)} fence devices: {listed(devices)}"] if devices else []
-        notes += [f"taken out of {len(groups)} affinity groups: {listed(groups)}"] if groups else []
+        having = counted(len(devices), "fence device", "fence devices")
+        leaving = counted(len(groups), "affinity group", "affinity groups")
+        notes = [f"with {having}: {listed(devices)}"] if devices else []
+        notes += [f"taken out of {leaving}: {listed(groups)}"] if groups else []
         notes.append("nothing was changed on the machine itself")
         before = {name: host[name] for name in STAYS} | {"fence_devices": devices}
         return Done(summary="; ".join(("removed", *notes)), before=before)
@@ -228,7 +248,8 @@ def _last_of(host: Row, groups: Sequence[Row]) -> list[Refused]:
     return [
         Conflict(
             "AFFINITY_NEEDS_HOST",
-            f"{host['name']} is the only host of {len(alone)} affinity groups: {listed(alone)}",
+            f"{host['name']} is the only host of "
+            f"{counted(len(alone), 'affinity group', 'affinity groups')}: {listed(alone)}",
             next_step="give them another host, or remove them",
             host=host["name"],
             count=len(alone),
@@ -236,16 +257,19 @@ def _last_of(host: Row, groups: Sequence[Row]) -> list[Refused]:
     ]
 
 
-async def _address_taken(tx: Tx, uri: str) -> list[Refused]:
-    if not await inventory.listing(tx.connection, "host", uri=uri):
-        return []
+async def _address_taken(tx: Tx, uri: str, own: UUID | None = None) -> list[Refused]:
+    """A second host at one machine would take the first one's guests for old copies."""
+    place = place_of(uri)
     return [
         Conflict(
             "URI_TAKEN",
-            f"there is a host at {uri} already",
+            f"there is a host at {row['uri']} already: {row['name']}",
             next_step="use that host, or correct the address",
             uri=uri,
+            host=row["name"],
         )
+        for row in await inventory.listing(tx.connection, "host")
+        if row["id"] != own and place_of(row["uri"]) == place
     ]
 
 
@@ -276,7 +300,8 @@ async def _copies(tx: Tx, host: Row) -> list[Refused]:
         problems.append(
             Conflict(
                 "HOST_RUNS_VMS",
-                f"{len(running)} VMs run on {host['name']}: {listed(running)}",
+                f"{counted(len(running), 'VM runs', 'VMs run')} on {host['name']}:"
+                f" {listed(running)}",
                 next_step="stop them, or start them elsewhere",
                 host=host["name"],
                 count=len(running),
@@ -286,8 +311,8 @@ async def _copies(tx: Tx, host: Row) -> list[Refused]:
         problems.append(
             Conflict(
                 "HOST_MAY_RUN_VMS",
-                f"{len(perhaps)} VMs may still run on {host['name']}, whose death certificate is "
-                f"void: {listed(perhaps)}",
+                f"{counted(len(perhaps), 'VM', 'VMs')} may still run on {host['name']}, whose "
+                f"death certificate is void: {listed(perhaps)}",
                 next_step=f"bring it back with `holdfast host activate {host['name']}`, which "
                 "settles them",
                 host=host["name"],

@@ -23,6 +23,7 @@ from engine.actions.edits import (
     change_of,
     check_version,
     confirm,
+    counted,
     listed,
     target_of,
     write_change,
@@ -112,7 +113,8 @@ class EditNetworkAction(Action[EditNetwork, Change]):
         if "bridge" not in change.values:
             return change.done()
         count, names = await edits.users_of(tx.connection, change.row["id"], NAMES_MAX)
-        note = f"{count} VMs have it from their next start on: {listed(names, count)}"
+        having = counted(count, "VM has it from its", "VMs have it from their")
+        note = f"{having} next start on: {listed(names, count)}"
         return change.done(*((note,) if count else ()))
 
 
@@ -139,7 +141,8 @@ class RemoveNetworkAction(Action[RemoveNetwork, Row]):
             count == 0,
             Conflict(
                 "NETWORK_IN_USE",
-                f"{count} VMs have a card on {row['name']}: {listed(names, count)}",
+                f"{counted(count, 'VM has', 'VMs have')} a card on {row['name']}:"
+                f" {listed(names, count)}",
                 next_step="take these cards away, or put them on another network",
                 network=row["name"],
                 count=count,

@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from domain.context import PriorityClass
-from domain.errors import Conflict, Refused
+from domain.errors import Conflict, Denied, Refused
 from domain.operations import OperationState
-from domain.permissions import Permission
+from domain.permissions import Permission, Role
+from domain.priorities import RAISES_TO
 from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.cancelling import cancel_operation, too_late
@@ -215,8 +216,14 @@ class PrioritiseOperationAction(OnOperationAction[PrioritiseOperation]):
     async def plan(self, tx: Tx, params: PrioritiseOperation, problems: Problems) -> Plan[Row]:
         """Check that nothing is pushed before fencing and recovery."""
         plan = await super().plan(tx, params, problems)
-        reserved = params.priority is PriorityClass.RECOVERY
-        problems.unless(not reserved or _is_recovery(tx, plan.facts), _reserved(plan))
+        role, own = tx.door.role_of(tx.context.principal), _is_recovery(tx, plan.facts)
+        most = RAISES_TO[role]
+        if own and most <= PriorityClass.PROTECTED:
+            most = PriorityClass.RECOVERY
+        if params.priority is PriorityClass.RECOVERY and not own:
+            problems.append(_reserved(plan))
+        elif params.priority < most:
+            problems.append(_not_theirs(tx, role, most, params))
         return plan
 
     async def execute(self, tx: Tx, params: PrioritiseOperation, plan: Plan[Row]) -> Done:
@@ -285,6 +292,18 @@ def _not_begun(plan: Plan[Row]) -> Refused:
         f"{plan.target.name} is {plan.state} and has not begun, so there is nothing to pause",
         next_step=f"cancel it, and ask again later: `holdfast op cancel {plan.facts['id']}`",
         operation_id=str(plan.facts["id"]),
+    )
+
+
+def _not_theirs(tx: Tx, role: Role, most: PriorityClass, params: PrioritiseOperation) -> Refused:
+    principal, wish = tx.context.principal, params.priority
+    return Denied(
+        "PRIORITY_DENIED",
+        f"{principal} is {role} and gives class {most} at the most, not class {wish}",
+        next_step=f"give it class {most}, or ask somebody whose role gives class {wish}",
+        principal=principal,
+        role=role.value,
+        most=int(most),
     )
 
 

@@ -16,7 +16,7 @@ from domain.inventory import MAX_PRIORITY, Boot, Disk, VmState
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
-from engine.actions.edits import Changes, Edit, Removal, check_version, confirm, listed
+from engine.actions.edits import Changes, Edit, Removal, check_version, confirm, counted, listed
 from engine.actions.named import NAME, taken
 from engine.actions.vm_parts import (
     DEPENDENCIES_MAX,
@@ -294,7 +294,8 @@ class DeleteVmAction(Action[DeleteVm, Row]):
         removed = await vms.remove(tx.connection, row, tx.now)
         confirm(tx, "vm", row, written=removed)
         count = len(before["disks"])
-        kept = f"; its {count} disks stay where they are" if count else ""
+        disks = counted(count, "disk stays where it is", "disks stay where they are")
+        kept = f"; its {disks}" if count else ""
         return Done(summary=f"deleted{kept}", before=before)
 
     def forbidden(self, params: DeleteVm, plan: Plan[Row], allowed: tuple[str, ...]) -> Refused:
@@ -312,7 +313,7 @@ class DeleteVmAction(Action[DeleteVm, Row]):
 def _waited_for(row: Row, waiting: tuple[str, ...]) -> Refused:
     return Conflict(
         "VM_IN_USE",
-        f"{len(waiting)} VMs start after {row['name']}: {listed(waiting)}",
+        f"{counted(len(waiting), 'VM starts', 'VMs start')} after {row['name']}: {listed(waiting)}",
         next_step="take it out of their dependencies first",
         vm=row["name"],
         count=len(waiting),

@@ -151,7 +151,7 @@ async def check_dependencies(
             problems.append(_other_cluster("VM", row["name"], vm.name))
     if new:
         return
-    edges = await inventory.dependencies(tx.connection) | {vm.id: tuple(wanted)}
+    edges = await _circle(tx, vm.id, tuple(wanted))
     cycle = find_cycle(edges)
     if cycle is not None:
         rows = await inventory.get_many(tx.connection, "vm", sorted(cycle))
@@ -160,6 +160,21 @@ async def check_dependencies(
             refuse_cycle(edges, names)
         except Refused as problem:
             problems.append(problem)
+
+
+async def _circle(tx: Tx, vm_id: UUID, wanted: tuple[UUID, ...]) -> dict[UUID, tuple[UUID, ...]]:
+    """What waits for what on the ways from a VM back to itself; empty when none leads back.
+
+    Only what the VM would come to wait for is read, level by level: nothing else can close a
+    circle, and what is not read stays free for others to change.
+    """
+    edges = {vm_id: wanted}
+    level = set(wanted)
+    while level and vm_id not in level:
+        found = await tx.facts.waits_of(level - edges.keys())
+        edges |= found
+        level = {other for others in found.values() for other in others}
+    return edges if level else {}
 
 
 async def check_groups(

@@ -89,6 +89,8 @@ class StartVmAction(Action[StartVm, VmFacts]):
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Give back a place that was reserved and never claimed."""
         vm_id = operation["target_id"]
+        if await tx.facts.active_run(vm_id) is None:
+            return "nothing was done yet"
         if await runs.end_unclaimed(tx.connection, vm_id, operation["id"], tx.now):
             return "its reserved place was given back"
         return "nothing was done yet"

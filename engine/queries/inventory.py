@@ -12,7 +12,7 @@ from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
 from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, Page, VmView
-from store import inventory, observations, pages
+from store import inventory, observations, pages, vms
 from store.pages import Activity, List, Named, Slice
 from store.rows import Row
 
@@ -234,7 +234,7 @@ def activity(state: VmState) -> Activity:
 
 
 async def _vms(connection: AsyncConnection, rows: list[Row]) -> tuple[VmView, ...]:
-    depends = await pages.dependencies_of(connection, [row["id"] for row in rows])
+    depends = await vms.dependencies_of(connection, [row["id"] for row in rows])
     return tuple(_vm(row, depends.get(row["id"], ())) for row in rows)
 
 

@@ -14,19 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.batches import BatchProgress
 from domain.errors import NotFound
-from domain.operations import OperationState, Outcome
+from domain.operations import OperationState
 from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Tx
 from engine.actions.batch import RunBatch
 from engine.backend import Backend
 from engine.batches import STOPPED
-from engine.cancelling import cancel_operation, settle
-from engine.closing import BATCH, close_operation, closed_event
+from engine.cancelling import cancel_operation, cancel_unbegun
+from engine.closing import BATCH
 from engine.rows import context_of
 from store import batches, operations, plumbing
 from store.database import Database
 from store.ids import new_id
-from store.notify import announce
 from store.rows import Row
 
 AT_A_TIME = 100
@@ -71,7 +70,7 @@ class BatchRecords:
             failed = await batches.first_failed(connection, operation_id)
         if failed is not None:
             late = await batches.held(connection, operation_id, after=failed, limit=AT_A_TIME)
-            await _cancel(tx, late, STOPPED, "never began: an action before it failed")
+            await cancel_unbegun(tx, late, STOPPED, "never began: an action before it failed")
             if len(late) == AT_A_TIME:
                 return None
         progress = await _counted(connection, operation_id, stopped=failed is not None)
@@ -85,7 +84,7 @@ class BatchRecords:
     async def _cancel_held(self, connection: AsyncConnection, operation_id: UUID) -> int:
         _parent, _params, tx = await self._batch(connection, operation_id)
         rows = await batches.held(connection, operation_id, limit=AT_A_TIME)
-        await _cancel(tx, rows, CANCELLED, "cancelled with its batch before it began")
+        await cancel_unbegun(tx, rows, CANCELLED, "cancelled with its batch before it began")
         return len(rows)
 
     async def _ask(
@@ -137,23 +136,3 @@ async def _let_go(tx: Tx, progress: BatchProgress, at_once: int) -> BatchProgres
         tx.writes.post(plumbing.posting(new_id(), operation_id, due_at))
     changes = {"open": progress.open + len(ids), "held": progress.held - len(ids)}
     return progress.model_copy(update=changes)
-
-
-async def _cancel(tx: Tx, rows: list[Row], reason_code: str, sentence: str) -> None:
-    """End children that never began, with what their acceptance wrote taken back."""
-    summaries: dict[UUID, str] = {}
-    for row in rows:
-        settled = await settle(tx, row)
-        summary = f"{sentence}; {settled.summary}"
-        state = OperationState.CANCELLED if settled.left is None else OperationState.NEEDS_ATTENTION
-        outcome = Outcome(
-            operation_id=row["id"], state=state, problem=settled.left, summary=summary
-        )
-        if settled.left is not None:
-            await close_operation(tx.connection, outcome, tx.now, reason_code)
-            continue
-        summaries[row["id"]] = summary
-        await plumbing.append_event(tx.connection, closed_event(row, outcome, tx.now))
-    if summaries:
-        await batches.cancel_held(tx.connection, summaries, reason_code, tx.now)
-        await announce(tx.connection, "outbox")

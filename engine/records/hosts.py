@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
-from domain.errors import Superseded
+from domain.errors import Conflict, Superseded
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.orders import HostRef
@@ -36,7 +36,8 @@ class HostRecords(FenceRecords):
 
         A copy stays when its run is the VM's active one here, or when the run was held to be lost
         and nothing newer was ever claimed for a start: then it is the VM's only copy, and its run
-        is revived.
+        is revived. Conflict SAME_MACHINE when one is the very process of another host's run: an old
+        copy has an older generation, so this is that host's machine under a second address.
         """
 
         async def work(connection: AsyncConnection) -> tuple[CopyVerdict, ...]:
@@ -53,8 +54,12 @@ class HostRecords(FenceRecords):
     async def _keep(self, connection: AsyncConnection, host: HostRef, domain: Domain) -> bool:
         run = await runs.active_run(connection, domain.vm_id)
         if run is not None:
-            here: bool = run["host_id"] == host.host_id
-            return here and run["generation"] == domain.generation
+            current: bool = run["generation"] == domain.generation
+            if run["host_id"] == host.host_id:
+                return current
+            if current and domain.alive:
+                raise await _same_machine(connection, host, domain, run)
+            return False
         if not domain.alive or domain.generation is None:
             return False
         return await runs.revive(connection, domain.vm_id, host.host_id, domain.generation)
@@ -133,6 +138,23 @@ class HostRecords(FenceRecords):
                 await hosts.move(connection, row["id"], HostEvent.FAILED, order.why, now)
 
         await self._database.write(work)
+
+
+async def _same_machine(
+    connection: AsyncConnection, host: HostRef, domain: Domain, run: Row
+) -> Conflict:
+    other = await inventory.get(connection, "host", run["host_id"])
+    name = other["name"] if other else str(run["host_id"])
+    return Conflict(
+        "SAME_MACHINE",
+        f"{domain.name} runs on {host.name} with generation {run['generation']}, which is the copy "
+        f"that {name} runs: both are one machine, or the VM was moved by hand; nothing was touched",
+        next_step=f"compare the addresses of {host.name} and {name} and remove the one that is too "
+        "much; a VM that was moved by hand is moved back",
+        host=host.name,
+        other=name,
+        generation=run["generation"],
+    )
 
 
 async def _start_under_way(connection: AsyncConnection, run: Row) -> bool:

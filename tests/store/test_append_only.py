@@ -1,6 +1,7 @@
 """The audit trail: rows are added, numbered once, and never change or go."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from tests.store.world import START, World
 pytestmark = pytest.mark.store
 
 ON_DISK = pytest.mark.parametrize("kind", ["sqlite-file", "postgresql", "mariadb"], indirect=True)
+SQLITE = pytest.mark.parametrize("kind", ["sqlite-file", "sqlite-memory"], indirect=True)
 FIXED = [column.name for column in event.columns if column.name != "seq"]
 CATALOGUES = {
     "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
@@ -84,6 +86,69 @@ async def test_an_event_is_numbered_once_and_keeps_its_number(world: World) -> N
     assert row["seq"] == 1
     await refused(world, event.update().values(seq=2))
     await refused(world, event.update().values(seq=None))
+
+
+def swapped(dialect: str, columns: str, values: str) -> str:
+    """A statement that would put a new event in the place of one with the same key."""
+    if dialect == "postgresql":
+        keys = columns.split(",")[0]
+        new = f"INSERT INTO event ({columns}) SELECT {values} FROM event LIMIT 1"
+        return f"{new} ON CONFLICT ({keys}) DO UPDATE SET principal = excluded.principal"
+    return f"REPLACE INTO event ({columns}) SELECT {values} FROM event LIMIT 1"
+
+
+def as_of(dialect: str, row: Row, key: str) -> str:
+    """Replace an event by one of mallory's that has its id, or only its number."""
+    quote = "`" if dialect == "mariadb" else '"'
+    names = [key, *(name for name in row if name != key)]
+    new = {"principal": "'mallory'"}
+    if key == "seq":
+        new["id"] = f"'{uuid4().hex}'" + ("::uuid" if dialect == "postgresql" else "")
+    quoted = {name: f"{quote}{name}{quote}" for name in names}
+    values = [new.get(name, quoted[name]) for name in names]
+    return swapped(dialect, ", ".join(quoted.values()), ", ".join(values))
+
+
+@pytest.mark.parametrize("key", ["id", "seq"])
+async def test_no_event_can_be_replaced_by_a_new_one_with_its_key(world: World, key: str) -> None:
+    row = await written(world, numbered=key == "seq")
+    await refused(world, sa.text(as_of(world.database.dialect, row, key)))
+
+
+@SQLITE
+async def test_no_event_can_be_replaced_by_way_of_its_row_id(world: World) -> None:
+    await written(world, numbered=True)
+    names = ", ".join(f'"{name}"' for name in ("rowid", *FIXED))
+    values = ", ".join(f"'{uuid4().hex}'" if name == "id" else f'"{name}"' for name in FIXED)
+    swap = f"REPLACE INTO event ({names}) SELECT rowid, {values} FROM event"
+    await refused(world, sa.text(swap))
+
+
+@SQLITE
+@pytest.mark.parametrize("column", ["seq", "rowid"])
+async def test_no_event_can_push_another_out_of_its_place(world: World, column: str) -> None:
+    first = await written(world, numbered=True)
+    await world.do(plumbing.append_event, first | {"id": new_id(), "seq": None})
+    place = f"(SELECT {column} FROM event WHERE seq = 1)"
+    await refused(
+        world, sa.text(f"UPDATE OR REPLACE event SET {column} = {place} WHERE seq IS NULL")
+    )
+
+
+@SQLITE
+async def test_looking_for_an_event_in_the_way_reads_no_whole_table(database: Database) -> None:
+    def plans(connection: sa.Connection) -> list[str]:
+        lookups = [f"SELECT 1 FROM event WHERE {name} = 1" for name in ("id", "seq", "rowid")]
+        rows = [
+            row
+            for lookup in lookups
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {lookup}").all()
+        ]
+        return [str(row[-1]) for row in rows]
+
+    found = await database.alone(plans)
+    assert len(found) == 3
+    assert all(plan.startswith("SEARCH") for plan in found)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

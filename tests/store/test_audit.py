@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from engine.actions.affinity import CreateAffinityGroup, EditAffinityGroup
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost
 from engine.queries.events import AuditEvents, ListEvents
@@ -13,6 +14,7 @@ from store import plumbing
 from store.ids import new_id
 from store.rows import Row
 from tests.store.engine_room import Engine
+from tests.store.many import batch, children
 from tests.store.world import START
 
 pytestmark = pytest.mark.store
@@ -56,6 +58,26 @@ async def test_a_refusal_is_found_under_the_object_it_was_about(engine: Engine) 
     query = AuditEvents(entity_type="host", entity_id=host)
     (view,) = (await engine.backend.run_query(query)).items
     assert (view.type, view.data["code"]) == ("host.activate.refused", error.code)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["alone", "in a batch"])
+async def test_a_refused_change_of_a_group_is_found_under_the_group(
+    engine: Engine, many: bool
+) -> None:
+    wish = CreateAffinityGroup(cluster_id=engine.world.cluster_id, name="near", together=True)
+    await engine.act(wish)
+    (group,) = await engine.rows("affinity_group")
+    stale = EditAffinityGroup(affinity_group_id=group["id"], expected_version=77, hard=True)
+    if many:
+        receipt = await batch(engine, [stale])
+        (child,) = await children(engine, receipt.operation_id)
+        said = (child["target_type"], child["target_id"], child["target_name"])
+        assert said == ("affinity_group", group["id"], "near")
+    else:
+        assert (await engine.refusal(stale)).code == "VERSION_STALE"
+    query = AuditEvents(entity_type="affinity_group", entity_id=group["id"])
+    (view, *_) = (await engine.backend.run_query(query)).items
+    assert (view.type, view.data["code"]) == ("affinity.edit.refused", "VERSION_STALE")
 
 
 async def test_events_are_found_by_each_thing_that_tells_them_apart(engine: Engine) -> None:

@@ -199,9 +199,8 @@ async def test_a_host_out_of_service_can_fail_and_stays_out_of_service(engine: E
 
 async def test_a_recovery_waits_for_an_operation_that_works_on_its_host(engine: Engine) -> None:
     world = engine.world
-    host = await world.host(state="maintenance")
-    await engine.act(ActivateHost(host_id=host))
-    await world.put("host", host, state="connecting")
+    host = await world.host(state="connecting")
+    await world.take("host", host, await world.operation(host, kind="host.other"))
     assert (await engine.refusal(failure(host))).code == "OBJECT_BUSY"
 
 

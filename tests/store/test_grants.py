@@ -1,5 +1,6 @@
 """Waiting for locks: granted in order, ended when it became forbidden or takes too long."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from engine.actions.hosts import ActivateHost
 from engine.actions.operations import PrioritiseOperation, RetryOperation
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend, Options
-from engine.grants import Grants
+from engine.grants import Grants, Line
 from engine.queries.operations import GetOperation
 from engine.registry import all_queries
 from store import locks, operations, plumbing
@@ -211,7 +212,7 @@ async def test_two_that_grant_at_once_grant_once(engine: Engine) -> None:
     one, two = [await wait_for(engine, StartVm(vm_id=vm)) for _ in range(2)]
     await ends(engine, first, "failed")
     world = engine.world
-    due = await world.database.read(grants(engine)._due)
+    due, _ = await world.database.read(partial(grants(engine)._look, line=Line()))
     assert [row["id"] for row, _ in due] == [one]
     settle = grants(engine)._settle
 

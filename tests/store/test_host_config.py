@@ -227,7 +227,7 @@ async def test_a_host_leaves_its_affinity_groups_but_empties_none(engine: Engine
     await world.do(changed, affinity_host.delete().where(affinity_host.c.group_id == only))
     await world.do(changed, affinity_group.delete().where(affinity_group.c.id == only))
     summary = await summary_of(engine, RemoveHost(host_id=first))
-    assert "taken out of 1 affinity groups: both" in summary
+    assert "taken out of 1 affinity group: both" in summary
     assert columns(await engine.rows("affinity_host"), "host_id") == [second]
 
 

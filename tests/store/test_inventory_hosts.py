@@ -319,7 +319,7 @@ async def test_a_bridge_of_null_is_qemus_own_nat_and_absence_leaves_the_bridge(
     )
     assert (await world.get("network", network_id))["bridge"] == "br0"
     summary = await summary_of(engine, EditNetwork(network_id=network_id, bridge=None))
-    assert summary == "changed bridge; 1 VMs have it from their next start on: db"
+    assert summary == "changed bridge; 1 VM has it from its next start on: db"
     assert (await world.get("network", network_id))["bridge"] is None
 
 

@@ -314,7 +314,7 @@ async def test_a_deleted_vm_is_gone_and_its_name_and_address_are_free(engine: En
     vm = await create(engine, **parts, depends_on=(await world.vm("db"),))
     await group(world, "near", vm)
     said = await summary(engine, DeleteVm(vm_id=vm))
-    assert said == "deleted; its 1 disks stay where they are"
+    assert said == "deleted; its 1 disk stays where it is"
     assert (await engine.refusal(StartVm(vm_id=vm))).code == "VM_NOT_FOUND"
     for table in ("vm_nic", "vm_dependency", "affinity_vm"):
         assert await engine.rows(table) == [], table

@@ -22,7 +22,8 @@ async def a_batch_of_starts_succeeds(bench: Bench) -> UUID:
     """RunBatch: three starts, two at a time."""
     for name in ("a", "b", "c"):
         await bench.add_vm(name)
-    return await finished(bench, await asked(bench, 2, "a", "b", "c"))
+    async with relaying(bench):
+        return await finished(bench, await asked(bench, 2, "a", "b", "c"))
 
 
 async def a_batch_with_a_start_that_fails_is_incomplete(bench: Bench) -> UUID:

@@ -7,6 +7,7 @@ first step of every start waits at a gate, so that what starts next depends on t
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +15,13 @@ from uuid import UUID
 
 import pytest
 from temporalio import activity
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    UnsandboxedWorkflowRunner,
+)
+from temporalio.workflow import ActivityConfig
 
 from domain.context import PriorityClass
 from engine.actions.vms import StartVm
@@ -28,6 +35,7 @@ from tests.workflow.queues import Line
 from tests.workflow.test_priorities_server import no_class
 from tests.workflow.watcher import now
 from worker.parts import operations_worker
+from workflows.options import decide
 
 pytestmark = pytest.mark.workflow
 
@@ -104,20 +112,33 @@ async def roomy(address: str, migrated: Path, folder: Path) -> AsyncIterator[Ben
 
 @asynccontextmanager
 async def two_slots(made: Bench, gate: Gate) -> AsyncIterator[None]:
-    """The engine's worker with two slots; its gate is opened at the end."""
-    worker = operations_worker(
-        made.client, made.parts, steps_at_once=SLOTS, interceptors=[gate], cached_workflows=3000
-    )
-    async with worker:
-        yield
-        for _ in range(10_000):
-            gate.open.release()
+    """The engine's worker with two slots; its gate is opened at the end.
+
+    Its workflows run outside of the sandbox, so that the limit of their first step, which waits at
+    the gate, can be patched: on a slow machine queueing takes longer than it.
+    """
+    with (
+        patch("worker.parts.sandbox", UnsandboxedWorkflowRunner),
+        patch("workflows.options.decide", patient),
+    ):
+        worker = operations_worker(
+            made.client, made.parts, steps_at_once=SLOTS, interceptors=[gate], cached_workflows=3000
+        )
+        async with worker:
+            yield
+            for _ in range(10_000):
+                gate.open.release()
+
+
+def patient(summary: str) -> ActivityConfig:
+    """The options of steps that decide, with a limit that is never reached here."""
+    return decide(summary) | {"start_to_close_timeout": timedelta(minutes=10)}
 
 
 async def the_protected_vm_is_next(made: Bench, queued: int) -> None:
     """Queue so many starts of class 5, then ask for a protected VM's."""
     gate, line = Gate(), Line(made.client)
-    # The worker comes later, so that the first two steps do not wait past their own limit.
+    # The worker comes later: until then nothing runs, and accepting goes faster.
     await queue_behind(made, await add_vms(made, queued))
     async with two_slots(made, gate):
         await line.waits(queued - SLOTS)

@@ -203,9 +203,17 @@ def _sqlite_guards() -> Sequence[str]:
     return (
         f"CREATE TRIGGER event_never_deleted BEFORE DELETE ON event {refuse}",
         f"CREATE TRIGGER event_never_changed BEFORE UPDATE OF {fixed} ON event {refuse}",
+        "CREATE TRIGGER event_never_moved BEFORE UPDATE ON event"
+        f" WHEN NEW.rowid <> OLD.rowid {refuse}",
+        f"CREATE TRIGGER event_never_replaced BEFORE INSERT ON event WHEN {_taken('id')}"
+        f" OR {_taken('seq')} OR {_taken('rowid')} {refuse}",
         "CREATE TRIGGER event_numbered_once BEFORE UPDATE OF seq ON event"
-        f" WHEN OLD.seq IS NOT NULL OR NEW.seq IS NULL {refuse}",
+        f" WHEN OLD.seq IS NOT NULL OR NEW.seq IS NULL OR {_taken('seq')} {refuse}",
     )
+
+
+def _taken(column: str) -> str:
+    return f"EXISTS (SELECT 1 FROM event WHERE {column} = NEW.{column})"
 
 
 def _postgresql_guards() -> Sequence[str]:

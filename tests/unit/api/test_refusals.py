@@ -47,7 +47,16 @@ UNKNOWN = [
     ("DELETE", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
     ("POST", "/vms/{}/actions/start", "VM_NOT_FOUND"),
     ("POST", "/vms/{}/actions/stop", "VM_NOT_FOUND"),
+    ("POST", "/operations/{}/actions/cancel", "OPERATION_NOT_FOUND"),
+    ("POST", "/operations/{}/actions/retry", "OPERATION_NOT_FOUND"),
+    ("POST", "/operations/{}/actions/pause", "OPERATION_NOT_FOUND"),
+    ("POST", "/operations/{}/actions/resume", "OPERATION_NOT_FOUND"),
+    ("POST", "/operations/{}/actions/prioritise", "OPERATION_NOT_FOUND"),
 ]
+
+
+BODIES: dict[str, dict[str, int] | None] = {"prioritise": {"priority": 4}}
+"""What an address needs to be told before it looks for its object."""
 
 
 async def operations(desk: Desk) -> list[Json]:
@@ -74,7 +83,7 @@ async def test_an_unknown_id_is_not_found_under_a_code_of_its_kind(
     desk: Desk, method: str, path: str, code: str
 ) -> None:
     unknown = str(new_id())
-    body: dict[str, str] | None = {} if method == "PATCH" else None
+    body = BODIES.get(path.rpartition("/")[2], {} if method == "PATCH" else None)
     answer = await desk.client.request(method, f"/api/v1{path.format(unknown)}", json=body)
     document = check_problem(answer, 404, code)
     assert document["context"] == {"id": unknown}
@@ -205,6 +214,12 @@ async def test_every_wrong_field_is_named_at_once_by_a_json_pointer(desk: Desk) 
     assert pointers == ["/cluster_id", "/name", "/memory_mib", "/vcpus", "/disks/1/path"]
     assert all(item["detail"] for item in document["errors"])
     assert document["detail"].startswith("5 fields are wrong")
+
+
+async def test_one_wrong_field_is_told_as_one(desk: Desk) -> None:
+    body = {"cluster_id": str(desk.world.cluster_id), "name": "Not A Name", "memory_mib": 64}
+    document = check_problem(await desk.post("/vms", body), 422, "REQUEST_INVALID")
+    assert document["detail"].startswith("1 field is wrong: /name: ")
 
 
 async def test_missing_fields_are_named(desk: Desk) -> None:

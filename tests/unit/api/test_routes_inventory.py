@@ -117,6 +117,14 @@ async def test_an_if_match_that_is_no_etag_of_ours_is_refused(desk: Desk, header
         check_problem(answer, 422, "IF_MATCH_INVALID")
 
 
+async def test_two_if_match_lines_are_refused(desk: Desk) -> None:
+    path = f"/api/v1/clusters/{desk.world.cluster_id}"
+    for one, other in (('"1"', '"2"'), ("*", '"2"'), ('"2"', "*")):
+        lines = [("If-Match", one), ("If-Match", other)]
+        answer = await desk.client.patch(path, json={}, headers=lines)
+        check_problem(answer, 422, "IF_MATCH_INVALID")
+
+
 @EACH
 @pytest.mark.parametrize("body", [{"name": None}, {"name": "Not A Name"}, {"id": 1}, [], None])
 async def test_a_change_that_is_none_is_refused(desk: Desk, path: str, body: object) -> None:

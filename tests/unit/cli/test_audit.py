@@ -68,7 +68,28 @@ def test_filters_are_passed_on_with_names_resolved_to_ids(kept: Desk) -> None:
 def test_an_event_is_about_one_object(kept: Desk) -> None:
     result = kept.run("audit", "list", "--vm", "db01", "--host", "h1")
     assert result.exit_code == Exit.USAGE
-    assert "one of --vm --host --cluster" in result.stderr
+    assert "one of --vm --host --cluster --entity" in result.stderr
+    result = kept.run("audit", "list", "--vm", "db01", "--entity", "network", str(uid("lan")))
+    assert result.exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--vm", str(uid("deleted"))), ("--entity", "vm", str(uid("deleted")).upper())],
+    ids=["by its noun", "by its type"],
+)
+def test_the_trail_of_what_is_not_there_any_more_is_found_by_its_id(
+    kept: Desk, words: tuple[str, ...]
+) -> None:
+    result = kept.run("audit", "list", *words)
+    assert (result.exit_code, "cluster.arm.done" in result.stdout) == (0, True)
+    sent = dict(kept.engine.requests[-1].url.params)
+    assert sent == {"entity_type": "vm", "entity_id": str(uid("deleted")), "limit": "100"}
+
+
+def test_an_object_by_its_type_needs_an_id(kept: Desk) -> None:
+    result = kept.run("audit", "list", "--entity", "affinity_group", "near")
+    assert result.exit_code == Exit.USAGE
 
 
 def test_a_time_is_read_as_utc_unless_it_says_otherwise() -> None:

@@ -94,6 +94,18 @@ def test_a_dry_run_shows_what_would_become_of_each_action(desk: Desk, tmp_path: 
     assert "1 of 2 would be accepted" in result.output
 
 
+def test_a_dry_run_of_all_or_nothing_ends_as_a_conflict_when_one_is_refused(
+    desk: Desk, tmp_path: Path
+) -> None:
+    yes: Any = {"kind": "vm.start", "target_name": "web01", "allowed": True, "problems": []}
+    desk.has(vm("db01"), host("h1"))
+    for items, code in (([yes, yes], 0), ([yes, yes | {"allowed": False}], 6)):
+        desk.engine.on("POST", "/batches", {"allowed": code == 0, "actions": items})
+        asked = ("batch", "run", written(tmp_path, STARTS), "--dry-run", "--all-or-nothing")
+        result = desk.run(*asked)
+        assert result.exit_code == code, result.output
+
+
 @pytest.mark.parametrize(
     ("verb", "how"),
     [("start", {"host_id": None}), ("stop", {"force": False})],

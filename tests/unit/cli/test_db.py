@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,27 @@ def test_a_copy_tells_what_was_copied_and_how_to_go_on(desk: Desk, tmp_path: Pat
     assert result.exit_code == 0, result.stderr
     assert "copied and compared 0 rows" in result.stderr
     assert "HOLDFAST_DATABASE_URL" in result.stderr
+    assert "secret.key" in result.stderr
     assert (tmp_path / "two.db").exists()
+
+
+def test_only_its_owner_reads_a_new_database_and_an_old_one_keeps_its_mode(
+    desk: Desk, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    old.touch()
+    old.chmod(0o640)
+    before = os.umask(0o022)
+    try:
+        asyncio.run(migrate.upgrade(url(old)))
+        result = desk.run("db", "copy", url(old), url(new))
+    finally:
+        os.umask(before)
+    assert result.exit_code == 0, result.stderr
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("*.db*")}
+    assert modes.pop("old.db") == 0o640
+    assert modes.pop("new.db") == 0o600
+    assert {mode for name, mode in modes.items() if name.startswith("new")} <= {0o600}
 
 
 def test_a_file_that_is_not_there_is_not_found(desk: Desk, tmp_path: Path) -> None:

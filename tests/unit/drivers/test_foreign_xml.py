@@ -126,7 +126,13 @@ def test_a_network_has_the_name_that_the_caller_knows_it_by() -> None:
     assert names == ["lan", "lan"]
 
 
+HUGE = "9" * 5000
 UNSUPPORTED = {
+    "memory of more than 2147483647 MiB": {
+        "old": "<memory unit='KiB'>100000",
+        "new": f"<memory unit='KiB'>{HUGE}",
+    },
+    "more than 2147483647 CPUs": {"old": "static'>2</vcpu>", "new": "static'>2147483648</vcpu>"},
     "hostdev": {"device": "<hostdev mode='subsystem' type='pci'/>"},
     "tpm": {"device": "<tpm model='tpm-crb'/>"},
     "filesystem": {"device": "<filesystem type='mount'/>"},
@@ -203,6 +209,14 @@ LOST = {
         "old": "<boot dev='hd'/>",
         "new": "<boot dev='cdrom'/><boot dev='hd'/>",
     },
+    "disk vdb: cache writeback (would be none)": {"device": disk("<driver cache='writeback'/>")},
+    "disk vdb: discard unmap": {"device": disk("<driver name='qemu' discard='unmap'/>")},
+    "disk vdb: error_policy stop": {"device": disk("<driver error_policy='stop'/>")},
+    "disk vdb: io native": {"device": disk("<driver cache='none' io='native'/>")},
+    "emulator /opt/qemu/bin/qemu (would be the host's own)": {
+        "old": "/usr/bin/qemu-system-x86_64",
+        "new": "/opt/qemu/bin/qemu",
+    },
     "disk vdb: serial": {"device": disk("<serial>WD-1</serial>")},
     "disk vdb: iotune": {"device": disk("<iotune/>")},
     "NIC 52:54:00:00:00:01: filterref": {"device": nic("<filterref filter='clean-traffic'/>")},
@@ -226,8 +240,13 @@ def test_what_would_be_lost_is_named_and_does_not_stand_in_the_way(what: str) ->
         {"device": "<input type='tablet' bus='usb'/><serial type='pty'/>"},
         {"top": "<metadata><o:libosinfo xmlns:o='http://libosinfo.org/xmlns/1'/></metadata>"},
         {"old": "<target dev='vda'", "new": "<boot order='1'/><target dev='vda'"},
+        {"old": "name='qemu' type", "new": "name='qemu' cache='none' type"},
+        {"old": "<currentMemory unit='KiB'>100000", "new": f"<currentMemory unit='KiB'>{HUGE}"},
     ],
-    ids=["no video", "SCSI as ours", "input and serial", "notes of others", "first disk first"],
+    ids=[
+        *("no video", "SCSI as ours", "input and serial", "notes of others", "first disk first"),
+        *("cache as ours", "balloon beyond all bounds"),
+    ],
 )
 def test_what_makes_no_difference_is_not_mentioned(changes: dict[str, str]) -> None:
     found = read(**changes)

@@ -3,7 +3,7 @@
 import pytest
 
 from domain.errors import Invalid
-from drivers.hardened_xml import BYTES_MAX, DEPTH_MAX, parse
+from drivers.hardened_xml import BYTES_MAX, DEPTH_MAX, ELEMENTS_MAX, NAMESPACE_MAX, parse
 
 pytestmark = pytest.mark.unit
 
@@ -32,10 +32,15 @@ def test_elements_attributes_text_and_namespaces_come_out_as_elementtree_has_the
         "<!DOCTYPE d SYSTEM 'file:///etc/hostname'><d/>",
         "<d>" * (DEPTH_MAX + 1) + "</d>" * (DEPTH_MAX + 1),
         "<d>" + " " * BYTES_MAX + "</d>",
+        "<d>" + "<e/>" * ELEMENTS_MAX + "</d>",
+        "<d " + " ".join(f"a{n}=''" for n in range(ELEMENTS_MAX + 1)) + "/>",
+        f"<d xmlns='{'n' * (NAMESPACE_MAX + 1)}'/>",
+        f'<d><e xmlns:p\n = "{"n" * (NAMESPACE_MAX + 1)}"/></d>',
     ],
     ids=[
         *("nothing", "unclosed", "crossed", "two roots", "unknown entity", "control character"),
         *("entities", "something to fetch", "too deep", "too large"),
+        *("too many elements", "too many attributes", "long namespace", "long prefixed namespace"),
     ],
 )
 def test_anything_but_plain_xml_within_its_limits_is_refused(text: str) -> None:
@@ -48,3 +53,7 @@ def test_anything_but_plain_xml_within_its_limits_is_refused(text: str) -> None:
 def test_what_is_just_within_the_limits_is_read() -> None:
     assert parse("<d>" * DEPTH_MAX + "</d>" * DEPTH_MAX).tag == "d"
     assert parse("<d>" + " " * (BYTES_MAX - 7) + "</d>").tag == "d"
+    assert len(parse("<d>" + "<e/>" * (ELEMENTS_MAX - 1) + "</d>")) == ELEMENTS_MAX - 1
+    assert parse(f"<d xmlns='{'n' * NAMESPACE_MAX}'/>").tag == "{" + "n" * NAMESPACE_MAX + "}d"
+    attributes = " ".join(f"a{n}=''" for n in range(ELEMENTS_MAX))
+    assert len(parse(f"<d {attributes}/>").attrib) == ELEMENTS_MAX
