@@ -164,14 +164,14 @@ class Center:
         self.hosts[entry.name] = operation["target_id"]
         return operation
 
-    def add_device(self, host: str, name: str, password: str) -> None:
-        """Give a host a power controller, with whatever password."""
+    def add_device(self, host: str, name: str, password: str, **options: str) -> None:
+        """Give a host a power controller, with whatever password and further options."""
         bmc = next(e.bmc for e in self.lab.inventory().hosts if e.name == host)
         body = {
             "host_id": self.hosts[host],
             "name": name,
             "agent": bmc.agent,
-            "options": bmc.options,
+            "options": bmc.options | options,
             "secrets": {"password": password},
             "deadline_s": DEVICE_DEADLINE_S,
         }
