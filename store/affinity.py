@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.bulk import insert_many
-from store.inventory import CHUNK
 from store.pages import List, Named
-from store.rows import Row, changed, many
+from store.rows import Row, changed, in_chunks, many
 from store.schema import affinity_group, affinity_host, affinity_vm, vm
 
 
@@ -79,8 +78,7 @@ async def put_vms(
     before = {row["vm_id"] for row in await many(connection, query)}
     after = set(vm_ids)
     moved = tuple(sorted(before ^ after))
-    for start in range(0, len(moved), CHUNK):
-        some = moved[start : start + CHUNK]
+    for some in in_chunks(moved):
         left = affinity_vm.delete().where(
             affinity_vm.c.group_id == group_id, affinity_vm.c.vm_id.in_(some)
         )

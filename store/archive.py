@@ -20,14 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.inventory import RunState
 from domain.operations import OPEN_STATES
 from store.bulk import insert_many
-from store.rows import Row, changed, many, one
+from store.rows import Row, changed, in_chunks, many, one
 from store.schema import archive, entity_lock, idempotency_key, operation, outbox, step
 from store.schema_ha import fence_claim, incident, vm_run
 from store.types import UtcDateTime
 
 OPEN = [state.value for state in OPEN_STATES]
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 
 async def candidates(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
@@ -117,8 +115,7 @@ async def children_of(
 ) -> dict[UUID, list[Row]]:
     """Archived children of operations, oldest first, each with its `steps`."""
     found: dict[UUID, list[Row]] = {}
-    for start in range(0, len(parent_ids), CHUNK):
-        part = parent_ids[start : start + CHUNK]
+    for part in in_chunks(parent_ids):
         query = sa.select(archive).where(archive.c.parent_id.in_(part)).order_by(archive.c.id)
         for row in await many(connection, query):
             found.setdefault(row["parent_id"], []).append(_restored(row["document"]))

@@ -16,13 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.operations import OPEN_STATES, OperationState, StepState
 from store.bulk import update_many
 from store.plumbing import START
-from store.rows import Row, changed, many, number, one
+from store.rows import Row, changed, in_chunks, many, number, one
 from store.schema import operation, outbox, step
 
 OPEN = [state.value for state in OPEN_STATES]
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
-
 LOCK_HELD = "LOCK_HELD"
 """The reason code of an operation that waits for its locks."""
 
@@ -236,8 +233,6 @@ async def forget_posts(
 ) -> None:
     """Drop what Temporal was still to be told of earlier tries: it would hit the next one."""
     ids = list(operation_ids)
-    for start in range(0, len(ids), CHUNK):
-        query = outbox.update().where(
-            outbox.c.operation_id.in_(ids[start : start + CHUNK]), outbox.c.done_at.is_(None)
-        )
+    for some in in_chunks(ids):
+        query = outbox.update().where(outbox.c.operation_id.in_(some), outbox.c.done_at.is_(None))
         await changed(connection, query.values(done_at=now))

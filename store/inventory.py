@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.rows import Row, changed, many, one
+from store.rows import Row, changed, in_chunks, many, one
 from store.schema import (
     affinity_group,
     cluster,
@@ -31,8 +31,6 @@ TABLES = {
     "affinity_group": affinity_group,
     "operation": operation,
 }
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 
 async def insert(connection: AsyncConnection, entity: str, values: Row) -> None:
@@ -66,8 +64,8 @@ async def get_many(
     """Objects by id; one that is not there is left out."""
     table = TABLES[entity]
     found: dict[UUID, Row] = {}
-    for start in range(0, len(ids), CHUNK):
-        query = _there(table, removed=removed).where(table.c.id.in_(ids[start : start + CHUNK]))
+    for some in in_chunks(ids):
+        query = _there(table, removed=removed).where(table.c.id.in_(some))
         found |= {row["id"]: row for row in await many(connection, query)}
     return found
 
@@ -89,15 +87,6 @@ async def listing(
     return await many(connection, query)
 
 
-async def add_dependencies(
-    connection: AsyncConnection, vm_id: UUID, depends_on: tuple[UUID, ...]
-) -> None:
-    """Note that a VM is started only after others are ready."""
-    for other in depends_on:
-        row = {"vm_id": vm_id, "depends_on_id": other}
-        await changed(connection, vm_dependency.insert().values(**row))
-
-
 async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ...]]:
     """Every VM that depends on others, with the others sorted by id."""
     query = sa.select(vm_dependency).order_by(vm_dependency.c.vm_id, vm_dependency.c.depends_on_id)
@@ -108,12 +97,7 @@ async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ..
 
 
 WANT_VM = vm.update().where(vm.c.id == sa.bindparam("key")).values(wanted=sa.bindparam("wish"))
-"""The same as `want_vm` for many VMs at once."""
-
-
-async def want_vm(connection: AsyncConnection, vm_id: UUID, *, wanted: bool) -> None:
-    """Record whether a person wants the VM to run; idempotent."""
-    await changed(connection, vm.update().where(vm.c.id == vm_id).values(wanted=wanted))
+"""Record whether a person wants VMs to run; idempotent."""
 
 
 async def note_reading(

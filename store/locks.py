@@ -14,12 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.locks import Held, Lock, LockMode
 from store.bulk import insert_many
-from store.rows import Row, changed, many, one
+from store.rows import Row, changed, in_chunks, many, one
 from store.schema import entity_lock, operation
 
 Entity = tuple[str, UUID]
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 
 async def held(connection: AsyncConnection, entities: Sequence[Entity]) -> dict[Entity, list[Held]]:
@@ -29,10 +27,10 @@ async def held(connection: AsyncConnection, entities: Sequence[Entity]) -> dict[
         by_type.setdefault(entity_type, []).append(entity_id)
     found: dict[Entity, list[Held]] = {}
     for entity_type, ids in sorted(by_type.items()):
-        for start in range(0, len(ids), CHUNK):
+        for some in in_chunks(ids):
             query = _with_owner().where(
                 entity_lock.c.entity_type == entity_type,
-                entity_lock.c.entity_id.in_(ids[start : start + CHUNK]),
+                entity_lock.c.entity_id.in_(some),
             )
             for row in await many(connection, query):
                 lock = _held(row)

@@ -105,12 +105,3 @@ async def newest_sample(connection: AsyncConnection, host_id: UUID) -> Row | Non
 async def prune_samples(connection: AsyncConnection, before: datetime) -> int:
     """Forget samples older than a time; how many went."""
     return await changed(connection, host_sample.delete().where(host_sample.c.at < before))
-
-
-async def last_answer(connection: AsyncConnection, host_id: UUID) -> datetime | None:
-    """When any monitor last heard a host, or None."""
-    query = sa.select(sa.func.max(observation.c.last_answer_at).label("at")).where(
-        observation.c.host_id == host_id
-    )
-    row = await one(connection, query)
-    return row["at"] if row else None

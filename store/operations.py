@@ -14,13 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, StepState
 from store.bulk import insert_many, update_many
-from store.rows import Row, changed, many, one
+from store.rows import Row, changed, in_chunks, many, one
 from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
-
 BATCH_TURN = "BATCH_TURN"
 """The reason code of an operation that its batch has not released yet."""
 
@@ -153,8 +150,7 @@ async def children_of(
 ) -> dict[UUID, list[Row]]:
     """Child operations of several, oldest first; a parent without any is left out."""
     found: dict[UUID, list[Row]] = {}
-    for start in range(0, len(parent_ids), CHUNK):
-        part = parent_ids[start : start + CHUNK]
+    for part in in_chunks(parent_ids):
         query = sa.select(operation).where(operation.c.parent_id.in_(part))
         for row in await many(connection, query.order_by(operation.c.id)):
             found.setdefault(row["parent_id"], []).append(row)
@@ -164,8 +160,8 @@ async def children_of(
 async def steps_of(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
     """Steps of several operations, each in the order they began."""
     found: dict[UUID, list[Row]] = {}
-    for start in range(0, len(ids), CHUNK):
-        query = sa.select(step).where(step.c.operation_id.in_(ids[start : start + CHUNK]))
+    for some in in_chunks(ids):
+        query = sa.select(step).where(step.c.operation_id.in_(some))
         for row in await many(connection, query.order_by(step.c.attempt, step.c.started_at)):
             found.setdefault(row["operation_id"], []).append(row)
     return found

@@ -1,11 +1,22 @@
 """Small helpers that every family of statements uses."""
 
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 Row: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+
+CHUNK = 400
+"""Values in one IN list: below what every database takes as parameters of one statement."""
+
+
+def in_chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in parts that each fit into one IN list."""
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
 
 
 async def changed(connection: AsyncConnection, statement: sa.Executable) -> int:

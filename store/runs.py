@@ -15,12 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
 from store import hosts
 from store.ids import new_id
-from store.rows import Row, changed, many, one
+from store.rows import Row, changed, in_chunks, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
-
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 NEVER_STARTED = "never started"
 """Why a run ended that no process can ever have had."""
@@ -45,11 +42,21 @@ async def active_runs(connection: AsyncConnection, host_id: UUID | None = None) 
     return await many(connection, query)
 
 
+async def active_counts(connection: AsyncConnection, cluster_id: UUID) -> dict[UUID, int]:
+    """How many active runs each host of a cluster has; one without any is left out."""
+    query = (
+        sa.select(vm_run.c.host_id, sa.func.count().label("runs"))
+        .join(host, host.c.id == vm_run.c.host_id)
+        .where(host.c.cluster_id == cluster_id, vm_run.c.active == 1)
+        .group_by(vm_run.c.host_id)
+    )
+    return {row["host_id"]: row["runs"] for row in await many(connection, query)}
+
+
 async def active_runs_of(connection: AsyncConnection, vm_ids: list[UUID]) -> dict[UUID, Row]:
     """The active runs of these VMs."""
     found: dict[UUID, Row] = {}
-    for start in range(0, len(vm_ids), CHUNK):
-        ids = vm_ids[start : start + CHUNK]
+    for ids in in_chunks(vm_ids):
         query = sa.select(vm_run).where(vm_run.c.vm_id.in_(ids), vm_run.c.active == 1)
         found |= {row["vm_id"]: row for row in await many(connection, query)}
     return found
@@ -175,8 +182,8 @@ async def unproven_hosts(connection: AsyncConnection, vm_ids: list[UUID]) -> dic
     A VM without such a copy is left out.
     """
     found: dict[UUID, str] = {}
-    for start in range(0, len(vm_ids), CHUNK):
-        for row in await many(connection, _lost_copies(*vm_ids[start : start + CHUNK])):
+    for some in in_chunks(vm_ids):
+        for row in await many(connection, _lost_copies(*some)):
             if row["unsettled"] and row["id"] is None:
                 found.setdefault(row["vm_id"], row["host_name"])
     return found

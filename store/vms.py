@@ -12,12 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import edits
 from store.bulk import insert_many
-from store.rows import Row, changed, many
+from store.rows import Row, changed, in_chunks, many
 from store.schema import affinity_vm, host, network, vm, vm_dependency, vm_nic
 from store.schema_ha import vm_run
-
-CHUNK = 400
-"""Ids in one IN list: below what every database takes as parameters of one statement."""
 
 
 async def remove(connection: AsyncConnection, row: Row, now: datetime) -> bool:
@@ -55,11 +52,11 @@ async def nics_of(
     A VM without cards is left out.
     """
     found: dict[UUID, tuple[Row, ...]] = {}
-    for start in range(0, len(vm_ids), CHUNK):
+    for some in in_chunks(vm_ids):
         query = (
             sa.select(vm_nic, network.c.name.label("network"), network.c.bridge)
             .join(network, network.c.id == vm_nic.c.network_id)
-            .where(vm_nic.c.vm_id.in_(vm_ids[start : start + CHUNK]))
+            .where(vm_nic.c.vm_id.in_(some))
             .order_by(vm_nic.c.vm_id, vm_nic.c.position)
         )
         for row in await many(connection, query):
@@ -100,10 +97,8 @@ async def dependencies_of(
 ) -> dict[UUID, tuple[UUID, ...]]:
     """What each of these VMs waits for, by id; one that waits for none is left out."""
     found: dict[UUID, list[UUID]] = {}
-    for start in range(0, len(vm_ids), CHUNK):
-        query = sa.select(vm_dependency).where(
-            vm_dependency.c.vm_id.in_(vm_ids[start : start + CHUNK])
-        )
+    for some in in_chunks(vm_ids):
+        query = sa.select(vm_dependency).where(vm_dependency.c.vm_id.in_(some))
         for row in await many(connection, query.order_by(vm_dependency.c.depends_on_id)):
             found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
     return {vm_id: tuple(others) for vm_id, others in found.items()}

@@ -144,9 +144,7 @@ async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
 
 async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:
     """Hosts of a cluster that may receive VMs, by name."""
-    counts: dict[UUID, int] = {}
-    for run in await runs.active_runs(connection):
-        counts[run["host_id"]] = counts.get(run["host_id"], 0) + 1
+    counts = await runs.active_counts(connection, cluster_id)
     hosts = await inventory.listing(connection, "host", cluster_id=cluster_id, state="up")
     return tuple(
         Room(

@@ -1,9 +1,13 @@
 """What monitors wrote: one row a host and monitor, and the samples of the last hour."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.queries.inventory import GetHost, GetHostQuery
+from engine.views import HostView
 from store import observations
 from store.rows import Row
 from tests.store.world import START, World
@@ -34,16 +38,25 @@ async def test_a_monitor_that_starts_afresh_is_cold_and_has_seen_nothing(world: 
     assert (monitor["rounds"], monitor["warm"]) == (0, False)
 
 
+async def last_answer(world: World, host: UUID) -> datetime | None:
+    """When anybody last heard a host, as a person reads it."""
+
+    async def read(connection: AsyncConnection) -> HostView:
+        return await GetHostQuery().answer(connection, GetHost(host_id=host), world.now)
+
+    return (await world.database.read(read)).last_answer_at
+
+
 async def test_the_last_answer_is_the_newest_of_any_monitor(world: World) -> None:
     host = await world.host()
-    assert await world.do(observations.last_answer, host) is None
+    assert await last_answer(world, host) is None
     for name, seconds in (("m1", 5), ("m2", 9)):
         await world.monitor(name)
         heard = START + timedelta(seconds=seconds)
         row: Row = {"host_id": host, "verdict": "up", "silent_s": 0.0, "last_answer_at": heard}
         seen = {"warm": True, "observations": [row], "samples": [], "now": world.now}
         await world.do(observations.record_round, name, 1, **seen)
-    assert await world.do(observations.last_answer, host) == START + timedelta(seconds=9)
+    assert await last_answer(world, host) == START + timedelta(seconds=9)
     assert len(await world.do(observations.latest, host)) == 2
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.context import ActionContext
 from domain.locks import exclusive
-from store import incidents, inventory, locks, observations, operations, runs
+from store import incidents, inventory, locks, observations, operations, runs, vms
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -96,7 +96,7 @@ class World:
         row: Row = {"id": vm_id, "cluster_id": self.cluster_id, "name": name, "wanted": True}
         row |= {"memory_mib": memory_mib, "spec": {"disks": [], "boot": None}}
         await self.do(inventory.insert, "vm", row | {"created_at": self.now} | values)
-        await self.do(inventory.add_dependencies, vm_id, depends_on)
+        await self.do(vms.put_dependencies, vm_id, depends_on)
         return vm_id
 
     async def device(self, host_id: UUID, name: str = "bmc1") -> UUID:
