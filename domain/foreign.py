@@ -9,19 +9,12 @@ the mark of the engine. Its addresses on the guest's buses are given anew when i
 """
 
 import re
-from collections.abc import Mapping
 from uuid import UUID
 
 from domain.base import Frozen
 from domain.errors import Conflict, Invalid
-from domain.inventory import DEFAULT_MACHINE, Boot, Disk, GuestSpec, Nic, NicModel, VirtType
+from domain.inventory import DEFAULT_MACHINE, NAME, Boot, Disk, NicModel
 from domain.readings import ALIVE_STATES, DomainState
-
-VM_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-"""What a VM may be called here; libvirt allows more, so an import may have to give a name."""
-
-USER_NETWORK = "user"
-"""The name of the network of a card that has no bridge, unless the caller knows a better one."""
 
 FIRST_GENERATION = 1
 """Of a guest that was taken over: its next start has a higher one, and so replaces its definition.
@@ -80,14 +73,22 @@ def refuse_unfit(guest: ForeignGuest, claim: UUID, name: str | None = None) -> N
             guest=guest.name,
             things=len(guest.unsupported),
         )
-    if not VM_NAME.fullmatch(name or guest.name):
-        raise Invalid(
-            "VM_NAME_UNFIT",
-            f"{name or guest.name!r} is no name for a VM here: at most 63 of a-z, 0-9, dot and "
-            "hyphen, no dot or hyphen at either end",
-            next_step="give the VM a name of its own with the import",
-            name=name or guest.name,
-        )
+    unfit = unfit_name(name or guest.name)
+    if unfit is not None:
+        raise unfit
+
+
+def unfit_name(name: str) -> Invalid | None:
+    """Why no VM can have this name, which libvirt may allow all the same; None when it can."""
+    if re.fullmatch(NAME, name):
+        return None
+    return Invalid(
+        "VM_NAME_UNFIT",
+        f"{name!r} is no name for a VM here: at most 63 of a-z, 0-9, dot and hyphen, no dot or "
+        "hyphen at either end",
+        next_step="give the VM a name of its own with the import",
+        name=name,
+    )
 
 
 def refuse_claimed(name: str, generation: int | None, by: UUID | None, claim: UUID) -> None:
@@ -115,33 +116,4 @@ def autostarts(name: str) -> Conflict:
         f"{name} is started by its host at boot, past the engine",
         next_step=f"run `virsh autostart --disable {name}` on the host, then import it again",
         guest=name,
-    )
-
-
-def spec_of(
-    guest: ForeignGuest, name: str, networks: Mapping[str | None, str] | None = None
-) -> GuestSpec:
-    """The guest as a VM of ours; `networks` gives the name of a network by its bridge.
-
-    A bridge that is in none is its own name. Only for a guest that `refuse_unfit` let through.
-    """
-    known = networks or {}
-    return GuestSpec(
-        vm_id=guest.guest_id,
-        name=name,
-        memory_mib=guest.memory_mib,
-        vcpus=guest.vcpus,
-        virt_type=VirtType(guest.virt_type),
-        disks=guest.disks,
-        boot=guest.boot,
-        machine=guest.machine,
-        nics=tuple(
-            Nic(
-                network=known.get(nic.bridge, nic.bridge or USER_NETWORK),
-                bridge=nic.bridge,
-                mac=nic.mac,
-                model=nic.model,
-            )
-            for nic in guest.nics
-        ),
     )

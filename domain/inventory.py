@@ -22,6 +22,10 @@ MAX_PRIORITY = 100
 """VM restart priority runs from 0 (last) to 100 (first), as in oVirt."""
 
 
+NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+"""Names are DNS labels and dots, so that they can stand in domain names, files and URLs."""
+
+
 class HostState(StrEnum):
     """Where a host stands; `domain.hosts.NEXT` says how it may move."""
 

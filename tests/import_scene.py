@@ -1,11 +1,12 @@
 """A host with a foreign guest, an import of it, and rows that are kept in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID, uuid4
 
 from activities.imports import AdoptOrder, Imports, ImportStep, RecordOrder
 from domain.errors import Conflict
-from domain.foreign import ForeignGuest, spec_of
+from domain.foreign import ForeignGuest
+from domain.inventory import GuestSpec, Nic, VirtType
 from domain.orders import HostRef, RunRef
 from tests.fakes import DataCentre, FakeDomain, FakeHypervisor
 
@@ -102,3 +103,32 @@ class Scene:
         marks = (self.domain.generation, self.domain.running, self.domain.claim)
         copies = self.centre.copies(self.guest_id)
         return marks == (None, None, None) and self.rows.owner == {} and copies == ["h1"]
+
+
+def spec_of(
+    guest: ForeignGuest, name: str, networks: Mapping[str | None, str] | None = None
+) -> GuestSpec:
+    """The guest as a VM of ours; `networks` gives the name of a network by its bridge.
+
+    A bridge that is in none is its own name, and a card without a bridge is on `user`.
+    """
+    known = networks or {}
+    return GuestSpec(
+        vm_id=guest.guest_id,
+        name=name,
+        memory_mib=guest.memory_mib,
+        vcpus=guest.vcpus,
+        virt_type=VirtType(guest.virt_type),
+        disks=guest.disks,
+        boot=guest.boot,
+        machine=guest.machine,
+        nics=tuple(
+            Nic(
+                network=known.get(nic.bridge, nic.bridge or "user"),
+                bridge=nic.bridge,
+                mac=nic.mac,
+                model=nic.model,
+            )
+            for nic in guest.nics
+        ),
+    )

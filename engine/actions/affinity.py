@@ -12,6 +12,7 @@ from pydantic import Field
 from domain.affinity import find_contradiction, refuse_contradiction
 from domain.context import PriorityClass
 from domain.errors import Invalid, NotFound, Refused
+from domain.inventory import NAME
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
@@ -24,7 +25,7 @@ from engine.actions.edits import (
     confirm,
     target_of,
 )
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from engine.affinity import rules_of
 from store import affinity, edits, inventory
 from store.ids import new_id

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict
-from domain.inventory import VirtType
+from domain.inventory import NAME, VirtType
 from domain.locks import exclusive
 from domain.permissions import Permission
 from domain.profiles import Profile
@@ -25,7 +25,7 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 from domain.context import PriorityClass
 from domain.controllers import controller_of
 from domain.errors import Conflict, Refused
+from domain.inventory import NAME
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import (
@@ -39,7 +40,7 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row

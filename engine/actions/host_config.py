@@ -18,7 +18,7 @@ from domain.addresses import place_of
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
 from domain.hosts import HostEvent
-from domain.inventory import HostState, RunState
+from domain.inventory import NAME, HostState, RunState
 from domain.locks import exclusive, shared
 from domain.orders import ActivateHostOrder, HostRef
 from domain.permissions import Permission
@@ -36,7 +36,7 @@ from engine.actions.edits import (
     listed,
     target_of,
 )
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from store import edits, hosts, incidents, inventory
 from store.ids import new_id
 from store.rows import Row

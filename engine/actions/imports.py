@@ -9,15 +9,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.errors import Conflict, Invalid, Refused
-from domain.foreign import FIRST_GENERATION, VM_NAME
-from domain.inventory import MAX_PRIORITY
+from domain.errors import Conflict, Refused
+from domain.foreign import FIRST_GENERATION, unfit_name
+from domain.inventory import MAX_PRIORITY, NAME
 from domain.locks import exclusive, shared
 from domain.matrix import allowed_in, is_allowed
 from domain.orders import ImportVmOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from engine.refs import host_ref, policy_of
 from store import inventory, observations
 from store.rows import Row
@@ -60,8 +60,9 @@ class ImportVmAction(Action[ImportVm, ImportFacts]):
         problems.extend(_host_unfit(host))
         mine = await _check_id(tx, params.guest_id, problems)
         wanted = params.name or heard
-        if wanted is not None and not VM_NAME.fullmatch(wanted):
-            problems.append(_unfit_name(wanted))
+        unfit = None if wanted is None else unfit_name(wanted)
+        if unfit is not None:
+            problems.append(unfit)
         elif wanted is not None and not mine:
             problems.extend(await taken(tx, "vm", wanted))
         name = heard or params.name or str(params.guest_id)
@@ -136,13 +137,4 @@ def _host_unfit(host: Row) -> tuple[Refused, ...]:
             host=host["name"],
             state=host["state"],
         ),
-    )
-
-
-def _unfit_name(name: str) -> Invalid:
-    return Invalid(
-        "VM_NAME_UNFIT",
-        f"{name!r} is no name for a VM here: at most 63 of a-z, 0-9, dot and hyphen",
-        next_step="give the VM a name of its own with the import",
-        name=name,
     )

@@ -1,11 +1,8 @@
-"""What all actions on the inventory share: names, and the refusal of one that is taken."""
+"""What all actions on the inventory share: the refusal of a name that is taken."""
 
 from domain.errors import Conflict, Refused
 from engine.actions.base import Tx
 from store import inventory
-
-NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
-"""Names are DNS labels and dots, so that they can stand in domain names, files and URLs."""
 
 
 async def taken(tx: Tx, entity: str, name: str) -> tuple[Refused, ...]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict
+from domain.inventory import NAME
 from domain.locks import Lock, exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
@@ -28,7 +29,7 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row

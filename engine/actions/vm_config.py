@@ -12,12 +12,12 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
-from domain.inventory import MAX_PRIORITY, Boot, Disk, VmState
+from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, VmState
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.edits import Changes, Edit, Removal, check_version, confirm, counted, listed
-from engine.actions.named import NAME, taken
+from engine.actions.named import taken
 from engine.actions.vm_parts import (
     DEPENDENCIES_MAX,
     GROUPS_MAX,

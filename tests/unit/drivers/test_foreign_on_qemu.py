@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import libvirt
 import pytest
 
-from domain.foreign import spec_of
 from domain.inventory import Disk, GuestSpec, Nic, NicModel, VirtType, mac_of
 from drivers.libvirt_hypervisor import LibvirtHypervisor
+from tests.import_scene import spec_of
 
 pytestmark = pytest.mark.lab
 

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from domain.errors import Invalid
-from domain.foreign import ForeignGuest, spec_of
+from domain.foreign import ForeignGuest
 from domain.inventory import (
     Boot,
     Disk,
@@ -20,6 +20,7 @@ from domain.inventory import (
 from domain.readings import DomainState
 from drivers.domain_xml import domain_xml
 from drivers.foreign_xml import Definition, cpu_losses, read_definition
+from tests.import_scene import spec_of
 
 pytestmark = pytest.mark.unit
 

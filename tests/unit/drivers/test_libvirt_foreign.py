@@ -7,11 +7,12 @@ import libvirt
 import pytest
 
 from domain.errors import Conflict, NotFound, OutcomeUnknown
-from domain.foreign import ForeignGuest, spec_of
+from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
 from domain.readings import DomainState
 from drivers.domain_xml import NAMESPACE
 from drivers.libvirt_hypervisor import LibvirtHypervisor
+from tests.import_scene import spec_of
 
 pytestmark = pytest.mark.unit
 
