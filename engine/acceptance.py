@@ -30,9 +30,6 @@ from store.rows import Row
 
 LOCK_WAIT_MAX_S = 3600.0
 
-DIRECT_START_S = 2.0
-"""How long after the commit a start is left to the process that accepted it."""
-
 
 @dataclass(frozen=True)
 class Terms:
@@ -147,8 +144,7 @@ class Acceptance:
         self.take_locks(tx, judged, generations)
         tx.writes.event(event_row(tx, judged.action, judged.plan, done))
         if done.order is not None and not terms.by_parent and not terms.held:
-            due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-            tx.writes.post(plumbing.posting(new_id(), tx.operation_id, due_at))
+            tx.writes.post_soon(tx.operation_id, tx.now)
         if done.incident_id is not None:
             await tx.writes.flush()
             await incidents.link_operation(tx.connection, done.incident_id, tx.operation_id)

@@ -41,6 +41,7 @@ from engine.public import RateLimit, refuse_private
 from engine.queries.base import FixedQuery, Query, QueryParams
 from engine.refusals import refused_event
 from engine.roles import Roles
+from engine.rows import context_of
 from engine.views import DryRunView
 from engine.writes import Writes
 from store import inventory, plumbing
@@ -208,14 +209,8 @@ class Backend:
         It inherits whose request it is, as part of what, and the urgency; who asked was authorised
         with the parent. Conflict (`TRANSACTION_REQUIRED`) outside a transaction.
         """
-        context = ActionContext(
-            principal=parent["principal"],
-            correlation_id=parent["correlation_id"],
-            reason=reason or parent["reason"],
-            priority=PriorityClass(parent["priority"]),
-            incident_id=parent["incident_id"],
-            parent_id=parent["id"],
-        )
+        part = {"reason": reason or parent["reason"], "parent_id": parent["id"]}
+        context = context_of(parent).model_copy(update=part)
 
         async def accept(connection: AsyncConnection) -> UUID:
             tx = self.transaction(connection, context)

@@ -13,7 +13,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from domain.base import Frozen
 from domain.context import PriorityClass
 from domain.errors import Denied, EngineError, Invalid, Refused
 from domain.operations import OperationState, Problem
-from engine.acceptance import DIRECT_START_S, LOCK_WAIT_MAX_S, Acceptance, Judged, Terms
+from engine.acceptance import LOCK_WAIT_MAX_S, Acceptance, Judged, Terms
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx
 from engine.actions.batch import BATCH_MAX, RunBatch, RunBatchAction
 from engine.keys import fingerprint
@@ -31,7 +30,6 @@ from engine.previews import refused_view, shown
 from engine.refusals import likely_target, refused_event
 from engine.rows import event_row, operation_row
 from engine.views import DryRunView
-from store import plumbing
 from store.ids import new_id
 from store.rows import Row
 
@@ -288,8 +286,7 @@ class Batch:
         done = await PARENT.execute(tx, params, plan)
         tx.writes.parent(operation_row(tx, PARENT, params, plan, done, held=False))
         tx.writes.event(event_row(tx, PARENT, plan, done))
-        due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-        tx.writes.post(plumbing.posting(new_id(), tx.operation_id, due_at))
+        tx.writes.post_soon(tx.operation_id, tx.now)
 
 
 def _title(kinds: Sequence[str]) -> str:

@@ -6,18 +6,15 @@ that is claimed is asked through the outbox, and its workflow says what was undo
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from uuid import UUID
 
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.operations import OperationState, Outcome, Problem
-from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Tx
 from engine.closing import BATCH, close_operation, closed_event
 from engine.rows import context_of
 from store import batches, control, hosts, incidents, inventory, plumbing, runs
-from store.ids import new_id
 from store.notify import announce
 from store.rows import Row
 
@@ -113,8 +110,7 @@ async def ask_to_cancel(tx: Tx, row: Row) -> None:
     await control.begin_cancel(tx.connection, row["id"])
     tx.facts.forget("operation", row["id"])
     if not await plumbing.is_posted(tx.connection, row["id"], plumbing.CANCEL):
-        due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-        tx.writes.post(plumbing.posting(new_id(), row["id"], due_at, plumbing.CANCEL))
+        tx.writes.post_soon(row["id"], tx.now, plumbing.CANCEL)
 
 
 async def settle(tx: Tx, row: Row) -> Settled:

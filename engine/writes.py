@@ -4,6 +4,7 @@ The order of the tables follows their references: operations first, then what na
 written in the order in which everybody takes them, whatever the order in which they were asked for.
 """
 
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -12,7 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import locks, operations, plumbing
 from store.bulk import update_many
+from store.ids import new_id
 from store.rows import Row
+
+DIRECT_START_S = 2.0
+"""How long after the commit a posting is left to the process that wrote it."""
 
 Mark: TypeAlias = tuple[tuple[int, ...], dict[int, int], int]
 
@@ -48,6 +53,17 @@ class Writes:
         """Something that Temporal is to be told of an operation."""
         self._outbox.append(row)
         self.to_tell[row["operation_id"]] = None
+
+    def post_soon(
+        self,
+        operation_id: UUID,
+        now: datetime,
+        kind: str = plumbing.START,
+        signal: str | None = None,
+    ) -> None:
+        """The same, told by this process right after its commit; what it leaves, by the relay."""
+        due_at = now + timedelta(seconds=DIRECT_START_S)
+        self.post(plumbing.posting(new_id(), operation_id, due_at, kind, signal))
 
     def event(self, row: Row) -> None:
         """What is to be remembered."""

@@ -4,7 +4,6 @@ Each is done within its transaction; what a workflow has to hear of it goes to t
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -13,13 +12,11 @@ from domain.errors import Conflict, Denied, Refused
 from domain.operations import OperationState
 from domain.permissions import Permission, Role
 from domain.priorities import RAISES_TO
-from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.cancelling import cancel_operation, too_late
 from engine.closing import BATCH
 from engine.retrying import UNSUCCESSFUL, Judgement, again, judged_again
 from store import control, plumbing
-from store.ids import new_id
 from store.rows import Row
 
 
@@ -234,9 +231,7 @@ class PrioritiseOperationAction(OnOperationAction[PrioritiseOperation]):
         await control.prioritise(tx.connection, changed)
         for row, _new in wanted:
             if row["id"] in changed and row["workflow"] is not None:
-                due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-                posting = plumbing.posting(new_id(), row["id"], due_at, plumbing.PRIORITY)
-                tx.writes.post(posting)
+                tx.writes.post_soon(row["id"], tx.now, plumbing.PRIORITY)
         below = len(changed) - (plan.facts["id"] in changed)
         return Done(
             summary=f"priority {before} → {wish}" + (f", with {below} below it" if below else ""),
@@ -259,8 +254,7 @@ async def _inherited(tx: Tx, row: Row, wish: int) -> list[tuple[Row, int]]:
 
 async def _signal(tx: Tx, row: Row, name: str) -> None:
     if not await plumbing.is_posted(tx.connection, row["id"], plumbing.SIGNAL, name):
-        due_at = tx.now + timedelta(seconds=DIRECT_START_S)
-        tx.writes.post(plumbing.posting(new_id(), row["id"], due_at, plumbing.SIGNAL, name))
+        tx.writes.post_soon(row["id"], tx.now, plumbing.SIGNAL, name)
 
 
 def _action(tx: Tx, row: Row) -> Action[Any, Any] | None:

@@ -13,8 +13,6 @@ from engine.refs import policy_of, run_ref
 from store import inventory, runs
 from store.rows import Row
 
-STOPPABLE = (RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
-
 
 @dataclass(frozen=True)
 class VmFacts:

@@ -6,7 +6,6 @@ children are ended in several short transactions rather than in one that others 
 """
 
 from collections import Counter
-from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.batches import BatchProgress
 from domain.errors import NotFound
 from domain.operations import OperationState
-from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Tx
 from engine.actions.batch import RunBatch
 from engine.backend import Backend
@@ -23,9 +21,8 @@ from engine.batches import STOPPED
 from engine.cancelling import cancel_operation, cancel_unbegun
 from engine.closing import BATCH
 from engine.rows import context_of
-from store import batches, operations, plumbing
+from store import batches, operations
 from store.database import Database
-from store.ids import new_id
 from store.rows import Row
 
 AT_A_TIME = 100
@@ -131,8 +128,7 @@ async def _let_go(tx: Tx, progress: BatchProgress, at_once: int) -> BatchProgres
         return progress
     ids = await batches.turns(tx.connection, tx.operation_id, free)
     await batches.let_go(tx.connection, ids)
-    due_at = tx.now + timedelta(seconds=DIRECT_START_S)
     for operation_id in ids:
-        tx.writes.post(plumbing.posting(new_id(), operation_id, due_at))
+        tx.writes.post_soon(operation_id, tx.now)
     changes = {"open": progress.open + len(ids), "held": progress.held - len(ids)}
     return progress.model_copy(update=changes)

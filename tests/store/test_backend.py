@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from domain.errors import Conflict, Denied, Invalid, NotFound
 from domain.permissions import Permission
-from engine.acceptance import DIRECT_START_S
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx
 from engine.actions.clusters import ArmCluster, CreateCluster
 from engine.actions.fence_devices import AddFenceDevice
@@ -21,6 +20,7 @@ from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.queries.inventory import ListFenceDevices, ListVms
 from engine.queries.operations import GetOperation
+from engine.writes import DIRECT_START_S
 from store import inventory, locks, operations, plumbing
 from store.ids import new_id
 from tests.store.engine_room import Engine, columns

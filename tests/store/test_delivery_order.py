@@ -9,7 +9,6 @@ import pytest
 from domain.context import PriorityClass
 from domain.errors import Unavailable
 from domain.operations import WorkflowState
-from engine.acceptance import DIRECT_START_S
 from engine.actions.operations import (
     CancelOperation,
     PauseOperation,
@@ -18,6 +17,7 @@ from engine.actions.operations import (
 )
 from engine.actions.vms import StartVm
 from engine.delivery import TAKEN_S, Delivery
+from engine.writes import DIRECT_START_S
 from tests.fakes import Gate
 from tests.store.engine_room import Engine
 
