@@ -7,14 +7,11 @@ validation to audit, and SQLAlchemy's. Both kinds take turns in one run.
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from benchmarks.bare_sql import bare, recorded
 from benchmarks.databases import KINDS, measured
 from benchmarks.datacentre import DataCentre
 from benchmarks.figures import Figure, not_measured, percentile, spread
@@ -28,11 +25,6 @@ from store.database import Database
 WARM = 20
 RUNS = 300
 CONTEXT = ActionContext(principal="benchmark", correlation_id="benchmark")
-Sent = list[tuple[str, Any]]
-
-
-class Undone(Exception):
-    """Takes a recorded transaction back."""
 
 
 async def measure(var: Path) -> list[Figure]:
@@ -69,12 +61,12 @@ async def _compared(kind: str, database: Database, asked: Iterator[Params]) -> l
         params = next(asked)
         name = type(params).__name__
         whole = await _action(backend, params)
-        sent = await _recorded(database, backend, next(asked))
-        bare = await _bare(database, sent)
+        sent = await recorded(database, partial(backend.run_action, next(asked), CONTEXT))
+        alone = await bare(database, sent)
         statements = len(sent)
         if number >= WARM:
             action_s.append(whole)
-            bare_s.append(bare)
+            bare_s.append(alone)
     figures = []
     for what, seconds in ((f"run_action({name})", action_s), (f"bare SQL of {name}", bare_s)):
         data = spread(seconds) | {"statements": float(statements)}
@@ -88,34 +80,4 @@ async def _compared(kind: str, database: Database, asked: Iterator[Params]) -> l
 async def _action(backend: Backend, params: Params) -> float:
     began = time.perf_counter()
     await backend.run_action(params, CONTEXT)
-    return time.perf_counter() - began
-
-
-async def _recorded(database: Database, backend: Backend, params: Params) -> Sent:
-    """The statements that an action sends, which then has not happened."""
-    sent: Sent = []
-
-    def note(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        if not statement.startswith("BEGIN"):
-            sent.append((statement, values))
-
-    async def work(connection: AsyncConnection) -> None:
-        sa.event.listen(connection.sync_connection, "before_cursor_execute", note)
-        await backend.run_action(params, CONTEXT)
-        raise Undone
-
-    with suppress(Undone):
-        await database.write(work)
-    return sent
-
-
-async def _bare(database: Database, sent: Sent) -> float:
-    async def work(connection: AsyncConnection) -> None:
-        for statement, values in sent:
-            result = await connection.exec_driver_sql(statement, values)
-            if result.returns_rows:
-                result.all()
-
-    began = time.perf_counter()
-    await database.write(work)
     return time.perf_counter() - began

@@ -8,14 +8,14 @@ is deleted in between (events stay: nobody may delete those).
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from benchmarks.bare_sql import bare, recorded
 from benchmarks.databases import KINDS, measured
 from benchmarks.datacentre import DataCentre
 from benchmarks.figures import Figure, not_measured, percentile, spread
@@ -29,11 +29,6 @@ STARTS = 1_000
 RUNS, WARM = 9, 2
 RATIO_MAX = 3.0
 CONTEXT = ActionContext(principal="benchmark", correlation_id="benchmark")
-Sent = list[tuple[str, Any]]
-
-
-class Undone(Exception):
-    """Takes a recorded transaction back."""
 
 
 async def measure(var: Path) -> list[Figure]:
@@ -56,12 +51,12 @@ async def _compared(kind: str, database: Database, vm_ids: Sequence[UUID]) -> li
     for number in range(WARM + RUNS):
         whole = await _batch(backend, vm_ids)
         await _cleaned(database)
-        sent = await _recorded(database, backend, vm_ids)
-        bare = await _bare(database, sent)
+        sent = await recorded(database, partial(_batch, backend, vm_ids))
+        alone = await bare(database, sent)
         await _cleaned(database)
         if number >= WARM:
             batch_s.append(whole)
-            bare_s.append(bare)
+            bare_s.append(alone)
     figures = []
     for what, seconds in ((f"{STARTS} starts in a batch", batch_s), ("their bare SQL", bare_s)):
         data = spread(seconds)
@@ -80,36 +75,6 @@ async def _batch(backend: Backend, vm_ids: Sequence[UUID]) -> float:
     took = time.perf_counter() - began
     assert receipt.accepted == STARTS, receipt
     return took
-
-
-async def _recorded(database: Database, backend: Backend, vm_ids: Sequence[UUID]) -> Sent:
-    """The statements that a batch sends, which then has not happened."""
-    sent: Sent = []
-
-    def note(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        if not statement.startswith("BEGIN"):
-            sent.append((statement, values))
-
-    async def work(connection: AsyncConnection) -> None:
-        sa.event.listen(connection.sync_connection, "before_cursor_execute", note)
-        await _batch(backend, vm_ids)
-        raise Undone
-
-    with suppress(Undone):
-        await database.write(work)
-    return sent
-
-
-async def _bare(database: Database, sent: Sent) -> float:
-    async def work(connection: AsyncConnection) -> None:
-        for statement, values in sent:
-            result = await connection.exec_driver_sql(statement, values)
-            if result.returns_rows:
-                result.all()
-
-    began = time.perf_counter()
-    await database.write(work)
-    return time.perf_counter() - began
 
 
 async def _cleaned(database: Database) -> None:

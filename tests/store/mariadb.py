@@ -1,15 +1,10 @@
-"""A private MariaDB server: started by the tests, on loopback, gone with them.
-
-Like `tests.store.postgres`: a child of the test process that the kernel stops when its parent dies.
-"""
+"""A private MariaDB server, and databases on it that are used again."""
 
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -20,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from store.columns import metadata
 from store.migrate import upgrade
-from tests.store.postgres import LIMIT_S, MEMORY, free_port
+from tests.store.server import PrivateServer
 
 SETTINGS = {
     "bind-address": "127.0.0.1",
@@ -47,17 +42,17 @@ def programs() -> Path | None:
     return Path(found) if found and shutil.which("mariadb-install-db") else None
 
 
-class Server:
+class Server(PrivateServer):
     """One server with its data directory."""
 
+    make = "MariaDB"
+    politely, at_once = signal.SIGTERM, signal.SIGKILL
+
     def __init__(self, program: Path) -> None:
+        super().__init__()
         self._program = program
-        where = MEMORY if os.access(MEMORY, os.W_OK) else None
-        self._folder = Path(tempfile.mkdtemp(prefix="holdfast-my-", dir=where))
-        self._process: subprocess.Popen[bytes] | None = None
         self._free: list[str] = []
         self._made = count(1)
-        self.port = free_port()
         if os.geteuid() == 0:
             shutil.chown(self._folder, OWNER)
         options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
@@ -82,34 +77,17 @@ class Server:
         if await self._emptied(url):
             self._free.append(url)
 
-    def start(self) -> None:
-        """Start the server and wait until it takes connections."""
+    def serve(self) -> list[str]:
+        """The command line of the server."""
         settings = [
             f"--{name}={value}" if value else f"--{name}" for name, value in SETTINGS.items()
         ]
         where = (f"--port={self.port}", f"--socket={self._folder / 'socket'}")
-        command = self._command(
-            str(self._program), "--no-defaults", *self._data(), *where, *settings
-        )
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
-        deadline = time.monotonic() + LIMIT_S
-        while not self._ready():
-            assert time.monotonic() < deadline, self._said("is not ready in time")
-            try:
-                self._process.wait(timeout=0.05)
-            except subprocess.TimeoutExpired:
-                continue
-            raise AssertionError(self._said("ended at once"))
+        return self._command(str(self._program), "--no-defaults", *self._data(), *where, *settings)
 
-    def stop(self) -> None:
-        """Stop the server, dropping its connections; stopped already is fine."""
-        self._end(signal.SIGTERM)
-
-    def remove(self) -> None:
-        """Stop the server without tidying up, and delete its data."""
-        self._end(signal.SIGKILL)
-        shutil.rmtree(self._folder)
+    def ping(self) -> list[str]:
+        """A command line that succeeds once the server takes connections."""
+        return self.client("mariadb-admin", "ping")
 
     def client(self, *arguments: str) -> list[str]:
         """The command line of one of MariaDB's client programs, connected to this server."""
@@ -141,19 +119,6 @@ class Server:
             for statement in statements:
                 await connection.execute(sa.text(statement))
         await engine.dispose()
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(timeout=LIMIT_S)
-            self._process = None
-
-    def _ready(self) -> bool:
-        ask = self.client("mariadb-admin", "ping")
-        return subprocess.run(ask, capture_output=True, check=False).returncode == 0
-
-    def _said(self, what: str) -> str:
-        return f"MariaDB {what}: {(self._folder / 'log').read_text()[-2000:]}"
 
     def _data(self) -> tuple[str, ...]:
         return (f"--datadir={self._folder / 'data'}",)

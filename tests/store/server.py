@@ -1,0 +1,90 @@
+"""A private database server: started by the tests, on loopback, gone with them.
+
+A child of the test process that the kernel stops when its parent dies. What differs between the
+makes of server is the commands, and the signals by which they end.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+LIMIT_S = 60
+MEMORY = Path("/dev/shm")
+"""Where data directories lie if there is such a place: copying a template takes a tenth there."""
+
+
+class PrivateServer(ABC):
+    """One server with its data directory."""
+
+    make: ClassVar[str]
+    politely: ClassVar[signal.Signals]
+    """Ends it, dropping its connections."""
+    at_once: ClassVar[signal.Signals]
+    """Ends it without tidying up."""
+
+    def __init__(self) -> None:
+        where = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self._folder = Path(tempfile.mkdtemp(prefix=f"holdfast-{self.make.lower()}-", dir=where))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @abstractmethod
+    def url(self, database: str) -> str:
+        """SQLAlchemy's address of one database."""
+
+    @abstractmethod
+    def serve(self) -> list[str]:
+        """The command line of the server."""
+
+    @abstractmethod
+    def ping(self) -> list[str]:
+        """A command line that succeeds once the server takes connections."""
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self.serve(), stdout=log, stderr=log, cwd=self._folder)
+        deadline = time.monotonic() + LIMIT_S
+        while not self._ready():
+            assert time.monotonic() < deadline, self._said("is not ready in time")
+            try:
+                self._process.wait(timeout=0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            raise AssertionError(self._said("ended at once"))
+
+    def stop(self) -> None:
+        """Stop the server, dropping its connections; stopped already is fine."""
+        self._end(self.politely)
+
+    def remove(self) -> None:
+        """Stop the server without tidying up, and delete its data."""
+        self._end(self.at_once)
+        shutil.rmtree(self._folder)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=LIMIT_S)
+            self._process = None
+
+    def _ready(self) -> bool:
+        return subprocess.run(self.ping(), capture_output=True, check=False).returncode == 0
+
+    def _said(self, what: str) -> str:
+        return f"{self.make} {what}: {(self._folder / 'log').read_text()[-2000:]}"
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
