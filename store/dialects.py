@@ -25,6 +25,7 @@ from sqlalchemy.util import await_only
 
 from domain.errors import Invalid
 from store.failures import CHECK_FAILED, busy, number, read_only
+from store.sqlite_threads import SqliteThreads
 from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
 
 BUSY_S = 30.0
@@ -172,10 +173,11 @@ def prepare(connection: sa.Connection) -> None:
 
 def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
     size, more = (1, 0) if in_memory(url) else (1, INNER_POOL - 1) if inner else (5, 10)
+    threads = SqliteThreads()
     engine = create_async_engine(
         url,
         **JSON,
-        connect_args={"timeout": BUSY_S},
+        connect_args={"timeout": BUSY_S, "async_creator_fn": threads.open},
         poolclass=sa.AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=more,
@@ -183,6 +185,7 @@ def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
     sa.event.listen(engine.sync_engine, "do_connect", _make_private)
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    sa.event.listen(engine.sync_engine, "engine_disposed", lambda _: await_only(threads.ended()))
     return _watched(engine)
 
 

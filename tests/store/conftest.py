@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
@@ -85,18 +84,6 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-async def every_connection_ends_with_its_test() -> AsyncIterator[None]:
-    """Keep the event loop until no thread of an SQLite connection is left that might call it.
-
-    One that failed to open ends by itself, a moment after the error was raised.
-    """
-    yield
-    async with asyncio.timeout(20):
-        while _sqlite_threads():  # noqa: ASYNC110 - the end of a thread cannot be awaited
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgresql", "mariadb"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which database a test runs on; `@pytest.mark.parametrize("kind", ...)` narrows it."""
@@ -160,11 +147,6 @@ async def world(database: Database) -> World:
 def engine(world: World) -> Engine:
     """The engine over the world's database."""
     return Engine(world)
-
-
-def _sqlite_threads() -> list[str]:
-    names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if "_connection_worker_thread" in name]
 
 
 def new_cluster() -> Cluster:
