@@ -2,6 +2,8 @@
 
 Every one of them may be killed at any moment and started again. Each may run more than once, except
 the monitor: it is named after its machine, and two of one name overwrite each other's observations.
+Where there is a fleet without hardware (`simulator.fleet`), they reach it in place of libvirt and
+fence agents; neither needs to be installed then.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -20,27 +23,28 @@ from api.auth import TokenAuth, read_or_create_token, token_file
 from domain.errors import EngineError
 from drivers.fence_agents import FenceAgents
 from drivers.fence_metadata import check_options
-from drivers.libvirt_hypervisor import LibvirtHypervisor
 from drivers.secrets import SecretBox
 from engine.backend import Backend
 from engine.delivery import Delivery
-from engine.grants import Grants
 from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
-from engine.retention import Retention
-from engine.sweeper import EVERY_S as SWEEP_EVERY_S
-from engine.sweeper import Sweeper
+from simulator.fleet.drivers import FarHypervisor, FarPower
+from simulator.fleet.place import socket_of
 from store import inventory
 from store.database import Database
+from worker.duties import relay_duties
 from worker.exit import exit_process, leave
 from worker.logs import set_up_logs
 from worker.memory import settle
 from worker.monitor import Monitor
 from worker.parts import Parts, fencing_worker, operations_worker
-from worker.relay import GRANT_EVERY_S, RETENTION_EVERY_S, Duty, relay
+from worker.relay import relay
 from worker.settings import Settings
 from worker.temporal_client import TemporalWorkflows, connect
 from worker.tracing import set_up_traces, tracing_interceptor
+
+if TYPE_CHECKING:
+    from activities.ports import Hypervisor
 
 log = structlog.get_logger()
 
@@ -54,7 +58,21 @@ class Process:
         self.settings = settings
         self.database = Database(settings.database)
         self.box = SecretBox.open_or_create(settings.var / "secret.key")
-        self.power = FenceAgents(self._secrets)
+        self.power = self._power()
+
+    def _power(self) -> FenceAgents | FarPower:
+        if self.settings.fleet:
+            return FarPower(socket_of(self.settings.var))
+        return FenceAgents(self._secrets)
+
+    def hypervisor(self) -> "Hypervisor":
+        """Hosts, real ones unless there is a fleet."""
+        if self.settings.fleet:
+            return FarHypervisor(socket_of(self.settings.var))
+        # Where there is a fleet, libvirt need not be installed.
+        from drivers.libvirt_hypervisor import LibvirtHypervisor
+
+        return LibvirtHypervisor()
 
     async def _secrets(self, device_id: UUID) -> dict[str, SecretStr]:
         row = await self.database.read(lambda c: inventory.get(c, "fence_device", device_id))
@@ -102,10 +120,9 @@ async def run_worker(process: Process) -> None:
     """Workflows and ordinary steps."""
     settings = process.settings
     client = await connect(settings.temporal_address)
-    hypervisor = LibvirtHypervisor()
     worker = operations_worker(
         client,
-        Parts(process.database, await process.backend(), hypervisor, process.power),
+        Parts(process.database, await process.backend(), process.hypervisor(), process.power),
         steps_at_once=settings.steps_at_once,
         interceptors=tracing_interceptor(settings.traces),
     )
@@ -116,7 +133,8 @@ async def run_fencing(process: Process) -> None:
     """Steps that touch power controllers, in a process of their own."""
     settings = process.settings
     client = await connect(settings.temporal_address)
-    parts = Parts(process.database, await process.backend(), LibvirtHypervisor(), process.power)
+    hypervisor, backend = process.hypervisor(), await process.backend()
+    parts = Parts(process.database, backend, hypervisor, process.power)
     await fencing_worker(client, parts, tracing_interceptor(settings.traces)).run()
 
 
@@ -126,19 +144,14 @@ async def run_monitor(process: Process) -> None:
     records = WatchRecords(process.database)
     backend = await process.backend()
     settle()
-    await Monitor(name, records, backend, LibvirtHypervisor(), process.power).run()
+    await Monitor(name, records, backend, process.hypervisor(), process.power).run()
 
 
 async def run_relay(process: Process) -> None:
     """Left-over starts, numbers of events, waits for locks, vanished workflows, the archive."""
     database, backend = process.database, await process.backend()
-    sweeper = Sweeper(database, backend, await process.workflows())
-    retention = Retention(database, process.settings.retention_days)
-    duties = (
-        Duty("grant locks", GRANT_EVERY_S, Grants(database, backend).grant, woken=True),
-        Duty("sweep", SWEEP_EVERY_S, sweeper.sweep),
-        Duty("archive", RETENTION_EVERY_S, retention.tidy),
-    )
+    workflows, days = await process.workflows(), process.settings.retention_days
+    duties = relay_duties(database, backend, workflows, days)
     await relay(await process.delivery(), database, duties)
 
 

@@ -43,11 +43,15 @@ long transaction is mistaken for the outer."""
 
 
 class Database:
-    """One database; `write` and `read` run a function in a transaction."""
+    """One database; `write` and `read` run a function in a transaction.
 
-    def __init__(self, url: str) -> None:
+    `engine`: connections that others made and share; closing this leaves them open.
+    """
+
+    def __init__(self, url: str, engine: AsyncEngine | None = None) -> None:
         self.url = url
-        self._engine = dialects.make_engine(url)
+        self._shared = engine is not None
+        self._engine = engine or dialects.make_engine(url)
         self.dialect = dialects.dialect_name(self._engine)
 
     async def write(self, work: Work[T], propagation: Propagation = Propagation.REQUIRED) -> T:
@@ -121,7 +125,8 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back."""
-        await self._engine.dispose()
+        if not self._shared:
+            await self._engine.dispose()
         if "_inner" in self.__dict__:
             await self._inner.dispose()
 
@@ -145,6 +150,9 @@ class Database:
             try:
                 result = await _once(engine, work, unit)
             except BaseException as error:
+                if unit.committed:  # only the way back of its connection was cut short
+                    await unit.after(committed=True)
+                    raise
                 taken += failures.key_taken(error)
                 if taken < KEY_TRIES and _repeat(error, lost, outers):
                     await asyncio.sleep(random.uniform(0.002, 0.02) * lost)
@@ -177,7 +185,7 @@ async def _once(engine: AsyncEngine, work: Work[T], unit: UnitOfWork) -> T:
                 result = await work(connection)
             _refuse_if_doomed(unit)
             unit.committing = True
-        unit.committing = False
+        unit.committing, unit.committed = False, True
     return result
 
 

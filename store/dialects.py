@@ -13,6 +13,7 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ COLLATION = "utf8mb4_nopad_bin"
 SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 """MariaDB refuses what does not fit instead of cutting it off, whatever its settings say."""
 
+Opener = Callable[..., Awaitable[Any]]
+"""Opens one connection of SQLite, given what the driver's own `connect` takes."""
+
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "mariadb+asyncmy", "mysql+asyncmy")
 """How the addresses begin that this engine can use."""
 
@@ -100,14 +104,15 @@ def dialect_name(engine: AsyncEngine) -> str:
     return "mariadb" if name == "mysql" else name
 
 
-def make_engine(url: str, *, inner: bool = False) -> AsyncEngine:
+def make_engine(url: str, *, inner: bool = False, opener: Opener | None = None) -> AsyncEngine:
     """Connections to `url`; `inner`: the second, smaller pool, for transactions inside others.
 
-    Invalid (DATABASE_URL_INVALID) for another kind of database; nothing is connected yet.
+    `opener` opens SQLite's connections in the driver's place. Invalid (DATABASE_URL_INVALID) for
+    another kind of database; nothing is connected yet.
     """
     check_url(url)
     if url.startswith("sqlite"):
-        return _sqlite(url, inner=inner)
+        return _sqlite(url, inner=inner, opener=opener)
     pool = {"pool_size": 1, "max_overflow": INNER_POOL - 1} if inner else {"pool_size": 10}
     lock_s = INNER_LOCK_S if inner else LOCK_S
     mine = url.startswith(("mariadb", "mysql"))
@@ -171,13 +176,15 @@ def prepare(connection: sa.Connection) -> None:
             connection.exec_driver_sql(change)
 
 
-def _sqlite(url: str, *, inner: bool) -> AsyncEngine:
+def _sqlite(url: str, *, inner: bool, opener: Opener | None) -> AsyncEngine:
     size, more = (1, 0) if in_memory(url) else (1, INNER_POOL - 1) if inner else (5, 10)
+    if opener is not None:
+        size = 0  # as many as are asked for: whoever opens them sees to their order
     threads = SqliteThreads()
     engine = create_async_engine(
         url,
         **JSON,
-        connect_args={"timeout": BUSY_S, "async_creator_fn": threads.open},
+        connect_args={"timeout": BUSY_S, "async_creator_fn": opener or threads.open},
         poolclass=sa.AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=more,

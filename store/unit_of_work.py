@@ -60,6 +60,8 @@ class UnitOfWork:
     begun: bool = False
     """Whether a statement was sent; from then on a write unit holds SQLite's writer lock."""
     committing: bool = False
+    committed: bool = False
+    """Whether the database has said so; nothing that goes wrong afterwards takes it back."""
     closed: bool = False
     doomed_by: BaseException | None = None
     announced: set[str] = field(default_factory=set)

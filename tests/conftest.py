@@ -1,6 +1,9 @@
 """Leave pytest by `exit_process`: tests use Temporal clients, whose threads can crash the
 interpreter's teardown and turn a passed run into a failed one (see worker/exit.py)."""
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from worker.exit import exit_process
@@ -17,3 +20,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     # An xdist worker must end by itself, after it has said goodbye to its controller.
     if _STATUS in config.stash and not hasattr(config, "workerinput"):
         exit_process(config.stash[_STATUS])
+
+
+@pytest.fixture(autouse=True)
+def no_database_is_left_open() -> Iterator[None]:
+    """A thread of an SQLite connection that nobody closed may call a loop that has ended."""
+    before = _sqlite_threads()
+    yield
+    left = _sqlite_threads() - before
+    assert not left, f"{len(left)} connections were left open: close their database"
+
+
+def _sqlite_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if "_connection_worker_thread" in each.name}

@@ -18,6 +18,7 @@ from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
 from activities.recovery import Recovery
 from engine.backend import Backend
+from engine.clock import utc_now
 from engine.records.batches import BatchRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
@@ -87,7 +88,7 @@ def operations_worker(
         client,
         task_queue=options.OPERATIONS,
         workflows=WORKFLOWS,
-        activities=_ordinary_steps(parts),
+        activities=ordinary_steps(parts),
         workflow_runner=sandbox(),
         interceptors=[StepInterceptor(StepRecords(parts.database)), *interceptors],
         tuner=WorkerTuner.create_fixed(
@@ -105,24 +106,30 @@ def fencing_worker(
     client: Client, parts: Parts, interceptors: Sequence[Interceptor] = ()
 ) -> Worker:
     """Runs the steps that touch power controllers, in slots that nothing else can take."""
-    fencing = Fencing(parts.power, parts.hypervisor, FenceRecords(parts.database))
     return Worker(
         client,
         task_queue=options.FENCING,
-        activities=_methods(fencing),
+        activities=fencing_steps(parts),
         interceptors=[StepInterceptor(StepRecords(parts.database)), *interceptors],
         tuner=WorkerTuner.create_fixed(activity_slots=FENCING_SLOTS),
         graceful_shutdown_timeout=SHUTDOWN,
     )
 
 
-def _ordinary_steps(parts: Parts) -> list[Any]:
+def fencing_steps(parts: Parts) -> list[Any]:
+    """The steps of the queue `fencing`."""
+    records = FenceRecords(parts.database)
+    return _methods(Fencing(parts.power, parts.hypervisor, records, now=utc_now))
+
+
+def ordinary_steps(parts: Parts) -> list[Any]:
+    """The steps of the queue `operations`."""
     subjects = (
         Operations(OperationRecords(parts.database)),
         Guests(parts.hypervisor, RunRecords(parts.database)),
         Imports(parts.hypervisor, ImportRecords(parts.database)),
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
-        Recovery(RecoveryRecords(parts.database, parts.backend)),
+        Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),
         Batches(BatchRecords(parts.database, parts.backend)),
     )
     return [method for subject in subjects for method in _methods(subject)]

@@ -129,6 +129,30 @@ async def test_a_cancelled_transaction_runs_its_rollback_hook(
     assert await notes() == ["audit: cancelled"]
 
 
+async def test_a_transaction_cancelled_after_its_commit_runs_its_commit_hook(
+    database: Database, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit stands, whatever becomes of the connection that is given back after it."""
+    given_back = AsyncConnection.close
+
+    async def interrupted(connection: AsyncConnection) -> None:
+        monkeypatch.setattr(AsyncConnection, "close", given_back)
+        task.cancel()
+        await given_back(connection)
+        await asyncio.sleep(0)
+
+    async def outer(connection: AsyncConnection) -> None:
+        current_unit().on_rollback(lambda: database.write(writing("never")))
+        current_unit().on_commit(lambda: database.write(writing("hook")))
+        await note(connection, "outer")
+        monkeypatch.setattr(AsyncConnection, "close", interrupted)
+
+    task = asyncio.create_task(database.write(outer))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await notes() == ["hook", "outer"]
+
+
 async def test_a_hook_that_fails_is_logged_and_neither_the_result_nor_the_next_hook_suffers(
     database: Database, notes: Notes
 ) -> None:
