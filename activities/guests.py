@@ -9,12 +9,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.ports import Hypervisor, HypervisorSession
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, OutcomeUnknown, Superseded
+from domain.operations import is_first
 from domain.orders import Placement, RunRef
 
 
@@ -22,6 +24,7 @@ class PlaceOrder(Frozen):
     """Find a host with room for a VM and reserve it."""
 
     operation_id: UUID
+    attempt: int = Field(default=1, exclude_if=is_first)
     vm_id: UUID
     host_id: UUID | None
     licence_id: UUID | None
@@ -36,9 +39,10 @@ class GuestOrder(Frozen):
 
 
 class WithdrawOrder(Frozen):
-    """Undo what an operation did to start a VM, however far it came."""
+    """Undo what a try of an operation did to start a VM, however far it came."""
 
     operation_id: UUID
+    attempt: int = Field(default=1, exclude_if=is_first)
     vm_id: UUID
     deadline_s: float
 
@@ -67,14 +71,21 @@ class RunRecords(Protocol):
         """Record the run as running; Superseded when it was closed meanwhile."""
         ...
 
-    async def end_unclaimed(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
-        """Close the operation's run if it was never claimed for `create()`; that run."""
+    async def end_unclaimed(
+        self, operation_id: UUID, vm_id: UUID, attempt: int = 1
+    ) -> RunRef | None:
+        """Close the operation's run if it was never claimed for `create()`; that run.
+
+        None when there is none, or a later try of the operation goes on with it.
+        """
         ...
 
-    async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+    async def begin_withdraw(
+        self, operation_id: UUID, vm_id: UUID, attempt: int = 1
+    ) -> RunRef | None:
         """Take back the run that an open operation placed, so that nobody claims it any more.
 
-        None when there is none, or another owner took it.
+        None when there is none, or another owner or a later try took it.
         """
         ...
 
@@ -155,16 +166,17 @@ class Guests:
     @activity.defn(name="guest.withdraw")
     async def withdraw(self, order: WithdrawOrder) -> str:
         """Undo a start of this operation, unless a recovery took its run over; repeatable."""
-        unclaimed = await self._runs.end_unclaimed(order.operation_id, order.vm_id)
+        mine = (order.operation_id, order.vm_id, order.attempt)
+        unclaimed = await self._runs.end_unclaimed(*mine)
         if unclaimed is not None:
             return await self._forget(unclaimed, order.deadline_s)
-        run = await self._runs.begin_withdraw(order.operation_id, order.vm_id)
+        run = await self._runs.begin_withdraw(*mine)
         if run is None:
             return "nothing was started"
         async with self._hypervisor.session(run.uri, order.deadline_s) as session:
             # Asked again behind the open connection: a copy that was kept through a reboot or a
             # recovery since then belongs to a run that this operation does not own.
-            owned = await self._runs.begin_withdraw(order.operation_id, order.vm_id)
+            owned = await self._runs.begin_withdraw(*mine)
             if owned is None or owned.run_id != run.run_id:
                 return "left to its new owner"
             await _remove(session, run)

@@ -2,7 +2,9 @@
 
 Reconciling comes before any new work. Copies whose run has moved on are destroyed first; a copy
 that is still the VM's only one is kept and carried into the host's new epoch. Domains without our
-metadata are listed and never touched.
+metadata are listed and never touched, but for one: a guest that the engine knows as running here,
+because its import ended between recording and marking it, gets the mark that it lacks. Taken for
+gone, it would be started a second time elsewhere.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +17,7 @@ from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Superseded
+from domain.foreign import FIRST_GENERATION
 from domain.inventory import FenceDevice, PowerReading
 from domain.orders import HostRef, Reconciliation
 from domain.profiles import Policy
@@ -50,6 +53,7 @@ class CopyVerdict(Frozen):
     vm_id: UUID
     keep: bool
     generation: int  # the newest that the engine knows: nothing newer may be destroyed
+    claim: UUID | None = None  # it lacks its mark: the import in whose name it is to get it
 
 
 class HostRecords(Protocol):
@@ -64,7 +68,9 @@ class HostRecords(Protocol):
     ) -> tuple[CopyVerdict, ...]:
         """Which of our domains stay; those of VMs that the engine does not know are left out.
 
-        Conflict SAME_MACHINE when one of them is the running copy of another host.
+        A domain without our mark is left out, too, unless it is alive and a VM's copy here by our
+        rows. Conflict: SAME_MACHINE when one of them is the running copy of another host,
+        COPY_UNMARKED when such a copy cannot be marked or destroyed.
         """
         ...
 
@@ -123,19 +129,22 @@ class Hosts:
     async def reconcile(self, step: HostStep) -> Reconciliation:
         """Settle every copy on the host and mark this boot with the next epoch; repeatable.
 
-        Superseded EPOCH_STALE or Conflict SAME_MACHINE, before anything is touched, when the
-        machine is another host's already.
+        Before anything is touched: Superseded EPOCH_STALE or Conflict SAME_MACHINE when the machine
+        is another host's already, Conflict COPY_UNMARKED when a copy here cannot be told as ours.
         """
         async with self._session(step) as session:
             mark = await session.boot_mark()
             _refuse_newer(step.host, mark)
             domains = await session.domains()
             _refuse_autostart(step.host, domains)
-            ours = tuple(domain for domain in domains if domain.generation is not None)
-            verdicts = {v.vm_id: v for v in await self._records.judge_copies(step.host, ours)}
-            known = [domain for domain in ours if domain.vm_id in verdicts]
+            judged = tuple(d for d in domains if d.generation is not None or d.alive)
+            verdicts = {v.vm_id: v for v in await self._records.judge_copies(step.host, judged)}
+            known = [domain for domain in judged if domain.vm_id in verdicts]
             stale = [domain for domain in known if not verdicts[domain.vm_id].keep]
             _refuse_served(step.host, mark, stale)
+            for verdict in verdicts.values():
+                if verdict.claim is not None:
+                    await session.adopt(verdict.vm_id, FIRST_GENERATION, verdict.claim)
             for domain in stale:
                 await session.destroy(domain.vm_id, verdicts[domain.vm_id].generation)
                 await session.undefine(domain.vm_id, verdicts[domain.vm_id].generation)

@@ -16,19 +16,22 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.ports import Hypervisor, HypervisorSession
 from domain.base import Frozen
 from domain.errors import Conflict, NotFound, OutcomeUnknown
 from domain.foreign import FIRST_GENERATION, ForeignGuest, refuse_unfit
+from domain.operations import is_first
 from domain.orders import HostRef, RunRef
 
 
 class ImportStep(Frozen):
-    """One step of one import; the mark on the guest names its operation."""
+    """One step of one try of an import; the mark on the guest names its operation."""
 
     operation_id: UUID
+    attempt: int = Field(default=1, exclude_if=is_first)
     host: HostRef
     guest_id: UUID
     name: str | None
@@ -75,7 +78,8 @@ class ImportRecords(Protocol):
         """Remove the rows again; whether the guest is (or was never more than) foreign.
 
         False when they belong to another owner by now, such as a recovery that has followed the
-        run: then they stay, and so does the mark. Nothing recorded, or taken back already: True.
+        run, or a later try: then they stay, and so does the mark. Nothing recorded, or taken back
+        already: True.
         """
         ...
 
@@ -129,6 +133,9 @@ class Imports:
         if not await self._records.withdraw(step):
             return "left to its new owner"
         async with self._session(step) as session:
+            # Asked again behind the open connection: a next try may have marked it since.
+            if not await self._records.withdraw(step):
+                return "left to its new owner"
             await session.disown(step.guest_id, step.operation_id)
         return f"left on {step.host.name} as it was found"
 

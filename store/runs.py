@@ -34,6 +34,21 @@ async def active_run(connection: AsyncConnection, vm_id: UUID) -> Row | None:
     return await one(connection, query)
 
 
+async def unsettled_here(
+    connection: AsyncConnection, vm_id: UUID, host_id: UUID, epoch: int
+) -> Row | None:
+    """The newest run of a VM whose copy may be on this host: active, or lost in this epoch."""
+    query = sa.select(vm_run).where(
+        vm_run.c.vm_id == vm_id,
+        vm_run.c.host_id == host_id,
+        sa.or_(
+            vm_run.c.active == 1,
+            sa.and_(vm_run.c.state == RunState.LOST, vm_run.c.epoch == epoch),
+        ),
+    )
+    return await one(connection, query.order_by(vm_run.c.generation.desc()).limit(1))
+
+
 async def active_runs(connection: AsyncConnection, host_id: UUID | None = None) -> list[Row]:
     """Active runs, of one host or of all, by VM."""
     query = sa.select(vm_run).where(vm_run.c.active == 1).order_by(vm_run.c.vm_id)

@@ -4,8 +4,8 @@ Phases      reading (refused when it could not be defined elsewhere) → recordi
 Invariants  the rows are there before the mark, and what was recorded is read back with the mark;
             the guest runs on untouched whatever becomes of the operation.
 Races       the guest starts or ends between two steps: the import is undone and says so. The host
-            dies after the rows were written: its recovery follows the run like any other, and the
-            import leaves the VM to it.
+            dies before the import has ended: its recovery takes the rows back with the lock, since
+            it could not tell an unmarked copy that runs on from one that is gone.
 Cancel      honoured between the steps: rows, then mark, are taken back, and the guest is foreign
             again. Without an answer of the host the mark may stay; it names this operation.
 """
@@ -70,6 +70,7 @@ class ImportVm:
         order = self._order
         return ImportStep(
             operation_id=order.operation_id,
+            attempt=order.attempt,
             host=order.host,
             guest_id=order.guest_id,
             name=order.name,

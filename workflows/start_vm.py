@@ -69,6 +69,7 @@ class StartVm:
         order = self._order
         wanted = PlaceOrder(
             operation_id=order.operation_id,
+            attempt=order.attempt,
             vm_id=order.vm_id,
             host_id=order.host_id,
             licence_id=order.licence_id,
@@ -132,6 +133,7 @@ class StartVm:
             Guests.withdraw,
             WithdrawOrder(
                 operation_id=order.operation_id,
+                attempt=order.attempt,
                 vm_id=order.vm_id,
                 deadline_s=order.policy.define_deadline_s,
             ),

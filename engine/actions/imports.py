@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, Refused
 from domain.foreign import FIRST_GENERATION, unfit_name
 from domain.inventory import MAX_PRIORITY, NAME
 from domain.locks import exclusive, shared
 from domain.matrix import allowed_in, is_allowed
+from domain.operations import Problem
 from domain.orders import ImportVmOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.named import taken
 from engine.refs import host_ref, policy_of
-from store import inventory, observations
+from store import inventory, observations, operations, vms
 from store.rows import Row
 
 NAME_SHOWN_MAX = 64
+MARKING = "import.adopt"
+"""The step after which the guest may carry the mark of its import."""
 
 
 class ImportVm(Params):
@@ -91,6 +95,51 @@ class ImportVmAction(Action[ImportVm, ImportFacts]):
         )
         return Done(order=order, data={"host": facts.host["name"]})
 
+    async def undo(self, tx: Tx, operation: Row) -> str:
+        """Make the guest foreign again as far as rows go: its host is not asked from here.
+
+        Rows that stayed would name a copy that no step has marked, which the engine would neither
+        find on its host nor ever touch, and start a second one elsewhere.
+        """
+        guest_id, name = operation["target_id"], operation["target_name"]
+        taken_back = await take_back(tx.connection, operation["id"], guest_id)
+        if taken_back is None:
+            return f"{name} was not recorded"
+        if not taken_back:
+            return f"{name} is left to its new owner"
+        tx.facts.forget("vm", guest_id)
+        return f"{name} is left on {operation['order']['host']['name']}, and is no VM of ours"
+
+    async def give_way(self, tx: Tx, operation: Row) -> str:
+        """The same: whoever takes the host over must not follow a copy that may be unmarked."""
+        return await self.undo(tx, operation)
+
+    async def left(self, tx: Tx, operation: Row) -> Problem | None:
+        """The mark, which `adopt` may have set: it names this import, and hides the guest."""
+        steps = await operations.steps(tx.connection, operation["id"])
+        recorded = await inventory.get(tx.connection, "vm", operation["target_id"])
+        if recorded is not None or all(step["name"] != MARKING for step in steps):
+            return None
+        name, host = operation["target_name"], operation["order"]["host"]["name"]
+        return Problem(
+            code="GUEST_MARKED",
+            detail=f"{name} on {host} is no VM of ours and may carry the mark of this import, with "
+            "which it is in no list of foreign guests",
+            next_step=f"`holdfast op retry {operation['id']}` imports it after all; to leave it, "
+            "remove the element of holdfast.dev from its metadata (`virsh metadata --remove`)",
+            context={"guest": name, "host": host},
+        )
+
+
+async def take_back(connection: AsyncConnection, operation_id: UUID, guest_id: UUID) -> bool | None:
+    """Remove the rows that an import wrote; None: there are none, False: they are another's now."""
+    vm = await inventory.get(connection, "vm", guest_id, removed=True)
+    if vm is None:
+        return None
+    if vm["removed_at"] is not None or not is_recorded_by(vm, operation_id):
+        return False
+    return await vms.unrecord(connection, guest_id, operation_id)
+
 
 async def _heard_name(tx: Tx, params: ImportVm) -> str | None:
     """The guest's name by the host's newest sample; a guest that is down is in none."""
@@ -111,8 +160,13 @@ async def _check_id(tx: Tx, guest_id: UUID, problems: Problems) -> bool:
 
 def is_recorded_by(vm: Row, operation_id: UUID) -> bool:
     """Whether an import wrote this VM, and no start of it has followed since."""
+    return claim_of(vm) == operation_id
+
+
+def claim_of(vm: Row) -> UUID | None:
+    """The import whose mark a VM's copy carries, or is to carry; None once it was started anew."""
     by = vm["spec"].get("imported_by")
-    return bool(by == str(operation_id) and vm["generation"] == FIRST_GENERATION)
+    return UUID(by) if by and vm["generation"] == FIRST_GENERATION else None
 
 
 def already_ours(row: Row) -> Conflict:

@@ -6,11 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
 from domain.errors import Conflict, Superseded
+from domain.foreign import FIRST_GENERATION
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.orders import HostRef
 from domain.readings import Domain
 from engine.acceptance import Terms
+from engine.actions.imports import claim_of
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
@@ -38,15 +40,21 @@ class HostRecords(FenceRecords):
         and nothing newer was ever claimed for a start: then it is the VM's only copy, and its run
         is revived. Conflict SAME_MACHINE when one is the very process of another host's run: an old
         copy has an older generation, so this is that host's machine under a second address.
+
+        Of domains without our mark only those count that our rows place here; see `_unmarked`.
         """
 
         async def work(connection: AsyncConnection) -> tuple[CopyVerdict, ...]:
-            verdicts = []
+            verdicts: list[CopyVerdict] = []
             for domain in domains:
                 newest = await runs.newest_generation(connection, domain.vm_id)
-                if newest is not None and domain.generation is not None:
-                    keep = await self._keep(connection, host, domain)
-                    verdicts.append(CopyVerdict(vm_id=domain.vm_id, keep=keep, generation=newest))
+                if newest is None:
+                    continue
+                if domain.generation is None:
+                    verdicts += await self._unmarked(connection, host, domain)
+                    continue
+                keep = await self._keep(connection, host, domain)
+                verdicts.append(CopyVerdict(vm_id=domain.vm_id, keep=keep, generation=newest))
             return tuple(verdicts)
 
         return await self._database.write(work)
@@ -63,6 +71,27 @@ class HostRecords(FenceRecords):
         if not domain.alive or domain.generation is None:
             return False
         return await runs.revive(connection, domain.vm_id, host.host_id, domain.generation)
+
+    async def _unmarked(
+        self, connection: AsyncConnection, host: HostRef, domain: Domain
+    ) -> tuple[CopyVerdict, ...]:
+        """The verdict on a domain without our mark: kept, and to be marked, or foreign (none).
+
+        An import that ended between its rows and its mark leaves such a copy. One that is neither
+        is nobody's to touch, and while it runs its run must not be called gone: COPY_UNMARKED.
+        """
+        run = await runs.unsettled_here(connection, domain.vm_id, host.host_id, host.epoch)
+        if run is None or not domain.alive:
+            return ()
+        vm = await inventory.get(connection, "vm", domain.vm_id)
+        claim = None if vm is None else claim_of(vm)
+        as_marked = domain.model_copy(update={"generation": FIRST_GENERATION})
+        if claim is None or not await self._keep(connection, host, as_marked):
+            raise _copy_unmarked(host, domain, run)
+        verdict = CopyVerdict(
+            vm_id=domain.vm_id, keep=True, generation=FIRST_GENERATION, claim=claim
+        )
+        return (verdict,)
 
     async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
         """Close this host's runs that were read as gone; names of their VMs.
@@ -153,6 +182,20 @@ async def _same_machine(
         "much; a VM that was moved by hand is moved back",
         host=host.name,
         other=name,
+        generation=run["generation"],
+    )
+
+
+def _copy_unmarked(host: HostRef, domain: Domain, run: Row) -> Conflict:
+    return Conflict(
+        "COPY_UNMARKED",
+        f"{domain.name} runs on {host.name} without our mark, and its VM had generation "
+        f"{run['generation']} here: the engine neither ends it nor starts another beside it, and "
+        "nothing was touched",
+        next_step="find out who removed the mark; once its VM may go, end the guest by hand "
+        f"(`virsh destroy {domain.vm_id}`), then activate {host.name} again",
+        host=host.name,
+        guest=domain.name,
         generation=run["generation"],
     )
 

@@ -14,7 +14,7 @@ from domain.errors import Conflict, Invalid, Refused, Superseded
 from domain.foreign import FIRST_GENERATION, ForeignGuest
 from domain.inventory import HostState, RunState
 from domain.orders import RunRef
-from engine.actions.imports import already_ours, is_recorded_by
+from engine.actions.imports import already_ours, is_recorded_by, take_back
 from engine.actions.vm_parts import mac_taken
 from engine.clock import Clock, utc_now
 from engine.records.runs import ref_of
@@ -80,12 +80,13 @@ class ImportRecords:
         """Remove the rows again; False when they belong to another owner by now. Repeatable."""
 
         async def work(connection: AsyncConnection) -> bool:
-            vm = await inventory.get(connection, "vm", step.guest_id, removed=True)
-            if vm is None:
-                return True
-            if not _owns(vm, step) or not await _is_open(connection, step):
-                return False
-            return await vms.unrecord(connection, step.guest_id, step.operation_id)
+            row = await operations.get(connection, step.operation_id)
+            if row is None or row["attempt"] != step.attempt:
+                return False  # a later try goes on with rows and mark
+            if row["state"] in operations.OPEN:
+                taken_back = await take_back(connection, step.operation_id, step.guest_id)
+                return taken_back is not False
+            return await inventory.get(connection, "vm", step.guest_id, removed=True) is None
 
         return await self._database.write(work)
 
@@ -98,8 +99,11 @@ def _owns(vm: Row | None, step: ImportStep) -> bool:
 
 
 async def _is_open(connection: AsyncConnection, step: ImportStep) -> bool:
+    """Whether this very try of the import is under way: an older one must change nothing."""
     row = await operations.get(connection, step.operation_id)
-    return row is not None and row["state"] in operations.OPEN
+    if row is None or row["attempt"] != step.attempt:
+        return False
+    return row["state"] in operations.OPEN
 
 
 async def _refuse_known(connection: AsyncConnection, known: Row | None) -> None:

@@ -30,12 +30,13 @@ class RunRecords:
     async def _place(self, connection: AsyncConnection, order: PlaceOrder) -> Placement:
         vm = await _row(connection, "vm", order)
         active = await runs.active_run(connection, vm["id"])
+        if active is not None and active["operation_id"] != order.operation_id:
+            return Placement(already_running=True)
+        owner = (order.operation_id, order.attempt)
+        if not await locks.holds(connection, "vm", vm["id"], *owner):
+            raise Superseded("SUPERSEDED", f"another operation or try took over {vm['name']}")
         if active is not None:
-            if active["operation_id"] != order.operation_id:
-                return Placement(already_running=True)
             return Placement(run=await ref_of(connection, active))
-        if not await locks.holds(connection, "vm", vm["id"], order.operation_id):
-            raise Superseded("SUPERSEDED", f"another operation took over {vm['name']}")
         rooms = await rooms_of(connection, vm["cluster_id"])
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
@@ -73,25 +74,30 @@ class RunRecords:
         now = self._clock()
         await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
 
-    async def end_unclaimed(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+    async def end_unclaimed(
+        self, operation_id: UUID, vm_id: UUID, attempt: int = 1
+    ) -> RunRef | None:
         """Close the operation's run if it was never claimed for `create()`; that run."""
         now = self._clock()
 
         async def work(connection: AsyncConnection) -> RunRef | None:
             run = await runs.active_run(connection, vm_id)
-            if run is None or not await runs.end_unclaimed(connection, vm_id, operation_id, now):
+            if run is None or not await _is_in(connection, operation_id, attempt):
+                return None
+            if not await runs.end_unclaimed(connection, vm_id, operation_id, now):
                 return None
             return await ref_of(connection, run)
 
         return await self._database.write(work)
 
-    async def begin_withdraw(self, operation_id: UUID, vm_id: UUID) -> RunRef | None:
+    async def begin_withdraw(
+        self, operation_id: UUID, vm_id: UUID, attempt: int = 1
+    ) -> RunRef | None:
         """Take back the run that an open operation placed; None when another owner took it."""
 
         async def work(connection: AsyncConnection) -> RunRef | None:
             run = await runs.active_run(connection, vm_id)
-            owner = await operations.get(connection, operation_id)
-            if run is None or owner is None or owner["state"] not in operations.OPEN:
+            if run is None or not await _is_in(connection, operation_id, attempt, open_=True):
                 return None
             if not await runs.begin_withdraw(connection, run["id"], operation_id):
                 return None
@@ -169,6 +175,16 @@ def guest_of(vm: Row, depends_on: tuple[UUID, ...] = ()) -> Guest:
         priority=vm["priority"],
         depends_on=depends_on,
     )
+
+
+async def _is_in(
+    connection: AsyncConnection, operation_id: UUID, attempt: int, *, open_: bool = False
+) -> bool:
+    """Whether an operation is in this try, the last word of an older one being refused."""
+    row = await operations.get(connection, operation_id)
+    if row is None or row["attempt"] != attempt:
+        return False
+    return not open_ or row["state"] in operations.OPEN
 
 
 async def _row(connection: AsyncConnection, entity: str, order: PlaceOrder) -> Row:

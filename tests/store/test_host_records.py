@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from activities.hosts import AdmitOrder, FailOrder
-from domain.errors import Superseded
+from domain.errors import Conflict, Superseded
 from domain.orders import Reconciliation
 from domain.readings import Domain, DomainState
 from store import runs
@@ -45,6 +45,70 @@ async def test_the_active_run_of_this_host_is_kept_with_its_own_generation_only(
     await world.running(vm, host)
     assert await judged(engine, host, domain(vm, 1)) == [(True, 1)]
     assert await judged(engine, host, domain(vm, 0)) == [(False, 1)]
+
+
+async def imported(engine: Engine, host: UUID) -> tuple[UUID, UUID]:
+    """A VM with a run on a host, and the import that has recorded both, which has ended."""
+    world, claim = engine.world, await engine.world.operation(state="failed")
+    vm = await world.vm(spec={"imported_by": str(claim)})
+    await world.running(vm, host)
+    return vm, claim
+
+
+async def claims(engine: Engine, host: UUID, *domains: Domain) -> list[tuple[bool, UUID | None]]:
+    verdicts = await engine.hosts.judge_copies(await engine.ref(host), domains)
+    return [(verdict.keep, verdict.claim) for verdict in verdicts]
+
+
+async def test_a_copy_that_its_import_never_marked_is_kept_and_gets_the_mark(
+    engine: Engine,
+) -> None:
+    host = await engine.world.host()
+    vm, claim = await imported(engine, host)
+    assert await claims(engine, host, domain(vm, None)) == [(True, claim)]
+    assert await claims(engine, host, domain(vm, 1)) == [(True, None)]
+
+
+async def test_a_lost_vm_whose_copy_was_never_marked_lives_again(engine: Engine) -> None:
+    world, host = engine.world, await engine.world.host()
+    vm, claim = await imported(engine, host)
+    run = await world.do(runs.active_run, vm)
+    assert run is not None
+    assert await world.do(runs.lose, run["id"], await world.certificate(host), world.now)
+    assert await claims(engine, host, domain(vm, None)) == [(True, claim)]
+    assert (await world.run(run["id"]))["state"] == "running"
+
+
+async def test_an_unmarked_copy_that_cannot_be_told_as_ours_refuses_the_host(
+    engine: Engine,
+) -> None:
+    world, host = engine.world, await engine.world.host()
+    vm = await world.vm()
+    await world.running(vm, host)
+    with pytest.raises(Conflict) as refused:
+        await judged(engine, host, domain(vm, None))
+    assert (refused.value.code, bool(refused.value.next_step)) == ("COPY_UNMARKED", True)
+
+
+async def test_an_unmarked_copy_whose_vm_runs_elsewhere_by_now_refuses_the_host(
+    engine: Engine,
+) -> None:
+    world, host = engine.world, await engine.world.host("old")
+    vm, _claim = await imported(engine, host)
+    run = await world.do(runs.active_run, vm)
+    assert run is not None
+    certificate = await world.certificate(host)
+    assert await world.do(runs.lose, run["id"], certificate, world.now)
+    await world.running(vm, await world.host("new"), licence_id=certificate)
+    with pytest.raises(Conflict, match="COPY_UNMARKED"):
+        await judged(engine, host, domain(vm, None))
+
+
+async def test_an_unmarked_domain_that_no_run_here_explains_is_foreign(engine: Engine) -> None:
+    world, host = engine.world, await engine.world.host()
+    vm = await world.vm()
+    await world.running(vm, await world.host("h2"))
+    assert await judged(engine, host, domain(vm, None), domain(new_id(), None)) == []
 
 
 async def test_a_copy_whose_run_has_moved_on_goes(engine: Engine) -> None:

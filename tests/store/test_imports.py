@@ -176,7 +176,12 @@ async def test_a_later_try_of_an_import_goes_on_with_what_an_earlier_one_recorde
 ) -> None:
     run, world, step = await taken.record(), taken.world, taken.step
     await taken.end()
-    await world.put("operation", step.operation_id, state="running")
+    await world.put("operation", step.operation_id, state="running", attempt=2)
+    with pytest.raises(Superseded):
+        await taken.record()
+    assert not await taken.records.still_recorded(step)
+    assert await taken.records.withdraw(step) is False, "nor may an older try undo it"
+    taken.step = step.model_copy(update={"attempt": 2})
     assert await taken.record() == run
     assert (await world.get("vm", step.guest_id))["name"] == "old"
 
@@ -315,10 +320,11 @@ async def test_a_guest_is_imported_by_one_operation_at_a_time(taken: Import) -> 
     await taken.engine.act(other)
 
 
-async def test_a_recovery_takes_the_host_over_from_imports_that_wait_for_it(
+async def test_a_recovery_takes_the_host_over_from_imports_and_their_rows_go_with_them(
     taken: Import,
 ) -> None:
-    run, world, host = await taken.record(), taken.world, taken.step.host.host_id
+    await taken.record()
+    world, host = taken.world, taken.step.host.host_id
     second = await ask(taken.engine, host, new_id())
     await world.put("host", host, state="connecting")
     await taken.engine.act(RecoverHost(host_id=host, epoch=1, why="silent", reported_by="m1"))
@@ -326,8 +332,10 @@ async def test_a_recovery_takes_the_host_over_from_imports_that_wait_for_it(
     for step in (taken.step, second.step):
         ended = rows[step.operation_id]
         assert (ended["state"], ended["reason_code"]) == ("cancelled", "superseded")
-    assert await taken.records.withdraw(taken.step) is False
-    assert (await world.run(run.run_id))["active"] == 1
+    assert rows[taken.step.operation_id]["summary"].endswith("left on h1, and is no VM of ours")
+    assert (await taken.engine.rows("vm"), await taken.engine.rows("vm_run")) == ([], [])
+    assert await taken.reserved() == 0
+    assert await taken.records.withdraw(taken.step), "its mark may go, should it have one"
     with pytest.raises(Superseded):
         await second.record()
 
