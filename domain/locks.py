@@ -33,7 +33,7 @@ class Lock(Frozen):
 
 
 class Held(Frozen):
-    """A lock that an open operation holds."""
+    """A lock that an open operation holds; its generation is the try that holds it."""
 
     lock: Lock
     operation_id: UUID

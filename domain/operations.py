@@ -76,6 +76,11 @@ class Problem(Frozen):
         )
 
 
+def is_first(attempt: int) -> bool:
+    """Whether a try is the first one, which steps leave out of what they are given."""
+    return attempt == 1
+
+
 class Order(Frozen):
     """What every workflow gets: which operation it runs, on whose behalf, by which policy."""
 

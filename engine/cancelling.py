@@ -2,7 +2,11 @@
 
 An operation that no workflow has claimed is taken and closed in the same transaction, and what its
 acceptance (or an earlier try) wrote is settled: a workflow that starts later cannot claim it. One
-that is claimed is asked through the outbox, and its workflow says what was undone or left.
+that is claimed is asked through the outbox, and its workflow says what was undone or left. One
+whose locks another takes over is closed at once, and its workflow told to end.
+
+A step of an earlier try may outlive its workflow. Then nothing is closed, and no lock is freed,
+before the deadline of that step has passed: the sweeper does it.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +18,12 @@ from domain.operations import OperationState, Outcome, Problem
 from engine.actions.base import Tx
 from engine.closing import BATCH, close_operation, closed_event
 from engine.rows import context_of
-from store import batches, control, hosts, incidents, inventory, plumbing, runs
+from store import batches, control, hosts, incidents, inventory, locks, operations, plumbing, runs
 from store.notify import announce
 from store.rows import Row
+
+STEP_AT_WORK = "STEP_AT_WORK"
+"""The reason code of an operation that is closed once the steps of an earlier try have ended."""
 
 CLAIMED_PHASES = ("start", "ready", "done")
 """Phases of an incident in which its host's VMs have been claimed: their restarts go on."""
@@ -49,10 +56,30 @@ async def cancel_operation(tx: Tx, row: Row) -> str:
         await ask_to_cancel(tx, row)
         return "asked to cancel; it says itself what was undone or left"
     await _cancel_below(tx, row)
+    if await control.at_work(tx.connection, [row], tx.now):
+        return await _cancel_later(tx, row)
     outcome = _ended(row, await settle(tx, row), "cancelled before it began")
     await close_operation(tx.connection, outcome, tx.now, "cancelled")
     _forget(tx, row)
     return outcome.summary
+
+
+async def _cancel_later(tx: Tx, row: Row) -> str:
+    """Have the sweeper close it once its steps must have ended.
+
+    A workflow that was started already must not claim it meanwhile: it goes into a try that is
+    never started.
+    """
+    why = "a step of an earlier try may still be at work: once its deadline has passed, this is "
+    why += "closed and its locks are freed"
+    if row["reason_code"] != STEP_AT_WORK:
+        attempt: int = row["attempt"] + 1
+        await control.forget_posts(tx.connection, [row["id"]], tx.now)
+        await control.bar(tx.connection, row["id"], attempt)
+        await locks.pass_on(tx.connection, row["id"], attempt)
+    await control.show_reason(tx.connection, row["id"], STEP_AT_WORK, why)
+    tx.facts.forget("operation", row["id"])
+    return why
 
 
 async def _cancel_below(tx: Tx, row: Row) -> None:
@@ -76,7 +103,11 @@ async def cancel_unbegun(tx: Tx, rows: list[Row], reason_code: str, sentence: st
     await tx.facts.warm("vm", vms)
     summaries: dict[UUID, str] = {}
     events: list[Row] = []
+    busy = await control.at_work(tx.connection, rows, tx.now)
     for row in rows:
+        if row["id"] in busy:
+            await _cancel_later(tx, row)
+            continue
         settled = await settle(tx, row)
         outcome = _ended(row, settled, sentence)
         if settled.left is not None:
@@ -109,8 +140,31 @@ async def ask_to_cancel(tx: Tx, row: Row) -> None:
     """Tell an operation's workflow to cancel; told once is told."""
     await control.begin_cancel(tx.connection, row["id"])
     tx.facts.forget("operation", row["id"])
-    if not await plumbing.is_posted(tx.connection, row["id"], plumbing.CANCEL):
-        tx.writes.post_soon(row["id"], tx.now, plumbing.CANCEL)
+    await _tell_to_cancel(tx, row["id"])
+
+
+async def _tell_to_cancel(tx: Tx, operation_id: UUID) -> None:
+    if not await plumbing.is_posted(tx.connection, operation_id, plumbing.CANCEL):
+        tx.writes.post_soon(operation_id, tx.now, plumbing.CANCEL)
+
+
+async def supersede(tx: Tx, operation_id: UUID, problem: Problem) -> None:
+    """End an operation whose locks another one takes over; ended already is success.
+
+    A workflow that has claimed it is told, because it may stand still where nobody else could ever
+    reach it. It finds its operation closed, so whatever it does about the request is not heard.
+    """
+    row = await operations.get(tx.connection, operation_id)
+    if row is None or row["state"] not in control.OPEN:
+        return
+    summary = await tx.door.give_way(of_operation(tx, row), row)
+    outcome = Outcome(
+        operation_id=operation_id, state=OperationState.CANCELLED, problem=problem, summary=summary
+    )
+    await close_operation(tx.connection, outcome, tx.now, "superseded")
+    if row["run_id"] is not None:
+        await _tell_to_cancel(tx, operation_id)
+    _forget(tx, row)
 
 
 async def settle(tx: Tx, row: Row) -> Settled:
@@ -132,6 +186,9 @@ async def _settled_vm(tx: Tx, row: Row) -> Settled:
         return Settled(await tx.door.undo(of_operation(tx, row), row))
     before = await tx.facts.active_run(row["target_id"])
     done = await tx.door.undo(of_operation(tx, row), row)
+    problem = await tx.door.kind_of(row).left(of_operation(tx, row), row)
+    if problem is not None or await tx.facts.get("vm", row["target_id"]) is None:
+        return Settled(done, problem)
     if before is None:  # taking back never makes a run
         return Settled(f"{row['target_name']} is left down")
     run = await runs.active_run(tx.connection, row["target_id"])

@@ -4,14 +4,16 @@ Each open operation's workflow is asked for by its id (never by a list, which la
 that was looked for longest ago first.
 
 It runs          nothing to do.
-It has ended     though the row is open: nobody else will close it. Not before the deadlines of its
-                 open steps have passed, because such a step may still be at work somewhere and the
-                 locks must not be another's meanwhile; until then the operation says so. A
-                 recovery is begun again instead: nobody else would restart its VMs.
-Temporal does    never claimed: it is started again under the same id. Claimed: its next try starts
-not know it      with the same order, and each step reads back what is done. One that its parent's
-                 workflow starts is left to it while the parent is open; an orphan is started, or
-                 cancelled where it only made sense as a part of its parent.
+Its steps may    it has ended or vanished, and the deadline of an open step of it has not passed:
+still run        that step may be at work somewhere, and neither a next try nor the owner of its
+                 locks must meet it. Until then the operation says so and keeps its locks.
+It has ended     though the row is open: nobody else will close it. A recovery is begun again
+                 instead: nobody else would restart its VMs.
+Temporal does    never claimed: it is started again under the same id, or closed where it was to be
+not know it      cancelled. Claimed: its next try starts with the same order, and each step reads
+                 back what is done. One that its parent's workflow starts is left to it while the
+                 parent is open; an orphan is started, or cancelled where it only made sense as a
+                 part of its parent.
 Its batch ended  before its turn came, so that it has no workflow and never gets one: cancelled.
 
 Races       What was seen is checked again in the transaction that acts on it: same try, same run,
@@ -147,6 +149,8 @@ class Sweeper:
             return False
         tx = self._backend.transaction(connection, context_of(row))
         tx = replace(of_operation(tx, row), now=self._clock())
+        if await _steps_may_run(tx, row, state):
+            return False
         if state is WorkflowState.UNKNOWN:
             acted = await self._vanished(tx, row, posted=seen["posted"])
         else:
@@ -168,6 +172,9 @@ class Sweeper:
             if row["state"] == OperationState.CANCELLING:
                 await ask_to_cancel(tx, row)
             return True
+        if row["state"] == OperationState.CANCELLING:
+            await cancel_operation(tx, row)
+            return True
         if not posted and await _has_open_parent(tx, row):
             return False
         if posted or tx.door.kind_of(row).retryable:
@@ -177,11 +184,6 @@ class Sweeper:
         return True
 
     async def _ended(self, tx: Tx, row: Row, state: WorkflowState) -> bool:
-        until = await control.steps_until(tx.connection, row["id"])
-        if until is not None and until > tx.now:
-            why = _still_at_work(state, until)
-            await control.show_reason(tx.connection, row["id"], f"WORKFLOW_{state.name}", why)
-            return False
         if await _reopens(tx, row):
             await reopen(tx, row)
             return True
@@ -192,6 +194,16 @@ class Sweeper:
         end = OperationState.CANCELLED if state in BY_A_PERSON else OperationState.FAILED
         await _close(tx, row, _gone(row, state), end, state.value)
         return True
+
+
+async def _steps_may_run(tx: Tx, row: Row, state: WorkflowState) -> bool:
+    """Whether a step may still be at work whose workflow is no more; then the operation says so."""
+    until = await control.steps_until(tx.connection, row["id"])
+    if until is None or until <= tx.now:
+        return False
+    why = _still_at_work(state, until)
+    await control.show_reason(tx.connection, row["id"], f"WORKFLOW_{state.name}", why)
+    return True
 
 
 async def _reopens(tx: Tx, row: Row) -> bool:
@@ -221,9 +233,12 @@ async def _close(tx: Tx, row: Row, problem: Problem, end: OperationState, reason
 
 
 def _still_at_work(state: WorkflowState, until: datetime) -> str:
+    word, then = _word(state), "it is closed and its locks are freed"
+    if state is WorkflowState.UNKNOWN:
+        word, then = "lost", "its next try begins, or it is closed where it was to be cancelled"
     return (
-        f"its workflow is {_word(state)}, but a step of it may still be at work until "
-        f"{until:%Y-%m-%d %H:%M:%S} UTC: then it is closed and its locks are freed"
+        f"its workflow is {word}, but a step of it may still be at work until "
+        f"{until:%Y-%m-%d %H:%M:%S} UTC: then {then}"
     )
 
 

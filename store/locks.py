@@ -1,8 +1,9 @@
 """Statements on locks: who holds an entity, taking, pre-empting, freeing.
 
 The unique key on (entity, exclusive) lets one operation own an entity at most; that it is not
-shared at the same time rests on the isolation of the transaction that looks and takes. A taken-over
-lock has a higher generation, so that whoever lost it can be told from its successor.
+shared at the same time rests on the isolation of the transaction that looks and takes. A lock's
+generation is the try of its owner for which it is held, so that a step of an earlier try, whose
+workflow is gone while the step itself may still run, can be told from one of the try that goes on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,11 +71,16 @@ async def holder(connection: AsyncConnection, entity_type: str, entity_id: UUID)
 
 
 async def holds(
-    connection: AsyncConnection, entity_type: str, entity_id: UUID, operation_id: UUID
+    connection: AsyncConnection,
+    entity_type: str,
+    entity_id: UUID,
+    operation_id: UUID,
+    attempt: int = 1,
 ) -> bool:
-    """Whether an operation owns an entity."""
+    """Whether this very try of an operation owns an entity; an earlier or later one does not."""
     owner = await holder(connection, entity_type, entity_id)
-    return owner is not None and owner.operation_id == operation_id
+    mine = (operation_id, attempt)
+    return owner is not None and (owner.operation_id, owner.generation) == mine
 
 
 def row_of(lock: Lock, operation_id: UUID, now: datetime, generation: int = 1) -> Row:
@@ -92,6 +98,14 @@ def row_of(lock: Lock, operation_id: UUID, now: datetime, generation: int = 1) -
 async def take(connection: AsyncConnection, rows: Iterable[Row]) -> None:
     """Take free locks; a lost race for one breaks the unique key, and the caller tries again."""
     await insert_many(connection, entity_lock, list(rows))
+
+
+async def pass_on(connection: AsyncConnection, operation_id: UUID, attempt: int) -> int:
+    """Hand an operation's locks to a later try of it; repeatable, and never back to an earlier."""
+    query = entity_lock.update().where(
+        entity_lock.c.operation_id == operation_id, entity_lock.c.generation < attempt
+    )
+    return await changed(connection, query.values(generation=attempt))
 
 
 async def free(

@@ -9,7 +9,7 @@ from domain.errors import Superseded
 from domain.operations import Outcome, Problem, StepState
 from engine.clock import Clock, utc_now
 from engine.closing import close_operation
-from store import control, operations
+from store import control, locks, operations
 from store.database import Database
 
 
@@ -24,7 +24,12 @@ class OperationRecords:
         """Make one workflow run the owner of one try; Superseded when another owns it."""
 
         async def work(connection: AsyncConnection) -> bool:
-            return await operations.claim(connection, operation_id, attempt, run_id, self._clock())
+            now = self._clock()
+            if not await operations.claim(connection, operation_id, attempt, run_id, now):
+                return False
+            if attempt > 1:  # steps of earlier tries are refused from here on
+                await locks.pass_on(connection, operation_id, attempt)
+            return True
 
         if not await self._database.write(work):
             raise Superseded(

@@ -25,9 +25,10 @@ from engine.actions.hosts import FenceHost, FenceHostAction
 from engine.actions.vms import StartVm
 from engine.affinity import affinity_of
 from engine.backend import Backend
+from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
-from engine.closing import close_operation
 from engine.records.runs import guest_of, ref_of, rooms_of
+from engine.rows import context_of
 from store import hosts, incidents, inventory, locks, observations, operations, runs
 from store.database import Database
 from store.rows import Row
@@ -162,6 +163,7 @@ class RecoveryRecords:
             await incidents.enter_phase(connection, order.incident_id, "ready", last)
             await incidents.enter_phase(connection, order.incident_id, "done", now)
             await incidents.close(connection, order.incident_id, outcome, now)
+            await _note_progress(connection, order.incident_id, len(good), len(order.outcomes))
             return f"{len(good)} of {len(order.outcomes)} VMs of {order.host.name} run again"
 
         return await self._database.write(work)
@@ -241,11 +243,13 @@ class _Claim:
         problem = Problem(
             code="SUPERSEDED",
             detail=f"{self._order.host.name} is dead; its recovery took the VM over",
+            next_step=f"follow it: `holdfast op show {self._order.operation_id}`",
         )
-        outcome = Outcome(
-            operation_id=operation_id, state=OperationState.CANCELLED, problem=problem
-        )
-        await close_operation(self._connection, outcome, self._now)
+        loser = await operations.get(self._connection, operation_id)
+        assert loser is not None
+        tx = self._backend.transaction(self._connection, context_of(loser))
+        await supersede(tx, operation_id, problem)
+        await self._backend.write_out(tx)
 
     async def _open_children(self, parent: Row, guests: tuple[Guest, ...]) -> None:
         host = await _host(self._connection, self._order.host.host_id)
@@ -323,6 +327,15 @@ async def _certificate_of(connection: AsyncConnection, fence: Row) -> UUID | Non
         return None
     proof = await incidents.valid_certificate(connection, incident["host_id"], incident["epoch"])
     return None if proof is None else proof["id"]
+
+
+async def _note_progress(
+    connection: AsyncConnection, incident_id: UUID, done: int, total: int
+) -> None:
+    """Keep how many VMs run again: until now it was counted from their starts."""
+    incident = await incidents.get(connection, incident_id)
+    if total and incident is not None and incident["operation_id"] is not None:
+        await operations.note_progress(connection, incident["operation_id"], done, total)
 
 
 async def _abandon(connection: AsyncConnection, order: ReportOrder, now: datetime) -> str:

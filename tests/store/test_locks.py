@@ -73,9 +73,20 @@ async def test_a_lock_tells_its_operations_kind_state_and_generation(world: Worl
     assert held is not None
     assert (held.operation_id, held.kind, held.state) == (operation, "vm.start", "pending")
     assert held.generation == 3
-    assert await world.do(locks.holds, "vm", vm, operation)
-    assert not await world.do(locks.holds, "vm", vm, await world.operation())
+    assert await world.do(locks.holds, "vm", vm, operation, 3)
+    assert not await world.do(locks.holds, "vm", vm, await world.operation(), 3)
     assert await world.do(locks.of_operation, operation) == [held]
+
+
+async def test_a_lock_that_passed_on_to_a_later_try_is_not_held_by_an_earlier_one(
+    world: World,
+) -> None:
+    vm, operation = await world.vm(), await world.operation()
+    await world.take("vm", vm, operation)
+    assert await world.do(locks.holds, "vm", vm, operation, 1)
+    assert [await world.do(locks.pass_on, operation, n) for n in (2, 2, 1)] == [1, 0, 0]
+    held = [await world.do(locks.holds, "vm", vm, operation, n) for n in (1, 2, 3)]
+    assert held == [False, True, False]
 
 
 async def test_an_operation_frees_its_own_locks_all_or_of_one_kind(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from activities.guests import PlaceOrder
 from domain.errors import NotFound, Superseded
 from domain.orders import RunRef
-from store import incidents, runs
+from store import incidents, locks, runs
 from store.ids import new_id
 from store.rows import Row
 from tests.store.engine_room import Engine, columns
@@ -44,6 +44,26 @@ async def test_placing_again_for_the_same_operation_gives_the_same_run(engine: E
     assert first.run is not None
     assert (first.run.generation, first.run.epoch, first.run.host_name) == (1, 1, "h1")
     assert columns(await engine.rows("host"), "memory_reserved_mib") == [100]
+
+
+async def test_an_older_try_of_a_start_neither_places_nor_takes_anything_back(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    await world.host()
+    vm = await world.vm(memory_mib=100)
+    operation = await start_of(engine, vm)
+    await world.put("operation", operation, attempt=2, state="running")
+    await world.do(locks.pass_on, operation, 2)
+    with pytest.raises(Superseded):
+        await engine.runs.place(order(vm, operation))
+    run = (await engine.runs.place(order(vm, operation, attempt=2))).run
+    assert run is not None
+    with pytest.raises(Superseded):
+        await engine.runs.place(order(vm, operation))
+    assert await engine.runs.end_unclaimed(operation, vm) is None
+    assert await engine.runs.begin_withdraw(operation, vm) is None
+    assert await engine.runs.end_unclaimed(operation, vm, 2) == run
 
 
 async def test_placing_at_once_for_the_same_operation_gives_one_run(engine: Engine) -> None:
