@@ -34,7 +34,7 @@ class BatchRecords(Protocol):
     """The rows of batches and their children."""
 
     async def advance(self, operation_id: UUID) -> BatchProgress:
-        """Release held children up to the limit, in their order, and count all of them.
+        """Release held children up to the limit, urgent ones first, and count all of them.
 
         One transaction, repeatable: with `stop_on_error` it cancels what is held once a child has
         failed, and it writes the parent's progress. Refused when there is no such batch.

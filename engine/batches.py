@@ -2,14 +2,15 @@
 
 All of it is one transaction. Each item is judged in its order like a request of its own, seeing
 what the items before it have taken; what is refused becomes a child that failed, with its reason.
-Children that need a workflow are let go at most `at_once` at a time, the first ones right here and
-the others by the parent's workflow as children end.
+Children that need a workflow are let go at most `at_once` at a time, the most urgent first, some
+right here and the others by the parent's workflow as children end.
 
 all_or_nothing  one refusal refuses the batch, with the reasons of every item, and writes nothing.
-stop_on_error   once an item is refused or has failed, those after it in the list never begin.
+stop_on_error   once an item is refused or has failed, those after it in the list never begin. So
+                that they have not begun by then, children are let go in the order of the list,
+                whatever their class; without it, in that order within a class.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,15 +21,15 @@ from pydantic import Field
 
 from domain.base import Frozen
 from domain.context import PriorityClass
-from domain.errors import Denied, EngineError, Invalid, Refused
+from domain.errors import Conflict, Denied, EngineError, Invalid, Refused
 from domain.operations import OperationState, Problem
 from engine.acceptance import LOCK_WAIT_MAX_S, Acceptance, Judged, Terms
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx
 from engine.actions.batch import BATCH_MAX, RunBatch, RunBatchAction
-from engine.keys import fingerprint
 from engine.previews import refused_view, shown
-from engine.refusals import likely_target, refused_event
+from engine.refusals import likely_target, recorded, refused_event
 from engine.rows import event_row, operation_row
+from engine.savepoints import savepoint
 from engine.views import DryRunView
 from store.ids import new_id
 from store.rows import Row
@@ -47,7 +48,10 @@ PARENT = RunBatchAction()
 
 
 class BatchOptions(Frozen):
-    """How a caller wants a batch to be taken; the last two count for each of its items."""
+    """How a caller wants a batch to be taken.
+
+    The last two count for each of its items, a wait for those alone that can wait.
+    """
 
     stop_on_error: bool = False
     all_or_nothing: bool = False
@@ -101,13 +105,6 @@ def described(
     )
 
 
-def fingerprint_of(acceptance: Acceptance, items: Sequence[Params], options: BatchOptions) -> str:
-    """A digest of the whole request, for its idempotency key."""
-    lines = [fingerprint(acceptance.action_of(params).kind, params) for params in items]
-    text = "\n".join([options.model_dump_json(), *lines])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 class Batch:
     """One try to accept a batch, in one transaction whose operation is the parent."""
 
@@ -120,13 +117,12 @@ class Batch:
         self._kinds: set[type[Params]] = {type(params) for params in items}
         self._items = [(acceptance.action_of(params), params) for params in items]
         self._options = options
-        self._terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
-        self._held = replace(self._terms, held=True)
+        self._terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority, held=True)
+        self._unwaiting = replace(self._terms, lock_wait_s=0.0)
         self._context = tx.context.model_copy(update={"parent_id": tx.operation_id})
         self._refused: dict[int, Refused] = {}
         self._clusters: set[UUID | None] = set()
         self._most_urgent = max(PriorityClass)
-        self._free = options.at_once
         self._stopped = 0
 
     async def accept(self) -> BatchReceipt:
@@ -147,22 +143,21 @@ class Batch:
         )
 
     async def preview(self) -> tuple[DryRunView, ...]:
-        """What would become of each item, were all before it that are allowed accepted."""
+        """What becomes of each item; Denied. It is done as if asked for: the caller undoes it.
+
+        An item may depend on all that those before it write, which only writing it shows.
+        """
+        self._refuse_denied()
         await self._warm()
-        views = []
-        for action, params in self._items:
-            tx = self._child()
-            try:
-                judged = await self._acceptance.judge(tx, params, self._terms)
-            except Refused as error:
-                target = await likely_target(tx, action, params)
-                views.append(refused_view(action, target, error))
-                continue
-            view = shown(judged, self._options.lock_wait_s)
-            if view.allowed and action.workflow is not None:
-                self._acceptance.take_locks(tx, judged, {})
-            views.append(view)
-        return tuple(views)
+        return tuple([await self._seen(index) for index in range(len(self._items))])
+
+    async def _seen(self, index: int) -> DryRunView:
+        action, params = self._items[index]
+        judged, error = await self._take(index)
+        if judged is not None:
+            return shown(judged, self._terms_for(action).lock_wait_s, error)
+        assert error is not None
+        return refused_view(action, await likely_target(self._tx, action, params), error)
 
     def _child(self) -> Tx:
         whole = self._tx
@@ -192,46 +187,43 @@ class Batch:
             found = (getattr(params, name) for params in self._params if type(params) in named)
             await self._tx.facts.warm(entity, (one for one in found if one is not None))
 
-    async def _take(self, index: int) -> None:
+    async def _take(self, index: int) -> tuple[Judged | None, Refused | None]:
+        """Accept one item or write that it was not; its judgement if any, and why it was not."""
         action, params = self._items[index]
         tx = self._child()
         if self._refused and self._options.stop_on_error and not self._options.all_or_nothing:
-            self._stopped += 1
-            await self._write_stopped(tx, action, params)
-            return
+            return None, await self._stop(tx, action, params)
         judged: Judged | None = None
         try:
-            judged = await self._acceptance.judge(tx, params, self._terms)
+            judged = await self._acceptance.judge(tx, params, self._terms_for(action))
             await self._accept(tx, judged)
         except Refused as error:
             self._refused[index] = error
             await self._write_refused(tx, action, params, judged, error)
-        else:
-            self._note(judged)
+            return judged, error
+        self._note(judged)
+        return judged, None
 
     async def _accept(self, tx: Tx, judged: Judged) -> None:
         """Accept one item; refused half way, it leaves nothing written or collected."""
-        mark = tx.writes.mark()
+        mark, terms = tx.writes.mark(), self._terms_for(judged.action)
         try:
             if judged.action.collects:
-                await self._acceptance.accept_judged(tx, judged, self._terms_of(judged))
+                await self._acceptance.accept_judged(tx, judged, terms)
                 return
-            async with tx.connection.begin_nested():
-                await self._acceptance.accept_judged(tx, judged, self._terms_of(judged))
+            async with savepoint(tx):
+                await self._acceptance.accept_judged(tx, judged, terms)
         except Refused:
             tx.writes.back_to(mark)
             raise
 
-    def _terms_of(self, judged: Judged) -> Terms:
-        """Held by the batch when its turn has not come; one that waits for locks takes no turn."""
-        waits = bool(judged.blocked_by) and self._options.lock_wait_s > 0
-        return self._held if waits or self._free <= 0 else self._terms
+    def _terms_for(self, action: Action[Any, Any]) -> Terms:
+        """Held until all are judged; what has no workflow never waits."""
+        return self._unwaiting if action.workflow is None else self._terms
 
     def _note(self, judged: Judged) -> None:
         self._clusters.add(judged.plan.target.cluster_id)
         self._most_urgent = min(self._most_urgent, judged.priority)
-        if judged.action.workflow is not None and not judged.blocked_by:
-            self._free -= 1
 
     async def _write_refused(
         self,
@@ -244,21 +236,30 @@ class Batch:
         if self._options.all_or_nothing:
             return
         target = judged.plan.target if judged else await likely_target(tx, action, params)
-        self._clusters.add(target.cluster_id)
+        target = await self._of_batch(tx, target)
         problem = Problem.of(error).model_dump(mode="json")
         row = _ended(tx, action, params, target, OperationState.FAILED)
         tx.writes.operation(row | {"problem": problem})
         event = refused_event(action, params, tx.context, error, tx.now)
         tx.writes.event(event | {"operation_id": tx.operation_id})
 
-    async def _write_stopped(self, tx: Tx, action: Action[Any, Any], params: Params) -> None:
-        target = await likely_target(tx, action, params)
+    async def _stop(self, tx: Tx, action: Action[Any, Any], params: Params) -> Refused:
+        """Write an item that never begins; why it does not."""
+        self._stopped += 1
+        target = await self._of_batch(tx, await likely_target(tx, action, params))
         first = min(self._refused)
         summary = f"never began: action {first + 1} of {len(self._items)} was refused"
         row = _ended(tx, action, params, target, OperationState.CANCELLED)
         tx.writes.operation(row | {"reason_code": STOPPED, "summary": summary})
         plan = Plan(target=target, facts=None)
         tx.writes.event(event_row(tx, action, plan, Done(), word="cancelled"))
+        return Conflict(STOPPED.upper(), summary, next_step="correct that one, or leave it out")
+
+    async def _of_batch(self, tx: Tx, target: Target) -> Target:
+        """What a row of an item that never began may name, counted among the batch's clusters."""
+        target = await recorded(tx, target)
+        self._clusters.add(target.cluster_id)
+        return target
 
     def _refusal(self) -> Invalid:
         index, first = min(self._refused.items())
@@ -284,6 +285,7 @@ class Batch:
         tx = replace(self._tx, context=context)
         plan = await PARENT.plan(tx, params, Problems())
         done = await PARENT.execute(tx, params, plan)
+        tx.writes.let_go(params.at_once, tx.now, urgent_first=params.urgent_first)
         tx.writes.parent(operation_row(tx, PARENT, params, plan, done, held=False))
         tx.writes.event(event_row(tx, PARENT, plan, done))
         tx.writes.post_soon(tx.operation_id, tx.now)

@@ -6,6 +6,7 @@ a way that the database would not refuse.
 """
 
 from collections.abc import Collection, Iterable
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +25,10 @@ VM_STATES = {
 ANSWERING = (HostState.UP, HostState.CONNECTING, HostState.RECONCILING)
 LEVELS_MAX = 16
 """Reads of what some VMs wait for, before all that is known of it is read in one."""
+
+Known: TypeAlias = dict[str, dict[Any, Any]]
+CACHES = ("_rows", "_runs", "_unproven", "_nics", "_held", "_hosts", "_largest", "_waits")
+"""What `Facts` keeps; a value in them is never changed, but put in the place of another."""
 
 
 def vm_state(run: Row | None, host_state: str | None) -> VmState:
@@ -119,7 +124,8 @@ class Facts:
     def note_taken(self, taken: Iterable[Held]) -> None:
         """Count locks that this transaction takes."""
         for held in taken:
-            self._held.setdefault(held.lock.entity, []).append(held)
+            known = self._held.get(held.lock.entity, [])
+            self._held[held.lock.entity] = [*known, held]  # a list of its own: see `mark`
 
     def note_freed(self, *operation_ids: UUID) -> None:
         """Count the locks of operations as free."""
@@ -137,6 +143,15 @@ class Facts:
         if entity == "host":
             self._hosts.clear()
             self._largest.clear()
+
+    def mark(self) -> Known:
+        """What is known now, for `back_to`."""
+        return {name: dict(getattr(self, name)) for name in CACHES}
+
+    def back_to(self, known: Known) -> None:
+        """Know again what was known then: what was written since is rolled back to a savepoint."""
+        for name, cache in known.items():
+            setattr(self, name, dict(cache))
 
     async def warm(self, entity: str, ids: Iterable[UUID]) -> None:
         """Read many objects of one kind at once; of VMs also what their starts ask about."""

@@ -1,5 +1,6 @@
 """The audit event of an action that was refused. It is written after the rollback, by itself."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,17 @@ async def likely_target(tx: Tx, action: Action[Any, Any], params: Params) -> Tar
     row = await tx.facts.get(entity, subject) or {}
     named = row.get("name") or row.get("target_name") or name or subject
     return Target(entity, subject, str(named)[:64], row.get("cluster_id"))
+
+
+async def recorded(tx: Tx, target: Target) -> Target:
+    """The target as a row may name it: of a cluster that was refused or is unknown there is no id.
+
+    A row refers to its cluster, so one that names another cannot be written, nor what goes with it.
+    """
+    if target.cluster_id is None:
+        return target
+    known = await tx.facts.get("cluster", target.cluster_id)
+    return target if known is not None else replace(target, cluster_id=None)
 
 
 def refused_event(

@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.operations import OperationState
 from store import locks, operations, plumbing
 from store.bulk import update_many
 from store.ids import new_id
@@ -44,6 +45,23 @@ class Writes:
     def parent(self, row: Row) -> None:
         """An accepted operation that others collected before it name as their parent."""
         self._operations.insert(0, row)
+
+    def let_go(self, most: int, now: datetime, *, urgent_first: bool) -> None:
+        """Release the first of the collected operations that are held, and have them started.
+
+        Most urgent first and within a class in the order of their acceptance, or in that alone;
+        one that waits for its locks has no turn yet.
+        """
+        rows = [
+            row
+            for row in self._operations
+            if row["held"] and row["state"] == OperationState.PENDING
+        ]
+        if urgent_first:
+            rows.sort(key=lambda row: row["priority"])
+        for row in rows[:most]:
+            row |= {"held": False, "reason_code": None}
+            self.post_soon(row["id"], now)
 
     def lock(self, row: Row) -> None:
         """A lock that was seen to be free."""

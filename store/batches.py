@@ -51,9 +51,16 @@ async def held(
     return await many(connection, query.order_by(operation.c.id).limit(limit))
 
 
-async def turns(connection: AsyncConnection, parent_id: UUID, limit: int) -> list[UUID]:
-    """The next children to let go; those that wait for locks are passed over until then."""
+async def turns(
+    connection: AsyncConnection, parent_id: UUID, limit: int, *, urgent_first: bool
+) -> list[UUID]:
+    """The next children to let go; those that wait for locks are passed over until then.
+
+    Most urgent first and within a class in the order of the request, or in that order alone.
+    """
     query = _held(parent_id).where(operation.c.state == OperationState.PENDING.value)
+    if urgent_first:
+        query = query.order_by(operation.c.priority)
     rows = await many(connection, query.order_by(operation.c.id).limit(limit))
     return [row["id"] for row in rows]
 

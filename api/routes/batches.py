@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from api.deps import ACTION, Answer, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty
+from domain.errors import Invalid
 from engine.actions.base import Action, Params
 from engine.actions.batch import BATCH_MAX
 from engine.backend import Receipt
@@ -86,6 +87,11 @@ def parsed(actions: Actions, items: list[BatchItem]) -> list[Params]:
                 {"type": one["type"], "loc": (*where, "params", *one["loc"]), "msg": one["msg"]}
                 for one in error.errors(include_url=False, include_input=False)
             ]
+        except Invalid as error:  # pydantic lets it through: it is no ValueError
+            field = (error.context["field"],) if "field" in error.context else ()
+            wrong.append(
+                {"type": error.code, "loc": (*where, "params", *field), "msg": error.detail}
+            )
     if wrong:
         raise RequestValidationError(wrong)
     return found

@@ -27,6 +27,14 @@ class RunBatch(Params):
     stop_on_error: bool = False
     cluster_id: UUID | None = None  # where all its children belong to one
 
+    @property
+    def urgent_first(self) -> bool:
+        """Whether urgent children go before others; where one may stop those after it, none does.
+
+        What is after a failure in the list has then not begun, unless it was begun beside it.
+        """
+        return not self.stop_on_error
+
 
 class RunBatchAction(Action[RunBatch, None]):
     """`batch`: releases its children a few at a time and says how all of them ended."""

@@ -40,7 +40,7 @@ class BatchRecords:
         self._backend = backend
 
     async def advance(self, operation_id: UUID) -> BatchProgress:
-        """Let held children go up to the limit, in their order, and count all of them."""
+        """Let held children go up to the limit, urgent ones first, and count all of them."""
         progress = None
         while progress is None:
             progress = await self._database.write(partial(self._look, operation_id=operation_id))
@@ -72,7 +72,7 @@ class BatchRecords:
                 return None
         progress = await _counted(connection, operation_id, stopped=failed is not None)
         if parent["state"] != OperationState.CANCELLING:
-            progress = await _let_go(tx, progress, params.at_once)
+            progress = await _let_go(tx, progress, params)
         done = progress.total - progress.open - progress.held
         await batches.show_progress(connection, operation_id, done)
         await self._backend.write_out(tx)
@@ -122,11 +122,12 @@ async def _counted(
     )
 
 
-async def _let_go(tx: Tx, progress: BatchProgress, at_once: int) -> BatchProgress:
-    free = at_once - progress.open
+async def _let_go(tx: Tx, progress: BatchProgress, params: RunBatch) -> BatchProgress:
+    free = params.at_once - progress.open
     if free <= 0 or progress.held == 0:
         return progress
-    ids = await batches.turns(tx.connection, tx.operation_id, free)
+    urgent_first = params.urgent_first
+    ids = await batches.turns(tx.connection, tx.operation_id, free, urgent_first=urgent_first)
     await batches.let_go(tx.connection, ids)
     for operation_id in ids:
         tx.writes.post_soon(operation_id, tx.now)

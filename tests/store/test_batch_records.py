@@ -2,13 +2,17 @@
 
 import asyncio
 from collections import Counter
+from uuid import UUID
 
 import pytest
 
+from domain.context import PriorityClass
 from domain.errors import EngineError
 from engine.actions.hosts import ActivateHost
+from engine.actions.operations import PrioritiseOperation
 from engine.actions.vms import StopVm
 from engine.queries.operations import GetOperation
+from engine.views import OperationView
 from store import batches, operations
 from store.ids import new_id
 from tests.store.engine_room import Engine, columns
@@ -35,6 +39,48 @@ async def test_children_are_let_go_in_their_order_as_others_end(engine: Engine) 
     parent = await engine.world.do(operations.get, receipt.operation_id)
     assert parent is not None
     assert (parent["progress_done"], parent["progress_total"]) == (1, 5)
+
+
+async def test_whoever_is_given_a_more_urgent_class_is_let_go_before_the_others(
+    engine: Engine,
+) -> None:
+    vms = await several(engine, 5)
+    receipt = await batch(engine, starts(vms), at_once=1)
+    ids = columns(await children(engine, receipt.operation_id), "id")
+    await engine.act(PrioritiseOperation(operation_id=ids[3], priority=PriorityClass.PROTECTED))
+    await engine.act(PrioritiseOperation(operation_id=ids[1], priority=PriorityClass.BALANCE))
+    assert [await go_before(engine, one) for one in ids[1:]] == [3, 1, 0, 2]
+    for ended, next_one in ((0, 3), (3, 2), (2, 4), (4, 1)):
+        await ends(engine, ids[ended])
+        await engine.batches.advance(receipt.operation_id)
+        rows = await children(engine, receipt.operation_id)
+        assert [row["id"] for row in rows if row["state"] == "pending" and not row["held"]] == [
+            ids[next_one]
+        ]
+
+
+async def test_with_stop_on_error_children_are_let_go_in_their_order_whatever_their_class(
+    engine: Engine,
+) -> None:
+    vms = await several(engine, 3)
+    receipt = await batch(engine, starts(vms), at_once=1, stop_on_error=True)
+    ids = columns(await children(engine, receipt.operation_id), "id")
+    await engine.act(PrioritiseOperation(operation_id=ids[2], priority=PriorityClass.PROTECTED))
+    assert [await go_before(engine, one) for one in ids[1:]] == [0, 1]
+    await ends(engine, ids[0])
+    await engine.batches.advance(receipt.operation_id)
+    rows = await children(engine, receipt.operation_id)
+    assert columns(rows, "held") == [False, False, True]
+
+
+async def go_before(engine: Engine, operation_id: UUID) -> int:
+    """How many children of the same batch an operation is told to wait for."""
+    query = GetOperation(operation_id=operation_id)
+    view: OperationView = await engine.backend.run_query(query)
+    (block,) = view.blocked_by
+    assert block.what == "batch"
+    assert block.position is not None
+    return block.position
 
 
 async def test_looks_at_the_same_time_let_no_more_go_than_the_limit(engine: Engine) -> None:

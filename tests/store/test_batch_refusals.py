@@ -66,6 +66,16 @@ class HalfOfCollected(HalfAction):
         raise Conflict("HALF_WAY", "half of it was done")
 
 
+class TakeOverAction(HalfAction):
+    """Takes a VM over from its start, and refuses in the middle."""
+
+    preempts = frozenset({"vm.start"})
+
+    async def plan(self, tx: Tx, params: Half, problems: Problems) -> Plan[None]:
+        target = Target("vm", params.network_id, "db")
+        return Plan(target=target, facts=None, locks=(exclusive("vm", params.network_id),))
+
+
 VM = new_id()
 
 
@@ -131,6 +141,20 @@ async def test_what_a_refused_item_has_collected_is_not_written(engine: Engine) 
     assert (await engine.world.get("vm", VM))["wanted"] is True
     assert engine.deliverer.delivered == [receipt.operation_id]
     assert columns(await engine.rows("outbox"), "operation_id") == [receipt.operation_id]
+
+
+async def test_a_refused_item_that_had_taken_over_a_lock_leaves_it_to_its_holder(
+    engine: Engine,
+) -> None:
+    (vm,) = await several(engine, 1)
+    holder = (await engine.act(StartVm(vm_id=vm))).operation_id
+    actions = [TakeOverAction(), *engine.backend.acceptance.by_kind.values()]
+    backend = Backend(engine.world.database, actions, (), clock=engine.world.clock)
+    items: Many = [Half(network_id=vm), *starts([vm])]
+    receipt = await backend.run_multiple_actions(items, PERSON)
+    half_way, busy = columns(await children(engine, receipt.operation_id), "problem")
+    assert (half_way["code"], busy["code"]) == ("HALF_WAY", "OBJECT_BUSY")
+    assert columns(await engine.rows("entity_lock"), "operation_id") == [holder]
 
 
 async def test_with_all_or_nothing_one_refusal_writes_nothing_and_lists_all(engine: Engine) -> None:

@@ -144,6 +144,31 @@ async def test_each_child_has_its_own_priority_and_the_parent_the_most_urgent(
     assert parent["priority"] == 2
 
 
+async def test_the_first_turns_of_a_batch_go_to_the_most_urgent(engine: Engine) -> None:
+    plain = await several(engine, 3)
+    vital = [await engine.world.vm(name, protected=True) for name in ("vital-1", "vital-2")]
+    receipt = await batch(engine, starts([*plain, *vital]), at_once=3)
+    rows = await children(engine, receipt.operation_id)
+    assert columns(rows, "target_id") == [*plain, *vital], "the list keeps its order"
+    assert columns(rows, "held", "reason_code") == [
+        (False, None),
+        (True, "BATCH_TURN"),
+        (True, "BATCH_TURN"),
+        (False, None),
+        (False, None),
+    ]
+    first = [rows[3]["id"], rows[4]["id"], rows[0]["id"]]
+    assert engine.deliverer.delivered == [*first, receipt.operation_id]
+
+
+async def test_a_batch_that_stops_on_error_begins_in_the_order_of_its_list(engine: Engine) -> None:
+    plain = await several(engine, 2)
+    vital = await engine.world.vm("vital", protected=True)
+    receipt = await batch(engine, starts([*plain, vital]), at_once=1, stop_on_error=True)
+    rows = await children(engine, receipt.operation_id)
+    assert columns(rows, "held") == [False, True, True]
+
+
 async def test_a_batch_may_ask_for_less_urgency_for_all_it_has(engine: Engine) -> None:
     vms = await several(engine, 2, protected=True)
     receipt = await batch(engine, starts(vms), priority=PriorityClass.BALANCE)

@@ -1,4 +1,4 @@
-"""Who gets in: every route but the four public ones wants the token."""
+"""Who gets in: every route but the public ones wants the token."""
 
 import hashlib
 import os

@@ -1,5 +1,6 @@
 """POST /batches: what is accepted, how wrong items are told, how the parent stays readable."""
 
+import json
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -57,6 +58,42 @@ async def test_every_wrong_item_is_told_by_its_json_pointer(desk: Desk) -> None:
     ]
     assert "vm.fly" in document["errors"][0]["detail"]
     assert (await desk.get("/operations")).json()["items"] == []
+
+
+async def test_half_a_character_is_told_by_its_json_pointer_beside_what_else_is_wrong(
+    desk: Desk,
+) -> None:
+    half: Json = {"host_id": str(uuid4()), "name": "b", "agent": "fence_ipmilan"}
+    half |= {"secrets": {"password": "open\ud800"}}
+    actions = [{"kind": "fence.add", "params": half}, {"kind": "vm.start"}]
+    body = json.dumps({"actions": actions})  # ASCII, as the client cannot send half a character
+    headers = {"Content-Type": "application/json"}
+    answer = await desk.client.post("/api/v1/batches", content=body, headers=headers)
+    document = check_problem(answer, 422, "REQUEST_INVALID")
+    assert [error["pointer"] for error in document["errors"]] == [
+        "/actions/0/params/secrets",
+        "/actions/1/params/vm_id",
+    ]
+    assert "half of a surrogate pair" in document["errors"][0]["detail"]
+    assert "ud800" not in answer.text
+
+
+async def test_an_action_that_is_refused_does_not_keep_the_others_from_being_accepted(
+    desk: Desk,
+) -> None:
+    (good,) = await vms(desk, 1)
+    new_vm = {"cluster_id": str(uuid4()), "name": "app", "memory_mib": 64}
+    actions = [
+        {"kind": "cluster.create", "params": {"name": "c1"}},
+        {"kind": "vm.create", "params": new_vm},
+        *starts([good]),
+    ]
+    answer = await desk.post("/batches", {"actions": actions})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["children_states"] == {"failed": 2, "pending": 1}
+    events = (await desk.get("/audit")).json()["items"]
+    refused = [event["type"] for event in events if event["type"].endswith(".refused")]
+    assert sorted(refused) == ["cluster.create.refused", "vm.create.refused"]
 
 
 @pytest.mark.parametrize("kind", ["host.recover", "host.fence", "batch"])
