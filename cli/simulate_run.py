@@ -1,0 +1,223 @@
+"""`holdfast simulate run` and `replay`: seeds of faults, and one of them repeated exactly."""
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.failures import Exit, failure
+from cli.render import lasting, print_facts, print_json, print_line, print_table
+from cli.terminal import say
+from domain.profiles import Profile
+
+if TYPE_CHECKING:
+    from simulator.campaign import Tally
+    from simulator.report import Report
+    from simulator.stage import Setup
+
+DEFAULT_SEEDS = 100
+FOLDER = Path("var/simulate")
+SHOWN = 40
+"""Lines of a timeline that are printed; the file holds all of them."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run(
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"How many; {DEFAULT_SEEDS} by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="This one alone.")] = None,
+    first: Annotated[int, typer.Option("--from", min=0, help="The first seed.")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="As many as fit into this time.")
+    ] = None,
+    hosts: Annotated[int | None, typer.Option(min=1, help="Hosts; drawn by default.")] = None,
+    vms: Annotated[int | None, typer.Option(min=1, help="VMs; drawn by default.")] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Timing profile; drawn by default.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    folder: Annotated[Path, typer.Option(help="Where evidence is written.")] = FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Draw faults from seeds and run the engine under them; exit code 1 on a violation."""
+    from simulator.campaign import campaign
+
+    if seed is not None and (seeds is not None or minutes is not None):
+        raise failure(Exit.USAGE, "SEED_OR_SEEDS", "--seed goes with neither --seeds nor --minutes")
+    wanted = [seed] if seed is not None else _seeds(first, seeds, minutes)
+    began = time.monotonic()
+    ends_at = None if minutes is None else began + 60 * minutes
+    setup = _setup(hosts, vms, profile)
+    with _Progress(quiet=as_json) as told:
+        tally = campaign(wanted, setup=setup, workers=workers, ends_at=ends_at, told=told.tell)
+    files = [_keep(report, folder) for report in tally.bad]
+    took_s = time.monotonic() - began
+    if as_json:
+        print_json(_as_json(tally, files, took_s))
+    else:
+        _print(tally, files, took_s)
+    if tally.bad:
+        raise typer.Exit(int(Exit.FAILED))
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="What `holdfast simulate run` has written.")],
+    as_json: AsJson = False,
+) -> None:
+    """Repeat the run of a file exactly; exit code 1 while it still shows a violation."""
+    from simulator.evidence import load
+    from simulator.evidence import replay as repeat
+
+    replayed = repeat(load(file))
+    report = replayed.report
+    if as_json:
+        shown = report.model_dump(mode="json")
+        print_json(shown | {"same": replayed.same, "differences": list(replayed.differences)})
+    else:
+        _print_run(report, every_line=True)
+        print_line("the same run, event for event" if replayed.same else "another run:")
+        for difference in replayed.differences:
+            print_line(f"  {difference}")
+    if not report.good:
+        raise typer.Exit(int(Exit.FAILED))
+
+
+def _seeds(first: int, number: int | None, minutes: float | None) -> Iterator[int]:
+    if number is None and minutes is not None:
+        return count(first)
+    return iter(range(first, first + (number or DEFAULT_SEEDS)))
+
+
+def _setup(hosts: int | None, vms: int | None, profile: Profile | None) -> "Setup | None":
+    from simulator.stage import Setup
+
+    if hosts is None and vms is None and profile is None:
+        return None
+    number = hosts or 3
+    return Setup.small(number, vms or number + 1, profile or Profile.BALANCED)
+
+
+def _keep(report: "Report", folder: Path) -> Path:
+    """Make the plan smaller, and write the file that repeats it."""
+    from simulator.evidence import evidence_of, write
+    from simulator.shrink import shrunk
+
+    say(f"seed {report.seed}: making its plan smaller")
+    small = shrunk(report)
+    return write(evidence_of(small, report.plan), folder / f"seed-{report.seed}.json")
+
+
+class _Progress:
+    """One line on the terminal while seeds run."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._status = self._console.status("the first seed runs")
+        self._shown = self._console.is_terminal and not quiet
+
+    def __enter__(self) -> "_Progress":
+        if self._shown:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._shown:
+            self._status.stop()
+
+    def tell(self, tally: "Tally", _report: "Report") -> None:
+        """After each seed."""
+        if self._shown:
+            self._status.update(
+                f"{tally.seeds} seeds, {tally.virtual_s / 3600:.1f} virtual hours, "
+                f"{sum(tally.injected.values())} faults, {tally.violations} violations"
+            )
+
+
+def _print(tally: "Tally", files: list[Path], took_s: float) -> None:
+    rows = [
+        (
+            kind,
+            tally.runs[kind],
+            tally.injected[kind],
+            tally.recovered[kind],
+            tally.violated[kind],
+            tally.beyond[kind],
+        )
+        for kind in sorted(tally.injected)
+    ]
+    header = ("FAULT", "RUNS", "INJECTED", "RECOVERIES", "VIOLATIONS", "OUTSIDE")
+    print_table(header, rows, empty="no fault was injected")
+    print_line()
+    outcomes = ", ".join(f"{number} {word}" for word, number in sorted(tally.recoveries.items()))
+    print_facts(
+        (
+            ("seeds", tally.seeds),
+            ("virtual time", lasting(tally.virtual_s)),
+            ("real time", lasting(took_s)),
+            ("faults", sum(tally.injected.values())),
+            ("incidents", outcomes or "none"),
+            ("certificates", tally.certificates),
+            ("fences", tally.fences),
+            ("violations", tally.violations),
+            ("outside of the promise", tally.outside),
+        )
+    )
+    for report, file in zip(tally.bad, files, strict=True):
+        print_line()
+        _print_run(report, every_line=False)
+        print_line(f"repeat it: holdfast simulate replay {file}")
+
+
+def _print_run(report: "Report", *, every_line: bool) -> None:
+    print_line(f"seed {report.seed}, {report.plan}".splitlines()[0])
+    for fault in report.plan.faults:
+        print_line(f"  {fault}")
+    lines = report.timeline if every_line else report.timeline[-SHOWN:]
+    for line in lines:
+        print_line(line)
+    for violation in report.violations:
+        print_line(f"VIOLATION {violation}")
+    for defect in report.defects:
+        print_line(f"DEFECT {defect}")
+
+
+def _as_json(tally: "Tally", files: list[Path], took_s: float) -> dict[str, object]:
+    kinds = {
+        kind: {
+            "runs": tally.runs[kind],
+            "injected": tally.injected[kind],
+            "recoveries": tally.recovered[kind],
+            "violations": tally.violated[kind],
+            "outside": tally.beyond[kind],
+        }
+        for kind in sorted(tally.injected)
+    }
+    bad = [
+        {
+            "seed": report.seed,
+            "violations": [violation.model_dump(mode="json") for violation in report.inside],
+            "defects": list(report.defects),
+            "evidence": str(file),
+        }
+        for report, file in zip(tally.bad, files, strict=True)
+    ]
+    return {
+        "seeds": tally.seeds,
+        "virtual_s": round(tally.virtual_s, 3),
+        "real_s": round(took_s, 3),
+        "faults": sum(tally.injected.values()),
+        "incidents": dict(sorted(tally.recoveries.items())),
+        "certificates": tally.certificates,
+        "fences": tally.fences,
+        "violations": tally.violations,
+        "outside": tally.outside,
+        "by_fault": kinds,
+        "bad": bad,
+    }

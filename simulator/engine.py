@@ -1,0 +1,217 @@
+"""The engine in the simulation: its real parts, joined into processes that can die.
+
+As `cli/processes.py` joins them for a machine: each process has its own connection to the database,
+its own drivers as seen from its machine, its own backend. Only what lies outside is virtual. A
+process that was killed is started again a moment later, as `holdfast up` does.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from activities.ports import Hypervisor, PowerSwitch
+from domain.context import ActionContext
+from engine.actions.base import Params
+from engine.backend import Backend, Receipt
+from engine.delivery import Delivery
+from engine.records.operations import StepRecords
+from engine.records.watching import WatchRecords
+from engine.registry import all_actions, all_queries
+from simulator.loop import CURRENT, Process, VirtualLoop
+from simulator.temporal.client import VirtualWorkflows
+from simulator.temporal.server import Server
+from simulator.temporal.worker import VirtualWorker
+from store.database import Database
+from store.inline_sqlite import URL, Switchboard
+from worker.duties import relay_duties
+from worker.interceptors import StepInterceptor
+from worker.monitor import Monitor
+from worker.parts import (
+    FENCING_SLOTS,
+    WORKFLOW_SLOTS,
+    WORKFLOWS,
+    Parts,
+    fencing_steps,
+    ordinary_steps,
+)
+from worker.relay import relay
+from workflows import options
+
+BOARD = Switchboard()
+"""What every simulated process's database goes through; one simulation at a time is plugged in."""
+
+ROLES = ("api", "worker", "fencing", "monitor", "relay")
+RESTART_S = 0.5
+"""How long until a dead process is back, as under `holdfast up`."""
+
+RETENTION_DAYS = 30
+
+
+class ProcessDied(BaseException):
+    """Raised into code of a process that is dead, where it would touch the database."""
+
+
+class Outside(Protocol):
+    """The world as one machine of the engine sees it."""
+
+    def hypervisor(self, machine: str) -> Hypervisor:
+        """Hosts, over the management network."""
+        ...
+
+    def power(self, machine: str) -> PowerSwitch:
+        """Power controllers, over their network."""
+        ...
+
+    def reaches(self, machine: str, service: str) -> bool:
+        """Whether `database` or `temporal` is heard from there."""
+        ...
+
+
+class NoSecrets:
+    """Seals nothing: virtual power controllers have no passwords."""
+
+    def seal(self, secrets: dict[str, str]) -> bytes:
+        """Nothing to seal."""
+        return b""
+
+    def open(self, sealed: bytes) -> dict[str, SecretStr]:
+        """Nothing was sealed."""
+        return {}
+
+    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
+        """Every agent is there."""
+
+
+@dataclass
+class Running:
+    """One process and what it is made of."""
+
+    role: str
+    process: Process
+    database: Database
+    backend: Backend
+    workflows: VirtualWorkflows
+    parts: Parts
+    worker: VirtualWorker | None = None
+
+
+class SimulatedEngine:
+    """See the module. `outside` is the world as its machines see it."""
+
+    def __init__(self, loop: VirtualLoop, server: Server, outside: Outside) -> None:
+        self._loop = loop
+        self._server = server
+        self._outside = outside
+        self.running: dict[str, Running] = {}
+        self.database_up = True
+        self.before_statement: Callable[[Process, str], None] = lambda _process, _sql: None
+        self.retired: list[Running] = []
+
+    def start(self, machine: str = "engine-1", roles: tuple[str, ...] = ROLES) -> None:
+        """Start processes on one machine; `name` of each is its role and machine."""
+        for role in roles:
+            self._spawn(role, machine)
+
+    def kill(self, name: str, *, again_after_s: float = RESTART_S) -> None:
+        """SIGKILL one process; its supervisor starts it again."""
+        found = self.running.pop(name, None)
+        if found is None:
+            return
+        found.process.kill()
+        self.retired.append(found)
+        if found.worker is not None:
+            found.worker.bury()
+        machine = found.process.machine
+        self._server.later(again_after_s, self._spawn, found.role, machine)
+
+    async def act(self, params: Params, context: ActionContext) -> Receipt:
+        """Run an action through the one door, in the API's process."""
+        api = next(each for each in self.running.values() if each.role == "api")
+        work = api.backend.run_action(params, context)
+        receipt: Receipt = await self._loop.spawn(api.process, work)
+        return receipt
+
+    def _spawn(self, role: str, machine: str) -> None:
+        name = f"{role}@{machine}"
+        if name in self.running:
+            return
+        process = Process(name, machine)
+        made = self._make(role, process)
+        self.running[name] = made
+        self._loop.spawn(process, self._main(made))
+
+    def _make(self, role: str, process: Process) -> Running:
+        database = Database(URL, BOARD.engine)
+        machine = process.machine
+        reaches = partial(self._outside.reaches, machine, "temporal")
+        workflows = VirtualWorkflows(self._server, reaches)
+        secrets = NoSecrets()
+        actions = all_actions(secrets, secrets)
+        delivery = Delivery(database, workflows)
+        backend = Backend(database, actions, all_queries(actions), delivery)
+        hypervisor, power = self._outside.hypervisor(machine), self._outside.power(machine)
+        parts = Parts(database, backend, hypervisor, power)
+        return Running(role, process, database, backend, workflows, parts)
+
+    async def _main(self, made: Running) -> None:
+        await MAINS[made.role](self, made)
+
+    def gate(self, statement: str) -> None:
+        """Stands before each statement: the dead run none, and the database may be away."""
+        process = CURRENT.get()
+        if process is None or self._loop.over:
+            return
+        if process.dead:
+            raise ProcessDied(process.name)
+        reached = self._outside.reaches(process.machine, "database")
+        if not (self.database_up and reached):
+            raise sqlite3.OperationalError("unable to open database file")
+        self.before_statement(process, statement)
+
+    async def _api(self, made: Running) -> None:
+        await asyncio.Event().wait()
+
+    async def _work(self, made: Running) -> None:
+        self._poll(made, options.OPERATIONS, ordinary_steps(made.parts), WORKFLOWS, 32)
+
+    async def _fence(self, made: Running) -> None:
+        self._poll(made, options.FENCING, fencing_steps(made.parts), (), FENCING_SLOTS)
+
+    def _poll(
+        self, made: Running, queue: str, steps: list[Any], workflows: tuple[type, ...], slots: int
+    ) -> None:
+        made.worker = VirtualWorker(
+            self._server,
+            made.process,
+            queue,
+            workflows=workflows,
+            activities=steps,
+            interceptors=[StepInterceptor(StepRecords(made.database))],
+            workflow_slots=WORKFLOW_SLOTS,
+            activity_slots=slots,
+            reaches=partial(self._outside.reaches, made.process.machine, "temporal"),
+        )
+        made.worker.start()
+
+    async def _watch(self, made: Running) -> None:
+        name = f"{made.process.machine}-monitor"
+        records, parts = WatchRecords(made.database), made.parts
+        await Monitor(name, records, made.backend, parts.hypervisor, parts.power).run()
+
+    async def _relay(self, made: Running) -> None:
+        duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)
+        await relay(Delivery(made.database, made.workflows), made.database, duties)
+
+
+MAINS: dict[str, Callable[[SimulatedEngine, Running], Awaitable[None]]] = {
+    "api": SimulatedEngine._api,
+    "worker": SimulatedEngine._work,
+    "fencing": SimulatedEngine._fence,
+    "monitor": SimulatedEngine._watch,
+    "relay": SimulatedEngine._relay,
+}

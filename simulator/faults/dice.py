@@ -1,0 +1,213 @@
+"""Draws single faults that fit a setup, from one stream of a seed."""
+
+from collections.abc import Callable
+from random import Random
+
+from simulator.engine import ROLES
+from simulator.faults.plan import Fault, Value
+from simulator.stage import DATABASE, TEMPORAL, Setup
+from simulator.world.network import Net
+
+MOMENTS = (
+    *("incident.opened", "fence.claimed", "certificate.issued", "run.lost", "run.placed"),
+    *("run.starting", "guest.defined", "guest.started", "incident.closed", "host.marked"),
+    *("step.started:fencing.read_power", "step.started:recovery.assess"),
+    *("step.started:fencing.power_off", "step.started:fencing.read_back"),
+    *("step.started:fencing.certify", "step.started:recovery.claim_victims"),
+    *("step.started:guest.define", "step.started:guest.start", "step.started:recovery.report"),
+    *("bmc.command", "host.power_lost", "workflow.started:RecoverHost"),
+    *("workflow.started:FenceHost", "workflow.started:StartVm"),
+)
+"""Behind which events a fault may come; those of a recovery, most of all."""
+
+MACHINE = "engine-1"
+WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost")
+
+
+class Dice:
+    """Draws single faults that fit a setup."""
+
+    def __init__(self, rng: Random, setup: Setup) -> None:
+        self.rng = rng
+        self.hosts = [host.name for host in setup.hosts]
+        self.racks = list(dict.fromkeys(host.rack for host in setup.hosts))
+        self.vms = [vm.name for vm in setup.vms]
+
+    def at(self) -> float:
+        """Some time in the first quarter of a minute."""
+        return round(self.rng.uniform(0.0, 15.0), 2)
+
+    def lasts(self) -> float | None:
+        """Seconds, or until everything is healed."""
+        choices = (None, None, self.rng.uniform(0.2, 5.0), self.rng.uniform(5.0, 40.0))
+        found = self.rng.choice(choices)
+        return None if found is None else round(found, 2)
+
+    def host(self) -> str:
+        """Some host."""
+        return self.rng.choice(self.hosts)
+
+    def process(self) -> str:
+        """Some process."""
+        return f"{self.rng.choice(ROLES)}@{MACHINE}"
+
+    def host_failure(self, host: str | None = None) -> Fault:
+        """What ends in a recovery, unless it heals before."""
+        name = host or self.host()
+        draw = self.rng.random()
+        if draw < 0.6:
+            return self.power_cut(name)
+        if draw < 0.9:
+            return Fault(
+                kind="link.cut",
+                at_s=self.at(),
+                subject=name,
+                lasts_s=self.lasts(),
+                args={"net": Net.MANAGEMENT.value, "way": self.way()},
+            )
+        if draw < 0.95:
+            kind = "host.libvirtd_hung"
+            return Fault(kind=kind, at_s=self.at(), subject=name, lasts_s=self.lasts())
+        boot_s = round(self.rng.uniform(0.0, 20.0), 1)
+        return Fault(kind="host.reboot", at_s=self.at(), subject=name, args={"boot_s": boot_s})
+
+    def power_cut(self, host: str) -> Fault:
+        """With its power controller, now and then."""
+        with_bmc = self.rng.random() < 0.2
+        args: dict[str, Value] = {"with_bmc": True} if with_bmc else {}
+        return Fault(
+            kind="host.power_cut", at_s=self.at(), subject=host, lasts_s=self.lasts(), args=args
+        )
+
+    def way(self) -> str:
+        """Both ways, mostly."""
+        return self.rng.choice(("both", "both", "to", "from"))
+
+    def of_world(self) -> Fault:
+        """Any fault of hosts, controllers, storage and links."""
+        return self.rng.choice(
+            (
+                self.host_failure,
+                self.host_failure,
+                self.small_fault,
+                self.bmc,
+                self.link,
+                self.storage,
+            )
+        )()
+
+    def small_fault(self) -> Fault:
+        """What hurts a host and does not kill it."""
+        kind = self.rng.choice(("host.slow", "host.libvirtd_down", "host.libvirtd_hung"))
+        args: dict[str, Value] = (
+            {"times": round(self.rng.uniform(3, 60), 1)} if kind == "host.slow" else {}
+        )
+        return Fault(
+            kind=kind, at_s=self.at(), subject=self.host(), lasts_s=self.lasts(), args=args
+        )
+
+    def bmc(self) -> Fault:
+        """A power controller that is not what it should be; a liar only now and then."""
+        kinds = ("dead", "hanging", "slow", "wrong_password", "already_off_error", "lying")
+        (kind,) = self.rng.choices(kinds, weights=(4, 3, 3, 2, 3, 1))
+        return Fault(
+            kind=f"bmc.{kind}",
+            at_s=self.at(),
+            subject=self.host(),
+            lasts_s=self.lasts(),
+            args={"cut_s": round(self.rng.uniform(1, 15), 1)} if kind == "slow" else {},
+        )
+
+    def link(self) -> Fault:
+        """One endpoint loses a network."""
+        net = self.rng.choice(tuple(Net))
+        ends = {
+            Net.MANAGEMENT: [*self.hosts, MACHINE, DATABASE, TEMPORAL],
+            Net.STORAGE: self.hosts,
+            Net.BMC: [*(f"bmc-{host}" for host in self.hosts), MACHINE],
+        }
+        return Fault(
+            kind="link.cut",
+            at_s=self.at(),
+            subject=self.rng.choice(ends[net]),
+            lasts_s=self.lasts(),
+            args={"net": net.value, "way": self.way()},
+        )
+
+    def storage(self) -> Fault:
+        """The storage serves nobody for a while."""
+        kind = self.rng.choice(("storage.read_only", "storage.gone"))
+        return Fault(kind=kind, at_s=self.at(), lasts_s=self.lasts())
+
+    def of_engine(self) -> Fault:
+        """Any fault of the engine's processes and of what they need."""
+        kinds = (
+            *("process.kill", "process.kill", "process.freeze", "process.kill_before_commit"),
+            *("process.kill_after_commit", "database.commit_failed", "database.commit_lost"),
+            *("database.away", "temporal.down", "worker.evict", "clock.jump"),
+        )
+        kind = self.rng.choice(kinds)
+        subject, args = self.process(), {}
+        if kind in ("database.away", "temporal.down"):
+            subject = ""
+        elif kind == "worker.evict":
+            subject = f"worker@{MACHINE}"
+        elif kind == "clock.jump":
+            subject = MACHINE
+            args = {"by_s": round(self.rng.choice((-1, 1)) * self.rng.uniform(1, 900), 1)}
+        lasts = kind in ("process.freeze", "database.away", "temporal.down", "clock.jump")
+        lasts_s = round(self.rng.uniform(0.5, 30.0), 2) if lasts else None
+        return Fault(kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s, args=args)
+
+    def of_people(self) -> Fault:
+        """What people do meanwhile."""
+        kinds = (
+            *("hand.destroy", "hand.undefine", "hand.foreign", "person.disarm", "person.activate"),
+            *("person.start_vm", "person.stop_vm", "person.cancel", "person.retry"),
+            *("monitor.late_report", "workflow.terminated", "hand.start"),
+        )
+        weights = (3, 2, 2, 3, 4, 3, 4, 3, 3, 4, 3, 1)
+        (kind,) = self.rng.choices(kinds, weights=weights)
+        subjects: dict[str, Callable[[], str]] = {
+            "hand.foreign": self.host,
+            "person.disarm": str,
+            "person.activate": self.host,
+            "monitor.late_report": self.host,
+            "person.cancel": self.operation,
+            "person.retry": self.operation,
+            "workflow.terminated": self.workflow,
+        }
+        subject = subjects.get(kind, self.vm)()
+        lasts_s = self.lasts() if kind == "person.disarm" else None
+        return Fault(
+            kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s, args=self._how(kind)
+        )
+
+    def vm(self) -> str:
+        """Some VM."""
+        return self.rng.choice(self.vms)
+
+    def operation(self) -> str:
+        """Some kind of operation."""
+        return self.rng.choice(("host.recover", "vm.start", "host.activate", "vm.stop"))
+
+    def workflow(self) -> str:
+        """Some type of workflow."""
+        return self.rng.choice(WORKFLOWS)
+
+    def _how(self, kind: str) -> dict[str, Value]:
+        if kind == "person.stop_vm":
+            return {"force": self.rng.random() < 0.5}
+        if kind == "monitor.late_report":
+            return {"epochs_ago": self.rng.choice((0, 0, 1)), "times": self.rng.choice((1, 2, 3))}
+        return {}
+
+    def anything(self) -> Fault:
+        """Any fault there is."""
+        return self.rng.choice((self.of_world, self.of_engine, self.of_people))()
+
+    def behind_a_moment(self) -> Fault:
+        """Any fault, right behind an event of a recovery."""
+        at_s = round(self.rng.choice((0.0, self.rng.uniform(0, 0.1), self.rng.uniform(0, 3))), 3)
+        changes = {"at_s": at_s, "after_event": self.rng.choice(MOMENTS)}
+        return self.anything().model_copy(update=changes)

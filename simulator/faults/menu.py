@@ -1,0 +1,14 @@
+"""Every kind of fault there is: what it does and how it heals."""
+
+from simulator.faults.hosts import HOSTS
+from simulator.faults.links import LINKS
+from simulator.faults.people import PEOPLE
+from simulator.faults.processes import PROCESSES
+from simulator.faults.troubles import Kind
+
+MENU: dict[str, Kind] = {**HOSTS, **LINKS, **PROCESSES, **PEOPLE}
+
+
+def is_outside(kind: str) -> bool:
+    """Whether a fault of this kind lies outside of the promised fault model."""
+    return MENU[kind].outside

@@ -1,0 +1,146 @@
+"""What people and other monitors do meanwhile: through the engine's door, and behind its back."""
+
+from typing import Any
+from uuid import UUID
+
+from domain.context import ActionContext, PriorityClass
+from engine.actions.base import Params
+from engine.actions.clusters import ArmCluster
+from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.operations import CancelOperation, RetryOperation
+from engine.actions.vms import StartVm, StopVm
+from simulator.faults.plan import Fault
+from simulator.faults.troubles import Kind, Troubles
+from simulator.rows import OPEN
+from simulator.world.host import VirtualHost
+
+MONITOR = ActionContext(
+    principal="monitor:late", correlation_id="late", priority=PriorityClass.RECOVERY
+)
+
+
+def _vm(troubles: Troubles, fault: Fault) -> UUID:
+    found: UUID = troubles.stage.rows.find("vm", fault.subject)["id"]
+    return found
+
+
+def _home(troubles: Troubles, vm_id: UUID) -> VirtualHost | None:
+    """Where a copy of it lives, else where it is defined."""
+    hosts = [host for host in troubles.stage.centre.hosts.values() if vm_id in host.domains]
+    living = [host for host in hosts if host.domains[vm_id].alive]
+    return next(iter((*living, *hosts)), None)
+
+
+def destroy(troubles: Troubles, fault: Fault) -> None:
+    """`virsh destroy`, by a person."""
+    vm_id = _vm(troubles, fault)
+    home = _home(troubles, vm_id)
+    if home is not None and troubles.stage.centre.destroy_by_hand(home, vm_id):
+        troubles.touched[vm_id] = "destroyed by hand"
+
+
+def undefine(troubles: Troubles, fault: Fault) -> None:
+    """`virsh destroy` and `virsh undefine`, by a person."""
+    vm_id = _vm(troubles, fault)
+    home = _home(troubles, vm_id)
+    if home is None:
+        return
+    destroy(troubles, fault)
+    if troubles.stage.centre.undefine_by_hand(home, vm_id):
+        troubles.touched[vm_id] = "undefined by hand"
+
+
+def start(troubles: Troubles, fault: Fault) -> None:
+    """Defined and started on another host, by a person: outside of the promise."""
+    centre, vm_id = troubles.stage.centre, _vm(troubles, fault)
+    home = _home(troubles, vm_id)
+    for host in centre.hosts.values():
+        if home is not None and host is not home and centre.copy_by_hand(home, host, vm_id):
+            troubles.touched[vm_id] = "started by hand"
+            return
+
+
+def foreign(troubles: Troubles, fault: Fault) -> None:
+    """A guest that the engine does not know comes to run on a host."""
+    host = troubles.stage.centre.hosts[fault.subject]
+    if host.up:
+        troubles.stage.centre.add_foreign(host, f"foreign-{fault.subject}")
+
+
+def disarm(troubles: Troubles, _fault: Fault) -> None:
+    """A person forbids automatic action."""
+    _switch(troubles, armed=False)
+
+
+def arm(troubles: Troubles, _fault: Fault) -> None:
+    """A person allows it again."""
+    _switch(troubles, armed=True)
+
+
+def _switch(troubles: Troubles, *, armed: bool) -> None:
+    for cluster in troubles.stage.rows.table("cluster"):
+        troubles.ask(ArmCluster(cluster_id=cluster["id"], armed=armed))
+
+
+def report(troubles: Troubles, fault: Fault) -> None:
+    """A report of a host's failure comes twice, or late: `epochs_ago` of an epoch that is over."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    epoch = max(0, host["epoch"] - int(fault.args.get("epochs_ago", 0)))
+    told = RecoverHost(host_id=host["id"], epoch=epoch, why="reported late", reported_by="late")
+    for _ in range(int(fault.args.get("times", 2))):
+        troubles.ask(told, MONITOR)
+
+
+def activate(troubles: Troubles, fault: Fault) -> None:
+    """A person brings a host into service."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    troubles.ask(ActivateHost(host_id=host["id"]))
+
+
+def start_vm(troubles: Troubles, fault: Fault) -> None:
+    """A person starts a VM through the engine."""
+    troubles.ask(StartVm(vm_id=_vm(troubles, fault)))
+
+
+def stop_vm(troubles: Troubles, fault: Fault) -> None:
+    """A person stops a VM through the engine."""
+    troubles.ask(StopVm(vm_id=_vm(troubles, fault), force=bool(fault.args.get("force"))))
+
+
+def cancel(troubles: Troubles, fault: Fault) -> None:
+    """A person cancels the newest open operation of a kind."""
+    found = [op for op in _operations(troubles, fault.subject) if op["state"] in OPEN]
+    if found:
+        troubles.ask(CancelOperation(operation_id=found[-1]["id"]))
+
+
+def retry(troubles: Troubles, fault: Fault) -> None:
+    """A person retries the newest operation of a kind that has failed or was cancelled."""
+    found = [op for op in _operations(troubles, fault.subject) if op["state"] not in OPEN]
+    bad = [op for op in found if op["state"] != "succeeded"]
+    if bad:
+        _retry(troubles, bad[-1]["id"])
+
+
+def _retry(troubles: Troubles, operation_id: UUID) -> None:
+    wanted: Params = RetryOperation(operation_id=operation_id)
+    troubles.ask(wanted)
+
+
+def _operations(troubles: Troubles, kind: str) -> list[dict[str, Any]]:
+    return troubles.stage.rows.table("operation", "kind = ? ORDER BY id", kind)
+
+
+PEOPLE: dict[str, Kind] = {
+    "hand.destroy": Kind("a person destroys a domain", destroy),
+    "hand.undefine": Kind("a person destroys and undefines a domain", undefine),
+    "hand.start": Kind("a person starts a copy of a VM elsewhere", start, outside=True),
+    "hand.foreign": Kind("a foreign guest comes to run on a host", foreign),
+    "person.disarm": Kind("automatic action is forbidden, and allowed again", disarm, arm),
+    "person.activate": Kind("a person activates a host", activate),
+    "person.start_vm": Kind("a person starts a VM", start_vm),
+    "person.stop_vm": Kind("a person stops a VM", stop_vm),
+    "person.cancel": Kind("a person cancels an operation", cancel),
+    "person.retry": Kind("a person retries an operation", retry),
+    "monitor.late_report": Kind("a report comes twice, or about an epoch that is over", report),
+}

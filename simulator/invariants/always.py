@@ -1,0 +1,76 @@
+"""What holds after every transaction. Rows alone decide, so it can be asked at each commit."""
+
+from collections import Counter
+from collections.abc import Iterator
+from uuid import UUID
+
+from domain.inventory import RunState
+from simulator.invariants.facts import OPEN, Check, Facts
+from simulator.world.centre import DataCentre
+
+
+def one_active_run_at_most(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I1, as the engine counts it."""
+    for vm_id, runs in Counter(run["vm_id"] for run in facts.active).items():
+        if runs > 1:
+            yield f"VM {vm_id} has {runs} active runs"
+
+
+def what_is_lost_is_certified(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I2: a lost run names a certificate of its own host and epoch."""
+    certificates = facts.by_id("death_certificate")
+    for run in facts.rows["vm_run"]:
+        if run["state"] != RunState.LOST:
+            continue
+        found = certificates.get(run["lost_certificate_id"])
+        same = found and (found["host_id"], found["epoch"]) == (run["host_id"], run["epoch"])
+        if not same:
+            yield f"run {run['id']} is lost without a certificate of its host and epoch"
+
+
+def locks_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """An operation that has ended holds nothing."""
+    operations = facts.by_id("operation")
+    for lock in facts.rows["entity_lock"]:
+        holder = operations[lock["operation_id"]]
+        if holder["state"] not in OPEN:
+            yield f"{holder['kind']} {holder['target_name']} has ended and holds a lock"
+
+
+def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I6: what is promised equals what the runs take, and no host promises more than it has."""
+    taken: Counter[UUID] = Counter()
+    for run in facts.active:
+        taken[run["host_id"]] += run["memory_mib"]
+    for host in facts.rows["host"]:
+        if host["memory_reserved_mib"] != taken[host["id"]]:
+            yield f"{host['name']} promises {host['memory_reserved_mib']}, not {taken[host['id']]}"
+        if host["memory_reserved_mib"] > host["memory_mib"]:
+            yield f"{host['name']} promises more than it has"
+
+
+def one_incident_at_most(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A host and epoch has one open incident; an incident's operation that ended has closed it."""
+    operations = facts.by_id("operation")
+    seen: Counter[tuple[UUID, int]] = Counter()
+    for incident in facts.rows["incident"]:
+        if incident["open"] == 1:
+            seen[incident["host_id"], incident["epoch"]] += 1
+            owner = operations[incident["operation_id"]]
+            if owner["state"] == "succeeded":
+                yield f"{owner['kind']} {owner['target_name']} left its incident open"
+    for (host_id, epoch), number in seen.items():
+        if number > 1:
+            yield f"host {host_id} has {number} open incidents in epoch {epoch}"
+
+
+LOOKS_AT: dict[Check, tuple[str, ...]] = {
+    one_active_run_at_most: ("vm_run",),
+    what_is_lost_is_certified: ("vm_run", "death_certificate"),
+    locks_end_with_their_operations: ("entity_lock", "operation"),
+    capacity_holds: ("vm_run", "host"),
+    one_incident_at_most: ("incident", "operation"),
+}
+"""Which tables each check reads: one that no transaction has changed since needs no second look."""
+
+ALWAYS: tuple[Check, ...] = tuple(LOOKS_AT)

@@ -1,0 +1,154 @@
+"""I2, I3 and I8 at the commits that decide: what a run, a certificate or a claim rests on.
+
+A second, simpler way to say what the store's statements say, with the world beside it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from domain.inventory import RunState
+from simulator.invariants.boots import Boots
+from simulator.invariants.facts import Row
+from simulator.stage import Stage
+
+Found = tuple[str, str, str | None]
+
+STARTED_BEFORE_S = 60.0
+"""How long after disarming a start that was decided on before may still begin."""
+
+
+class Proofs:
+    """Remembers rows from look to look, so that each change is judged once."""
+
+    def __init__(self, stage: Stage, boots: Boots) -> None:
+        self._stage = stage
+        self._boots = boots
+        self._runs: dict[UUID, str] = {r["id"]: r["state"] for r in self._table("vm_run")}
+        self._certificates = {r["id"]: r["state"] for r in self._table("death_certificate")}
+        self._incidents = {r["id"]: r["open"] for r in self._table("incident")}
+        self._claims = {r["id"]: r["claimed_at"] for r in self._table("fence_claim")}
+        self._hosts: dict[UUID, Row] = {}
+        self._vms = {row["id"]: row["name"] for row in self._table("vm")}
+
+    @property
+    def certificates(self) -> int:
+        """How many were issued."""
+        return len(self._certificates)
+
+    def look(self, tables: frozenset[str], disarmed_s: float | None) -> Iterator[Found]:
+        """Judge what a transaction is about to change."""
+        self._hosts = {row["id"]: row for row in self._table("host")}
+        if "incident" in tables:
+            self._tell_incidents()
+        if "fence_claim" in tables:
+            yield from self._claimed(disarmed_s)
+        if "death_certificate" in tables:
+            yield from self._certified()
+        if "vm_run" in tables:
+            yield from self._moved(disarmed_s)
+
+    def _table(self, name: str) -> list[Row]:
+        return self._stage.rows.table(name)
+
+    def _tell(self, kind: str, subject: str, **facts: Any) -> None:
+        self._stage.trace(kind, subject, **facts)
+
+    def _tell_incidents(self) -> None:
+        for row in self._table("incident"):
+            name, was = self._hosts[row["host_id"]]["name"], self._incidents.get(row["id"], 0)
+            if was == 0:
+                self._tell("incident.opened", name, epoch=row["epoch"], why=row["why"])
+            elif was == 1 and row["open"] is None:
+                self._tell("incident.closed", name, outcome=row["outcome"])
+            self._incidents[row["id"]] = row["open"]
+
+    def _claimed(self, disarmed_s: float | None) -> Iterator[Found]:
+        for row in self._table("fence_claim"):
+            if self._claims.get(row["id"]) == row["claimed_at"]:
+                continue
+            self._claims[row["id"]] = row["claimed_at"]
+            name = self._hosts[row["host_id"]]["name"]
+            self._tell("fence.claimed", name, epoch=row["epoch"])
+            if disarmed_s is not None:
+                yield "disarmed", f"the fence of {name} was claimed in a disarmed cluster", None
+
+    def _certified(self) -> Iterator[Found]:
+        for row in self._table("death_certificate"):
+            was, state = self._certificates.get(row["id"]), row["state"]
+            if was == state:
+                continue
+            self._certificates[row["id"]] = state
+            name = self._hosts[row["host_id"]]["name"]
+            told = "certificate.issued" if state == "valid" else "certificate.voided"
+            self._tell(told, name, epoch=row["epoch"])
+            if was is None:
+                yield from self._judge_certificate(row, name)
+
+    def _judge_certificate(self, row: Row, name: str) -> Iterator[Found]:
+        devices = self._stage.rows.table("fence_device")
+        names = tuple(d["name"] for d in devices if d["host_id"] == row["host_id"])
+        if self._boots.alive(name, row["epoch"]):
+            why = f"{name} lives in epoch {row['epoch']}, and is certified to be dead"
+            yield "certified_dead", why, self._boots.lied(name)
+        if unread := self._boots.unread(name, names):
+            yield "certified_dead", f"{name} is certified, {', '.join(unread)} never read off", None
+
+    def _moved(self, disarmed_s: float | None) -> Iterator[Found]:
+        rows = self._table("vm_run")
+        for row in rows:
+            was, state = self._runs.get(row["id"]), row["state"]
+            if was == state:
+                continue
+            self._runs[row["id"]] = state
+            self._tell_run(row)
+            if state == RunState.STARTING:
+                yield from self._judge_start(row, rows, disarmed_s)
+            if state in (RunState.ENDED, RunState.LOST):
+                yield from self._judge_end(row)
+
+    def _tell_run(self, row: Row) -> None:
+        if row["vm_id"] not in self._vms:
+            self._vms = {vm["id"]: vm["name"] for vm in self._table("vm")}
+        host = self._hosts[row["host_id"]]["name"]
+        name, generation = self._vms[row["vm_id"]], row["generation"]
+        self._tell(f"run.{row['state']}", name, host=host, generation=generation)
+
+    def _judge_start(self, run: Row, rows: list[Row], disarmed_s: float | None) -> Iterator[Found]:
+        name = self._vms[run["vm_id"]]
+        valid = {
+            (row["host_id"], row["epoch"])
+            for row in self._table("death_certificate")
+            if row["state"] == "valid"
+        }
+        for other in rows:
+            if other["vm_id"] != run["vm_id"] or other["id"] == run["id"]:
+                continue
+            host = self._hosts[other["host_id"]]
+            if other["active"] == 1:
+                yield "proof_of_start", f"{name} starts beside an active run", None
+            if other["state"] != RunState.LOST or host["epoch"] != other["epoch"]:
+                continue
+            if (other["host_id"], other["epoch"]) not in valid:
+                why = f"{name} starts, and nothing proves its copy on {host['name']} to be dead"
+                yield "proof_of_start", why, None
+        if disarmed_s is not None and self._automatic(run):
+            late = self._stage.loop.time() - disarmed_s > STARTED_BEFORE_S
+            if late:
+                yield "disarmed", f"{name} is started in a disarmed cluster", None
+
+    def _automatic(self, run: Row) -> bool:
+        if run["incident_id"] is not None:
+            return True
+        owner = self._stage.rows.operation(run["operation_id"])
+        return owner["parent_id"] is not None
+
+    def _judge_end(self, run: Row) -> Iterator[Found]:
+        host = self._hosts[run["host_id"]]["name"]
+        real = self._stage.centre.hosts[host]
+        found = real.domains.get(run["vm_id"])
+        if found is None or not found.alive or found.by_hand:
+            return
+        if found.running == run["generation"]:
+            why = f"{found.name} is {run['state']} on {host}, where its process lives"
+            yield "closed_alive", why, self._boots.lied(host)

@@ -1,0 +1,115 @@
+"""What holds once nothing is under way: the world and the rows agree, and everything has ended.
+
+In between a start has claimed its run and not made its process yet, and a guest has died and no
+poll has told of it, so none of this can be asked at every moment.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from domain.inventory import RunState
+from domain.operations import StepState
+from domain.readings import DomainState
+from simulator.invariants.facts import OPEN, Check, Facts
+from simulator.world.centre import DataCentre
+
+
+def one_copy_at_most(centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I1, as the world itself counted it."""
+    names = facts.by_id("vm")
+    for vm_id, copies in centre.copies_max.items():
+        if copies > 1:
+            yield f"{names[vm_id]['name']} had {copies} copies at once"
+
+
+def every_copy_has_its_run(centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """No process that the engine does not know, except on hosts that are out of service."""
+    hosts = {row["name"]: row for row in facts.rows["host"]}
+    known = {(run["vm_id"], run["host_id"], run["generation"]) for run in facts.active}
+    for host in centre.hosts.values():
+        row = hosts.get(host.name)
+        if row is None or row["state"] not in ("up", "connecting"):
+            continue
+        for vm_id, domain in host.domains.items():
+            ours = domain.generation is not None and domain.state is DomainState.RUNNING
+            if ours and (vm_id, row["id"], domain.running) not in known:
+                yield f"{domain.name} runs on {host.name} without a run"
+
+
+def every_running_run_has_its_copy(centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """What the engine calls running runs, on a host that is in service and answers."""
+    hosts, names = facts.by_id("host"), facts.by_id("vm")
+    for run in facts.active:
+        host = hosts[run["host_id"]]
+        real = centre.hosts[host["name"]]
+        if run["state"] != RunState.RUNNING or host["state"] != "up" or not real.answers:
+            continue
+        domain = real.domains.get(run["vm_id"])
+        if domain is None or domain.running != run["generation"]:
+            yield f"{names[run['vm_id']]['name']} does not run on {host['name']}"
+
+
+def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A VM that someone wants runs, is being started, was left down, or says why it is not up."""
+    runs = {run["vm_id"] for run in facts.active}
+    kinds = ("vm.start", "vm.stop")
+    told = {op["target_id"] for op in facts.rows["operation"] if op["kind"] in kinds}
+    lost = {run["vm_id"] for run in facts.rows["vm_run"] if run["state"] == RunState.LOST}
+    for vm in facts.rows["vm"]:
+        accounted = vm["id"] in runs | told or (vm["id"] in lost and not vm["protected"])
+        if vm["wanted"] and not accounted:
+            yield f"{vm['name']} is wanted, down, and nothing says why"
+
+
+def operations_end_or_say_why_they_wait(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I4: nothing is lost on the way."""
+    for op in facts.rows["operation"]:
+        what = f"{op['kind']} {op['target_name']}"
+        if op["state"] == "waiting" and not (op["reason_code"] and op["waiting_for"]):
+            yield f"{what} waits without a reason"
+        if op["state"] in OPEN and op["state"] != "waiting":
+            yield f"{what} is still {op['state']}"
+        if op["state"] == "failed" and not (op["problem"] or {}).get("code"):
+            yield f"{what} failed without a problem"
+
+
+CLOSING = ("succeeded", "failed", "cancelled", "needs_attention", "refused")
+"""How the type of an event ends that closes an operation; an item of a batch may be refused."""
+
+
+def operations_end_once(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """I4: nothing is doubled; each end has one event, and a try has one end at most."""
+    ends = Counter(
+        event["operation_id"]
+        for event in facts.rows["event"]
+        if event["type"].rpartition(".")[2] in CLOSING
+    )
+    for op in facts.rows["operation"]:
+        ended = bool(op["workflow"]) and op["state"] not in OPEN
+        least, most = int(ended), op["attempt"] - int(not ended)
+        if not least <= ends[op["id"]] <= most:
+            yield f"{op['kind']} {op['target_name']} has {ends[op['id']]} closing events"
+
+
+def steps_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """The tree of an operation that ended by itself shows no step as running.
+
+    One that was superseded did not: of a worker that died with its step nobody asks how it went.
+    """
+    operations = facts.by_id("operation")
+    for step in facts.rows["step"]:
+        owner = operations[step["operation_id"]]
+        ended = owner["state"] not in OPEN and owner["reason_code"] != "superseded"
+        if step["state"] == StepState.RUNNING and ended:
+            yield f"{step['name']} of {owner['kind']} {owner['target_name']} still runs"
+
+
+QUIET: tuple[Check, ...] = (
+    one_copy_at_most,
+    every_copy_has_its_run,
+    every_running_run_has_its_copy,
+    every_wanted_vm_is_accounted_for,
+    operations_end_or_say_why_they_wait,
+    operations_end_once,
+    steps_end_with_their_operations,
+)

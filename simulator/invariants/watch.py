@@ -1,0 +1,110 @@
+"""Follows one simulation and notes each violation where it happens.
+
+At each event of the world
+  I1  a VM has more than one copy, as the world counts them
+  I5  a power command to the engine's own host, or to more hosts in a window than its budget
+  I8  a power command while automatic action is long disarmed; a foreign guest that was touched
+At each commit, on the rows as they are about to be, where the tables concerned were written
+  I2  a run begins to start while another one may live, or a lost one has no valid certificate;
+      a run is closed while the very process of it lives
+  I3  a certificate is issued while its boot lives, or a device has not read off since it was marked
+  I8  a fence is claimed, or an automatic start begun, in a disarmed cluster
+      every check of `always`; those that concern neither runs nor proofs once in `PATIENCE_S`
+At the end
+      what was put off, and whatever `quiet` asks
+
+Certificates, claims, incidents and runs that are new are told as events too, so that a fault can
+come right behind them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from simulator.invariants.always import LOOKS_AT
+from simulator.invariants.boots import Boots
+from simulator.invariants.budget import Power
+from simulator.invariants.facts import Check, Violation, facts_of
+from simulator.invariants.foreign import Foreign
+from simulator.invariants.proofs import Proofs
+from simulator.stage import Stage
+from simulator.tape import Recorder
+
+PATIENCE_S = 1.0
+"""Higher: runs are faster. Lower: a lock that outlives its operation is told sooner."""
+
+URGENT = frozenset({"vm_run", "death_certificate", "fence_claim", "incident"})
+
+
+class Watch:
+    """See the module."""
+
+    def __init__(self, stage: Stage, recorder: Recorder) -> None:
+        self.violations: list[Violation] = []
+        self._stage = stage
+        self._boots = Boots(stage.centre)
+        self._proofs = Proofs(stage, self._boots)
+        self._power = Power(stage)
+        self._foreign = Foreign(stage.centre)
+        self._put_off: dict[str, None] = {}
+        self._looked_s = stage.loop.time()
+        self._told: set[tuple[str, str]] = set()
+        recorder.tape.listeners.append(self._happened)
+        recorder.committing.append(self._committing)
+
+    @property
+    def fences(self) -> int:
+        """How often a running host was told to go off."""
+        return self._power.fences
+
+    @property
+    def inside(self) -> list[Violation]:
+        """Those within the promised fault model."""
+        return [found for found in self.violations if found.outside is None]
+
+    def broken(self, check: str, sentence: str, outside: str | None = None) -> None:
+        """Note a violation; the same sentence of a check once."""
+        if (check, sentence) not in self._told:
+            self._told.add((check, sentence))
+            at_s = round(self._stage.loop.time(), 6)
+            found = Violation(at_s=at_s, check=check, sentence=sentence, outside=outside)
+            self.violations.append(found)
+            self._stage.trace("violation", check, sentence=sentence, outside=outside)
+
+    def finish(self) -> None:
+        """Ask what was put off."""
+        self._look(tuple(LOOKS_AT))
+
+    def _happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
+        self._boots.happened(at_s, kind, facts)
+        if kind == "guest.doubled":
+            where = " and ".join(facts["hosts"])
+            self.broken("one_copy", f"{facts['vm']} runs on {where}", facts["outside"])
+        for check, sentence in self._power.happened(at_s, kind, facts):
+            self.broken(check, sentence)
+        for check, sentence in self._foreign.happened(kind, facts):
+            self.broken(check, sentence)
+
+    def _committing(self, tables: frozenset[str]) -> None:
+        if "cluster" in tables:
+            self._power.read_switch()
+        if tables & URGENT:
+            for check, sentence, outside in self._proofs.look(tables, self._power.disarmed_s):
+                self.broken(check, sentence, outside)
+        self._put_off |= dict.fromkeys(sorted(tables))
+        due = self._stage.loop.time() >= self._looked_s + PATIENCE_S
+        if due or tables & URGENT:
+            self._look(tuple(self._due()))
+
+    def _due(self) -> Iterator[Check]:
+        for check, tables in LOOKS_AT.items():
+            if any(table in self._put_off for table in tables):
+                yield check
+
+    def _look(self, checks: tuple[Check, ...]) -> None:
+        self._put_off.clear()
+        self._looked_s = self._stage.loop.time()
+        wanted = dict.fromkeys(table for check in checks for table in LOOKS_AT[check])
+        facts = facts_of(self._stage.rows, wanted)
+        for check in checks:
+            for sentence in check(self._stage.centre, facts):
+                self.broken(check.__name__, sentence)

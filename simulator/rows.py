@@ -1,0 +1,66 @@
+"""The database as the simulation itself looks at it: past every process, and never changing it."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from domain.operations import OPEN_STATES
+from store.columns import metadata
+from store.inline_sqlite import SharedMemory
+
+OPEN = tuple(state.value for state in OPEN_STATES)
+Row = dict[str, Any]
+
+
+class Rows:
+    """Rows as plain values, converted as the store converts them."""
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+        self._dialect = sa.create_engine("sqlite://", json_deserializer=json.loads).dialect
+        self._converters: dict[str, list[tuple[str, Any]]] = {}
+
+    def table(self, name: str, where: str = "1 = 1", *values: Any) -> list[Row]:
+        """Every row of a table that fits an SQL condition."""
+        columns = self._columns(name)
+        names = ", ".join(f'"{column}"' for column, _convert in columns)
+        statement = f"SELECT {names} FROM {name} WHERE {where}"
+        return [
+            {
+                column: value if convert is None else convert(value)
+                for (column, convert), value in zip(columns, found, strict=True)
+            }
+            for found in self._memory.raw.execute(statement, values)
+        ]
+
+    def find(self, table: str, name: str) -> Row:
+        """The row of that name."""
+        (row,) = self.table(table, "name = ?", name)
+        return row
+
+    def operation(self, operation_id: UUID) -> Row:
+        """One operation."""
+        (row,) = self.table("operation", "id = ?", self._bound(operation_id))
+        return row
+
+    def ended(self, operation_id: UUID) -> bool:
+        """Whether an operation has ended."""
+        return self.operation(operation_id)["state"] not in OPEN
+
+    def _bound(self, value: UUID) -> Any:
+        kind = metadata.tables["operation"].c.id.type.dialect_impl(self._dialect)
+        convert: Any = kind.bind_processor(self._dialect)
+        return value if convert is None else convert(value)
+
+    def _columns(self, table: str) -> list[tuple[str, Any]]:
+        if table not in self._converters:
+            self._converters[table] = [
+                (
+                    column.name,
+                    column.type.dialect_impl(self._dialect).result_processor(self._dialect, None),
+                )
+                for column in metadata.tables[table].columns
+            ]
+        return self._converters[table]

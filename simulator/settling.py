@@ -1,0 +1,187 @@
+"""Liveness: once everything is healed, what was promised has to come true in bounded time.
+
+What the engine promises by itself: each operation ends, or waits for a reason that it gives; each
+protected VM that is wanted and was lost with its host runs again, or something says why not: a
+restart that failed with its problem, a host that is out of service, an incident whose recovery was
+cancelled. What it asks of a person there, a person then does here: activates hosts that are out of
+service, and starts VMs whose start has failed. After that every protected VM that is wanted runs.
+
+Not promised, and not asked for: VMs that somebody destroyed or undefined on their host by hand
+while it lived. No poll looks for them in this version; a reconciliation finds them.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import UUID
+
+from engine.actions.clusters import ArmCluster
+from engine.actions.hosts import ActivateHost
+from engine.actions.vms import StartVm
+from simulator.faults.troubles import Troubles
+from simulator.invariants import QUIET
+from simulator.invariants.facts import OPEN, Facts, Row, facts_of
+from simulator.invariants.quiet import (
+    every_copy_has_its_run,
+    every_running_run_has_its_copy,
+    one_copy_at_most,
+)
+from simulator.invariants.watch import Watch
+
+ALONE_S = 480.0
+"""How long the engine has by itself: longer than the window of the fence budget, and a poll of
+every profile. Higher: what hangs for ever takes longer to show. Lower: a fence that waits for the
+window to pass is taken for stuck."""
+
+CALM_S = 45.0
+"""After so long without any change, what is down with its reason told stays down by itself: longer
+than the longest wait between two looks of a recovery."""
+
+PERSON_S = 600.0
+"""How long until all is well once a person does what is asked."""
+
+LOOK_S = 2.0
+NO_ROOM = "NO_ROOM"
+"""The one reason to wait that only a person can end, by bringing hosts back."""
+
+OUT_OF_SERVICE = ("down", "non_operational", "non_responsive", "error", "maintenance")
+
+
+class Settling:
+    """The end of one run."""
+
+    def __init__(self, troubles: Troubles, watch: Watch) -> None:
+        self._troubles = troubles
+        self._stage = troubles.stage
+        self._watch = watch
+
+    async def run(self) -> None:
+        """Wait for the engine, then act as it asks, then judge."""
+        await self._wait_alone()
+        for sentence in self._unexplained():
+            self._broken("explained", sentence)
+        await self._wait_for_a_person()
+        for sentence in self._down():
+            self._broken("liveness", sentence)
+        self._judge()
+
+    async def _wait_alone(self) -> None:
+        clock = self._stage.loop.time
+        end_s, since_s, was = clock() + ALONE_S, clock(), self._shape()
+        while clock() < end_s:
+            await asyncio.sleep(LOOK_S)
+            now = self._shape()
+            if now != was:
+                since_s, was = clock(), now
+            if self._well() or (clock() >= since_s + CALM_S and self._rests()):
+                return
+
+    async def _wait_for_a_person(self) -> None:
+        end_s = self._stage.loop.time() + PERSON_S
+        while self._stage.loop.time() < end_s and not self._well():
+            await self._act()
+            await asyncio.sleep(LOOK_S)
+
+    def _shape(self) -> tuple[tuple[object, ...], ...]:
+        """What changes while something goes on by itself."""
+        facts = self._facts("operation", "vm_run", "host")
+        told = (
+            *((op["id"], op["state"], op["reason_code"]) for op in facts.rows["operation"]),
+            *((run["id"], run["state"]) for run in facts.rows["vm_run"]),
+            *((host["id"], host["state"]) for host in facts.rows["host"]),
+        )
+        return tuple(told)
+
+    def _rests(self) -> bool:
+        """Whether nothing goes on any more, and what is not well says why."""
+        going_on = (
+            op
+            for op in self._facts("operation").rows["operation"]
+            if op["state"] in OPEN and op["reason_code"] != NO_ROOM
+        )
+        return next(going_on, None) is None and not any(self._unexplained())
+
+    def _well(self) -> bool:
+        facts = self._facts("operation", "vm", "vm_run", "host")
+        settled = all(op["state"] not in OPEN for op in facts.rows["operation"])
+        return settled and not any(self._down_in(facts))
+
+    def _down(self) -> Iterator[str]:
+        facts = self._facts("operation", "vm", "vm_run", "host", "incident")
+        for vm in self._down_in(facts):
+            last = _last_start(facts, vm["id"])
+            said = "none" if last is None else f"{last['state']} {last['problem'] or ''}"
+            yield f"{vm['name']} does not run again; its last start: {said:.300}"
+
+    def _down_in(self, facts: Facts) -> Iterator[Row]:
+        running = {run["vm_id"] for run in facts.active if run["state"] == "running"}
+        for vm in facts.rows["vm"]:
+            wanted = vm["wanted"] and vm["protected"] and vm["removed_at"] is None
+            if not wanted or vm["id"] in self._troubles.touched:
+                continue
+            if vm["id"] not in running or not self._stage.centre.copies(vm["id"]):
+                yield vm
+
+    def _unexplained(self) -> Iterator[str]:
+        facts = self._facts("operation", "vm", "vm_run", "host", "incident")
+        for vm in self._down_in(facts):
+            if not _explained(facts, vm["id"]):
+                yield f"{vm['name']} is down, and nothing says why"
+        for op in facts.rows["operation"]:
+            waits = op["state"] == "waiting" and op["reason_code"] and op["waiting_for"]
+            if op["state"] in OPEN and not waits:
+                yield f"{op['kind']} {op['target_name']} is still {op['state']}"
+
+    async def _act(self) -> None:
+        facts = self._facts("operation", "vm", "vm_run", "host", "incident", "cluster")
+        for cluster in facts.rows["cluster"]:
+            if not cluster["armed"]:
+                await self._troubles.answer_to(ArmCluster(cluster_id=cluster["id"], armed=True))
+        busy = {op["target_id"] for op in facts.rows["operation"] if op["state"] in OPEN}
+        for host in facts.rows["host"]:
+            if host["state"] in OUT_OF_SERVICE and host["id"] not in busy:
+                await self._troubles.answer_to(ActivateHost(host_id=host["id"]))
+        placed = {run["vm_id"] for run in facts.active}
+        for vm in self._down_in(facts):
+            if vm["id"] not in busy and vm["id"] not in placed:
+                await self._troubles.answer_to(StartVm(vm_id=vm["id"]))
+
+    def _judge(self) -> None:
+        self._watch.finish()
+        facts = facts_of(self._stage.rows)
+        touched = tuple(vm["name"] for vm in facts.rows["vm"] if vm["id"] in self._troubles.touched)
+        for check in QUIET:
+            if check is one_copy_at_most:
+                continue  # counted where it happened, with what lies outside of the promise
+            for sentence in check(self._stage.centre, facts):
+                by_hand = check in (every_copy_has_its_run, every_running_run_has_its_copy)
+                if not (by_hand and sentence.startswith(touched)):
+                    self._broken(check.__name__, sentence)
+
+    def _broken(self, check: str, sentence: str) -> None:
+        outside = self._stage.centre.outside
+        self._watch.broken(check, sentence, outside[0] if outside else None)
+
+    def _facts(self, *tables: str) -> Facts:
+        return facts_of(self._stage.rows, tables)
+
+
+def _last_start(facts: Facts, vm_id: UUID) -> Row | None:
+    starts = [
+        op
+        for op in facts.rows["operation"]
+        if op["kind"] in ("vm.start", "vm.stop") and op["target_id"] == vm_id
+    ]
+    return max(starts, key=lambda op: (op["created_at"], op["id"].int), default=None)
+
+
+def _explained(facts: Facts, vm_id: UUID) -> bool:
+    """Whether something tells a person why this VM is down."""
+    last = _last_start(facts, vm_id)
+    if last is not None and (last["problem"] or last["state"] in (*OPEN, "cancelled")):
+        return True
+    hosts = facts.by_id("host")
+    for run in facts.active:
+        if run["vm_id"] == vm_id:
+            host = hosts[run["host_id"]]
+            return host["state"] in OUT_OF_SERVICE and bool(host["state_reason"])
+    return False

@@ -1,0 +1,217 @@
+"""A live engine's inventory as a file: what one needs to play a loss, and nothing secret.
+
+Written by `holdfast simulate export`, and meant to be read and changed by people: racks, which the
+engine does not know, are written into it by hand.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import Field, ValidationError
+
+from domain.base import Frozen
+from domain.errors import Invalid
+from domain.profiles import Profile
+from simulator.stage import GroupSetup, HostSetup, Setup, VmSetup
+
+FORMAT = "holdfast-inventory/1"
+
+Json = dict[str, Any]
+
+
+class Lists(Protocol):
+    """What is needed of the API: whole lists."""
+
+    def all(self, path: str, **params: Any) -> list[Json]:
+        """Every item of a list."""
+        ...
+
+
+class Host(Frozen):
+    """One host of a cluster, in the state that it had."""
+
+    name: str
+    state: str = "up"
+    rack: str = ""
+    memory_mib: int
+    cpus: int = 1
+    fence_devices: int = 0
+
+
+class Vm(Frozen):
+    """One VM; `host` where it ran."""
+
+    name: str
+    host: str | None = None
+    memory_mib: int
+    vcpus: int = 1
+    protected: bool = False
+    priority: int = 50
+    budget_s: int | None = None
+    depends_on: tuple[str, ...] = ()
+
+
+class Cluster(Frozen):
+    """One cluster with all that stands in it."""
+
+    name: str
+    profile: Profile
+    armed: bool = True
+    hosts: tuple[Host, ...] = ()
+    vms: tuple[Vm, ...] = ()
+    groups: tuple[GroupSetup, ...] = ()
+
+    def setup(self) -> Setup:
+        """What is put on the stage: hosts in service with what ran on them, and what ran nowhere.
+
+        A host that was out of service carries nothing, so it is left out, as is a VM that ran on
+        one: nobody knows whether it is alive.
+        """
+        serving = [host for host in self.hosts if host.state == "up"]
+        names = {host.name for host in serving}
+        vms = [vm for vm in _in_order(self.vms) if vm.host is None or vm.host in names]
+        known = {vm.name for vm in vms}
+        return Setup(
+            hosts=tuple(_host_setup(host) for host in serving),
+            vms=tuple(_vm_setup(vm, known) for vm in vms),
+            groups=tuple(_group_setup(group, known, names) for group in self.groups),
+            profile=self.profile,
+            armed=self.armed,
+        )
+
+
+class Inventory(Frozen):
+    """Every cluster of an engine."""
+
+    format: str = FORMAT
+    exported_at: str = ""
+    clusters: tuple[Cluster, ...] = Field(default=())
+
+
+def read_inventory(path: Path) -> Inventory:
+    """The inventory in a file. Invalid: no such file, no JSON, another format, or wrong fields."""
+    try:
+        found = Inventory.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise _refused(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _refused(f"{path}: {where}: {first['msg']}") from error
+    if found.format != FORMAT:
+        raise _refused(f"{path} has the format {found.format!r}, not {FORMAT!r}")
+    return found
+
+
+def inventory_of(api: Lists, exported_at: str) -> Inventory:
+    """The inventory behind a REST API, in its own lists."""
+    groups, devices = api.all("/affinity-groups"), api.all("/fence-devices")
+    hosts, vms = api.all("/hosts"), api.all("/vms")
+    return Inventory(
+        exported_at=exported_at,
+        clusters=tuple(
+            Cluster(
+                name=cluster["name"],
+                profile=Profile(cluster["profile"]),
+                armed=cluster["armed"],
+                hosts=tuple(_host(h, devices) for h in _of(cluster, hosts)),
+                vms=tuple(_vm(vm, vms) for vm in _of(cluster, vms)),
+                groups=tuple(_group(g, vms, hosts) for g in _of(cluster, groups)),
+            )
+            for cluster in api.all("/clusters")
+        ),
+    )
+
+
+def _of(cluster: Json, rows: list[Json]) -> list[Json]:
+    return [row for row in rows if row["cluster_id"] == cluster["id"]]
+
+
+def _host(row: Json, devices: list[Json]) -> Host:
+    return Host(
+        name=row["name"],
+        state=row["state"],
+        memory_mib=row["memory_mib"],
+        cpus=max(row["cpus"], 1),
+        fence_devices=sum(device["host_id"] == row["id"] for device in devices),
+    )
+
+
+def _vm(row: Json, vms: list[Json]) -> Vm:
+    names = {vm["id"]: vm["name"] for vm in vms}
+    return Vm(
+        name=row["name"],
+        host=row["host_name"],
+        memory_mib=row["memory_mib"],
+        vcpus=row["vcpus"],
+        protected=row["protected"],
+        priority=row["priority"],
+        budget_s=row["budget_s"],
+        depends_on=tuple(names[other] for other in row["depends_on"] if other in names),
+    )
+
+
+def _group(row: Json, vms: list[Json], hosts: list[Json]) -> GroupSetup:
+    return GroupSetup(
+        name=row["name"],
+        together=row["together"],
+        hard=row["hard"],
+        vms=_names(row["vm_ids"], vms),
+        hosts=_names(row["host_ids"], hosts),
+    )
+
+
+def _names(ids: list[str], rows: list[Json]) -> tuple[str, ...]:
+    names = {row["id"]: row["name"] for row in rows}
+    return tuple(names[each] for each in ids if each in names)
+
+
+def _host_setup(host: Host) -> HostSetup:
+    return HostSetup(
+        name=host.name,
+        memory_mib=host.memory_mib,
+        cpus=host.cpus,
+        rack=host.rack,
+        fence_devices=host.fence_devices,
+    )
+
+
+def _vm_setup(vm: Vm, known: set[str]) -> VmSetup:
+    return VmSetup(
+        name=vm.name,
+        host=vm.host,
+        memory_mib=vm.memory_mib,
+        vcpus=vm.vcpus,
+        protected=vm.protected,
+        priority=vm.priority,
+        after=tuple(name for name in vm.depends_on if name in known),
+    )
+
+
+def _group_setup(group: GroupSetup, vms: set[str], hosts: set[str]) -> GroupSetup:
+    return group.model_copy(
+        update={
+            "vms": tuple(name for name in group.vms if name in vms),
+            "hosts": tuple(name for name in group.hosts if name in hosts),
+        }
+    )
+
+
+def _in_order(vms: tuple[Vm, ...]) -> list[Vm]:
+    """Those that others depend on first, as they have to be created; Invalid for a circle."""
+    left, done = {vm.name: vm for vm in vms}, list[Vm]()
+    while left:
+        ready = [vm for vm in left.values() if not any(name in left for name in vm.depends_on)]
+        if not ready:
+            raise _refused(f"these VMs depend on each other in a circle: {', '.join(sorted(left))}")
+        for vm in ready:
+            done.append(left.pop(vm.name))
+    return done
+
+
+def _refused(why: str) -> Invalid:
+    return Invalid(
+        "INVENTORY_INVALID",
+        why,
+        next_step="write it anew with `holdfast simulate export > inventory.json`",
+    )

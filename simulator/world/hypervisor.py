@@ -1,0 +1,207 @@
+"""Hosts as one machine of the engine reaches them over libvirt: the ports of the activities.
+
+Invariants  A session is bound to the boot and the life of libvirtd that it was opened in: after
+            either ended it is dead for ever. After a call without an answer it is dead, too.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+from domain.errors import EngineError, NoAnswer, OutcomeUnknown, Unavailable
+from domain.foreign import ForeignGuest
+from domain.inventory import GuestSpec
+from domain.readings import Domain, HostReading, Knock
+from simulator.world.centre import DataCentre
+from simulator.world.daemon import ANSWER_S, Daemon
+from simulator.world.host import Libvirtd, VirtualHost
+from simulator.world.latency import Call
+from simulator.world.network import Net
+from simulator.world.wire import Line, Peer
+
+T = TypeVar("T")
+FIRST_MACHINE = "engine-1"
+
+
+class VirtualSession:
+    """One connection to one life of one host's libvirtd; implements `HypervisorSession`."""
+
+    def __init__(
+        self, centre: DataCentre, host: VirtualHost, line: Line, deadline_s: float
+    ) -> None:
+        self._centre = centre
+        self._host = host
+        self._line = line
+        self._deadline_s = deadline_s
+        self._daemon = Daemon(centre, host)
+        self._connection = host.connection
+        self._dead = False
+
+    async def domains(self) -> tuple[Domain, ...]:
+        """Every domain of the host."""
+        return await self._call(Call.DOMAINS, self._daemon.domains)
+
+    async def lookup(self, vm_id: UUID) -> Domain | None:
+        """One domain, or None."""
+        return await self._call(Call.LOOKUP, lambda: self._daemon.lookup(vm_id))
+
+    async def define(self, spec: GuestSpec, generation: int) -> None:
+        """Define, or redefine while inactive."""
+        await self._call(Call.DEFINE, lambda: self._daemon.define(spec, generation))
+
+    async def create(self, vm_id: UUID, generation: int) -> None:
+        """Start the defined domain."""
+        await self._call(Call.CREATE, lambda: self._daemon.create(vm_id, generation))
+
+    async def shutdown(self, vm_id: UUID, generation: int) -> None:
+        """Press the guest's power button."""
+        await self._call(Call.SHUTDOWN, lambda: self._daemon.shutdown(vm_id, generation))
+
+    async def destroy(self, vm_id: UUID, generation: int) -> None:
+        """End the domain now."""
+        await self._call(Call.DESTROY, lambda: self._daemon.destroy(vm_id, generation))
+
+    async def undefine(self, vm_id: UUID, generation: int) -> None:
+        """Forget an inactive domain."""
+        await self._call(Call.UNDEFINE, lambda: self._daemon.undefine(vm_id, generation))
+
+    async def boot_mark(self) -> int | None:
+        """The epoch that this boot was marked with."""
+        return await self._call(Call.BOOT_MARK, self._daemon.boot_mark)
+
+    async def set_boot_mark(self, epoch: int) -> None:
+        """Mark this boot."""
+        await self._call(Call.SET_BOOT_MARK, lambda: self._daemon.set_boot_mark(epoch))
+
+    async def list_foreign(self) -> tuple[ForeignGuest, ...]:
+        """Every domain without our mark."""
+        return await self._call(Call.LIST_FOREIGN, self._daemon.list_foreign)
+
+    async def describe_foreign(self, guest: UUID | str) -> ForeignGuest | None:
+        """One domain by UUID or name."""
+        return await self._call(Call.DESCRIBE_FOREIGN, lambda: self._daemon.describe_foreign(guest))
+
+    async def adopt(self, guest_id: UUID, generation: int, claim: UUID) -> None:
+        """Mark a guest, in what runs and in what is defined."""
+        await self._call(Call.ADOPT, lambda: self._daemon.adopt(guest_id, generation, claim))
+
+    async def disown(self, guest_id: UUID, claim: UUID) -> None:
+        """Take the mark of one import away."""
+        await self._call(Call.DISOWN, lambda: self._daemon.disown(guest_id, claim))
+
+    async def _call(self, call: Call, act: Callable[[], T]) -> T:
+        await self._centre.ahead_of(call)
+        if self._dead:
+            raise self._gone()
+
+        def served() -> T:
+            if self._host.connection != self._connection:
+                raise self._gone()
+            return act()
+
+        try:
+            return await self._line.call(call, self._deadline_s, served)
+        except Unavailable:
+            self._dead = True
+            raise
+
+    def _gone(self) -> NoAnswer:
+        name = self._host.name
+        return NoAnswer("HOST_NO_ANSWER", f"the connection to {name} is gone", host=name)
+
+
+class VirtualHypervisor:
+    """Implements `Hypervisor`, as seen from one machine of the engine."""
+
+    def __init__(self, centre: DataCentre, machine: str = FIRST_MACHINE) -> None:
+        self._centre = centre
+        self._machine = machine
+
+    @asynccontextmanager
+    async def session(self, uri: str, deadline_s: float) -> AsyncIterator[VirtualSession]:
+        """A connection to the host's present boot."""
+        await self._centre.ahead_of(Call.OPEN)
+        host = await self._host(uri, deadline_s)
+        line = self._line(host, host)
+
+        def opened() -> VirtualSession:
+            _refuse_port(host)
+            return VirtualSession(self._centre, host, line, deadline_s)
+
+        yield await line.call(Call.OPEN, deadline_s, opened)
+
+    async def poll(self, uri: str, deadline_s: float) -> HostReading:
+        """Read the host."""
+        await self._centre.ahead_of(Call.POLL)
+        host = await self._host(uri, deadline_s)
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+
+        def read() -> HostReading:
+            _refuse_port(host)
+            return Daemon(self._centre, host).reading()
+
+        reading = await self._line(host, host).call(Call.POLL, deadline_s, read)
+        if self._centre.latency is None:
+            return reading
+        return reading.model_copy(update={"took_s": max(ANSWER_S, clock() - began_s)})
+
+    async def knock(self, uri: str, deadline_s: float) -> Knock:
+        """What comes back from the host's door."""
+        await self._centre.ahead_of(Call.KNOCK)
+        try:
+            host = await self._host(uri, deadline_s)
+            line = self._line(host, _Door(host))
+            return await line.call(Call.KNOCK, deadline_s, lambda: host.door)
+        except NoAnswer:
+            return Knock.SILENT
+
+    async def _host(self, uri: str, deadline_s: float) -> VirtualHost:
+        host = self._centre.host_at(uri)
+        if host is None:
+            if self._centre.latency is not None:
+                await asyncio.sleep(deadline_s)
+            raise NoAnswer("HOST_NO_ANSWER", f"{uri} does not answer")
+        return host
+
+    def _line(self, host: VirtualHost, peer: Peer) -> Line:
+        network = self._centre.networks[Net.MANAGEMENT]
+        return Line(self._centre, network, self._machine, host.name, peer, _lost_by(host))
+
+
+@dataclass(frozen=True)
+class _Door:
+    """The kernel behind a host's port, which answers whatever libvirtd does."""
+
+    host: VirtualHost
+
+    @property
+    def awake(self) -> bool:
+        return self.host.up and self.host.reachable
+
+    @property
+    def slowness(self) -> float:
+        return 1.0
+
+    def take(self, work: Callable[[], None]) -> None:
+        if self.awake:
+            work()
+
+
+def _refuse_port(host: VirtualHost) -> None:
+    if host.libvirtd is Libvirtd.DOWN:
+        detail = f"{host.name}: the connection was refused"
+        raise NoAnswer("HOST_PORT_REFUSED", detail, host=host.name)
+
+
+def _lost_by(host: VirtualHost) -> Callable[[bool], EngineError]:
+    def lost(unknown: bool) -> EngineError:
+        if unknown:
+            detail = f"{host.name}: a change was sent and its answer was lost"
+            return OutcomeUnknown("HYPERVISOR_ANSWER_LOST", detail, host=host.name)
+        return NoAnswer("HOST_NO_ANSWER", f"{host.uri} does not answer", host=host.name)
+
+    return lost
