@@ -7,7 +7,7 @@ BIN := .venv/bin
 PACKAGES := $(wildcard domain engine store workflows activities drivers worker api cli lab \
               simulator hostd benchmarks tests)
 
-.PHONY: help setup demo test ci lint format bench lock clean
+.PHONY: help setup demo test ci lint format simulate bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,8 @@ help: ## Show this list
 setup: ## Install what is missing: Debian packages, .venv, Temporal, the lab's guest (repeatable)
 	@scripts/setup.sh
 
-demo: setup ## Build a data centre in a box, cut a host's power, watch the VMs come back
+demo: ## Build a data centre in a box, cut a host's power, watch the VMs come back
+	@scripts/setup.sh demo
 	@$(BIN)/holdfast demo
 
 test: setup ## Lint, types, import rules, and every test (needs root for the lab; under 15 minutes)
@@ -33,6 +34,9 @@ format: ## Format the sources and fix what can be fixed without thinking
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+simulate: setup ## Ten minutes of faults in virtual time; what is found goes to var/simulate
+	@$(BIN)/holdfast simulate run --minutes 10 --workers $$(nproc)
+
 bench: setup ## Measure, and print a table with the machine's load beside it
 	@$(BIN)/python -m benchmarks
 
@@ -44,7 +48,7 @@ clean: ## Remove .venv, caches and what demo, lab and benchmarks left in var; yo
 	  HOLDFAST_VAR=var $(BIN)/holdfast lab down; fi
 	@if compgen -G 'var/demo/lab/demo/*' >/dev/null && [ -x $(BIN)/holdfast ]; then \
 	  HOLDFAST_VAR=var/demo $(BIN)/holdfast lab down --name demo; fi
-	@rm -rf var/demo var/lab var/lab-cache var/bench var/bin
+	@rm -rf var/demo var/lab var/lab-cache var/bench var/bin var/simulate
 	@rm -rf build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """`holdfast demo`: a data centre in a box, a power cut, and what the engine makes of it.
 
-Everything is real: libvirtd, QEMU, IPMI, the engine's own processes and its REST API. The copies of
-each VM are counted by a sampler that knows nothing of the engine.
+The engine's own processes and its REST API are real on every machine. Where a lab can be, libvirtd,
+QEMU and IPMI are, too; elsewhere, or with `--fleet`, a fleet without hardware stands in their place
+(see `cli.demo_grounds`).
 
 Invariant: the demo has a folder of its own, `demo` under HOLDFAST_VAR or ./var, with its own
 database, Temporal and ports, and begins by forgetting what an earlier demo left there. Whatever
@@ -13,36 +14,35 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
+from rich.markup import escape
 
 from api.auth import token_file
 from cli.claims import only_engine
+from cli.demo_grounds import FLEET, FleetGround, Ground, running_lab, why_no_lab
 from cli.demo_report import failures, make_report, show_report, write_report
 from cli.demo_world import DemoFailed, World
 from cli.up import Engine, addresses, engine_in_its_folder
 from domain.errors import EngineError
-from lab.guest_image import cache_folder
-from lab.lab import Lab
+from simulator.fleet.place import FILE, SOCKET
 from worker.exit import exit_process
 from worker.settings import Settings
 
 VICTIM = "h1"
 RECOVERY_LIMIT_S = 180.0
-NETWORK = 91
-"""Third byte of the demo lab's addresses, so that it lies beside a lab that is up already."""
 
 
-def run_demo() -> None:
+def run_demo(*, fleet: bool = False) -> None:
     """Run the demo; ends the process with 0 only if every protected VM runs again elsewhere."""
     console = Console(highlight=False)
     try:
-        code = asyncio.run(_demo(console))
+        code = asyncio.run(_demo(console, fleet=fleet))
     except EngineError as error:
         console.print(f"[red]error:[/red] {error.detail} ({error.code})")
         if error.next_step:
@@ -60,8 +60,14 @@ def demo_settings(env: Mapping[str, str]) -> Settings:
     return Settings(var=given.var / "demo", api_port=0, **kept)
 
 
-async def _demo(console: Console) -> int:
+async def _demo(console: Console, *, fleet: bool) -> int:
     settings = demo_settings(os.environ)
+    why = "--fleet asks for them" if fleet else why_no_lab()
+    if why:
+        console.print(f"on virtual hosts, without libvirt and QEMU: {escape(why)}")
+        settings = settings.model_copy(update={"fleet": str(FLEET)})
+    else:
+        console.print("on real hosts in a lab: this is root, and libvirtd and QEMU are here")
     with only_engine(settings.var):
         forget(settings.var)
         return await _show(settings, console)
@@ -69,12 +75,13 @@ async def _demo(console: Console) -> int:
 
 async def _show(settings: Settings, console: Console) -> int:
     say = _Teller(console)
-    async with (
-        _running_lab(settings.var, say) as lab,
-        engine_in_its_folder(settings, say.line) as engine,
-    ):
+    async with AsyncExitStack() as stack:
+        ground: Ground = FleetGround(settings.var)
+        if not settings.fleet:
+            ground = await stack.enter_async_context(running_lab(settings.var, say.line))
+        engine = await stack.enter_async_context(engine_in_its_folder(settings, say.line))
         async with _world(engine) as world:
-            report = await _power_cut(world, lab, say)
+            report = await _power_cut(world, ground, say)
         write_report(report, settings.var / "report.json")
         show_report(report, console)
         console.print(f"report: {settings.var / 'report.json'}")
@@ -107,24 +114,11 @@ class _Teller:
 
 
 def forget(var: Path) -> None:
-    """Empty the demo's engine: an earlier demo's lab is gone, and so is what ran on it."""
-    for name in ("holdfast.db", "holdfast.db-wal", "holdfast.db-shm"):
+    """Empty the demo's engine: an earlier demo's hosts are gone, and so is what ran on them."""
+    for name in ("holdfast.db", "holdfast.db-wal", "holdfast.db-shm", FILE, SOCKET):
         (var / name).unlink(missing_ok=True)
     for old in (var / "temporal").glob("*.db*"):
         old.unlink()
-
-
-@asynccontextmanager
-async def _running_lab(var: Path, say: _Teller) -> AsyncIterator[Lab]:
-    # The guest that `make setup` has built lies beside the demo's folder.
-    cache = cache_folder(var.parent)
-    lab = Lab(name="demo", k=NETWORK, hosts=3, var=var, cache=cache, say=say.line)
-    await asyncio.to_thread(lab.down)
-    try:
-        await asyncio.to_thread(lab.up)
-        yield lab
-    finally:
-        await asyncio.to_thread(lab.down)
 
 
 @asynccontextmanager
@@ -135,14 +129,15 @@ async def _world(engine: Engine) -> AsyncIterator[World]:
         yield World(client)
 
 
-async def _power_cut(world: World, lab: Lab, say: _Teller) -> dict[str, Any]:
+async def _power_cut(world: World, ground: Ground, say: _Teller) -> dict[str, Any]:
     say.line("adding 3 hosts with their power controllers, and 6 VMs, through the API")
-    await world.build(lab.inventory())
+    await world.build(ground)
     await world.start_all()
     say.line("6 VMs run; 4 of them on h1")
     await _until_warm(world)
-    with lab.sampler() as sampler:
-        cut_at = await asyncio.to_thread(_cut, lab)
+    async with ground.counting() as counted:
+        cut_at = datetime.now(UTC)
+        await ground.cut(VICTIM)
         say.zero = cut_at
         say.at(cut_at, f"[bold red]the power of {VICTIM} is cut[/bold red], silently")
         incident = await _follow(world, say)
@@ -150,13 +145,7 @@ async def _power_cut(world: World, lab: Lab, say: _Teller) -> dict[str, Any]:
         operation = await world.act(f"/hosts/{world.hosts[VICTIM]}/actions/activate")
         say.line(operation["summary"])
         vms = (await world.get("/vms"))["items"]
-        return make_report(incident, cut_at, vms, sampler.result())
-
-
-def _cut(lab: Lab) -> datetime:
-    at = datetime.now(UTC)
-    lab.crash(VICTIM)
-    return at
+        return make_report(incident, cut_at, vms, await counted())
 
 
 async def _until_warm(world: World) -> None:

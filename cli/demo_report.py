@@ -8,18 +8,38 @@ import json
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
-from lab.sampler import Samples
-
 PHASES = ("detect", "decide", "prove", "place", "start", "ready")
 
 
+class Count(Protocol):
+    """What something that knows nothing of the engine has counted."""
+
+    @property
+    def rate_hz(self) -> float | None:
+        """How often it looked; None: it was told of each start."""
+        ...
+
+    @property
+    def longest_gap_s(self) -> float:
+        """How long it may have been blind."""
+        ...
+
+    def copies_max(self, vm: str) -> int:
+        """The most copies of a VM at a time."""
+        ...
+
+    def hosts_of(self, vm: str) -> tuple[str, ...]:
+        """Where a VM runs now."""
+        ...
+
+
 def make_report(
-    incident: dict[str, Any], cut_at: datetime, vms: list[dict[str, Any]], samples: Samples
+    incident: dict[str, Any], cut_at: datetime, vms: list[dict[str, Any]], samples: Count
 ) -> dict[str, Any]:
     """The report of one power cut; durations in seconds, `vms` as the API lists them."""
     began = {p: datetime.fromisoformat(at) for p, at in incident["phase_began"].items()}
@@ -51,7 +71,7 @@ def _seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def _vm(
-    vm: dict[str, Any], moved: dict[str, Any] | None, cut_at: datetime, samples: Samples
+    vm: dict[str, Any], moved: dict[str, Any] | None, cut_at: datetime, samples: Count
 ) -> dict[str, Any]:
     back = moved["running_again_at"] if moved else None
     return {

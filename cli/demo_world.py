@@ -2,14 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from cli.demo_grounds import Ground, Machine
 from domain.errors import EngineError
 from domain.operations import OperationState
-from lab.lab import Inventory
 
 OPERATION_LIMIT_S = 120.0
 
@@ -37,7 +36,6 @@ VMS = (
 unprotected."""
 
 MEMORY_MIB = 96
-DISK_BYTES = 4 * 1024 * 1024
 
 
 class DemoFailed(EngineError):
@@ -78,15 +76,12 @@ class World:
             raise DemoFailed("DEMO_STEP_FAILED", f"{what}: {problem['detail']}")
         return operation
 
-    async def build(self, inventory: Inventory) -> None:
+    async def build(self, ground: Ground) -> None:
         """Cluster, hosts, power controllers and VMs."""
-        cluster = {"name": "demo", "virt_type": "qemu", "profile": "balanced"}
+        cluster = {"name": "demo", "virt_type": ground.virt_type, "profile": "balanced"}
         cluster_id = (await self.act("/clusters", cluster))["target_id"]
-        await asyncio.gather(*(self._add_host(cluster_id, host) for host in inventory.hosts))
+        await asyncio.gather(*(self._add_host(cluster_id, host) for host in ground.machines()))
         for vm in VMS:
-            disk = Path(inventory.shared) / f"{vm.name}.img"
-            with disk.open("wb") as file:
-                file.truncate(DISK_BYTES)
             body = {
                 "cluster_id": cluster_id,
                 "name": vm.name,
@@ -94,24 +89,14 @@ class World:
                 "protected": vm.protected,
                 "priority": vm.priority,
                 "depends_on": [self.vms[other] for other in vm.depends_on],
-                # QEMU takes no lock on a shareable disk: nothing but the engine stands between
-                # this VM and a second copy.
-                "disks": [{"path": str(disk), "shareable": True}],
-                "boot": inventory.guest.model_dump(mode="json"),
+                **ground.hardware(vm.name),
             }
             self.vms[vm.name] = (await self.act("/vms", body))["target_id"]
 
-    async def _add_host(self, cluster_id: str, host: Any) -> None:
+    async def _add_host(self, cluster_id: str, host: Machine) -> None:
         body = {"cluster_id": cluster_id, "name": host.name, "uri": host.uri}
         self.hosts[host.name] = (await self.act("/hosts", body))["target_id"]
-        device = {
-            "host_id": self.hosts[host.name],
-            "name": f"bmc-{host.name}",
-            "agent": host.bmc.agent,
-            "options": host.bmc.options,
-            "secrets": {"password": host.bmc.password},
-        }
-        await self.act("/fence-devices", device)
+        await self.act("/fence-devices", {"host_id": self.hosts[host.name], **host.device})
 
     async def start_all(self) -> None:
         """Start every VM where the demo wants it, those that others depend on first."""

@@ -1,5 +1,8 @@
 """`holdfast lab`: build a data centre in a box, break it, take it down.
 
+In the folder of a fleet without hardware the same commands break that one; only another `--name`
+still means a real lab there.
+
 The lab's code is imported inside the commands: `holdfast vm list` shall not wait for it.
 Exit codes: 0 done, 1 refused or failed (standard error says why and what to do next), 2 misuse.
 """
@@ -13,13 +16,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from domain.errors import EngineError
+from domain.errors import Conflict, EngineError
 
 if TYPE_CHECKING:
+    from cli.lab_fleet import FleetLab
     from lab.lab import HostStatus, Lab, LabStatus
+    from simulator.fleet.control import FleetStatus
+    from simulator.fleet.control import HostStatus as FleetHostStatus
+
+    AnyLab = Lab | FleetLab
+    AnyStatus = LabStatus | FleetStatus
+    AnyHostStatus = HostStatus | FleetHostStatus
 
 app = typer.Typer(
-    help="A data centre in a box: real libvirtd, QEMU and IPMI controllers (needs root).",
+    help="A data centre in a box: real libvirtd, QEMU and IPMI controllers (needs root), or the "
+    "fleet of `holdfast up --fleet`.",
     no_args_is_help=True,
 )
 
@@ -39,6 +50,10 @@ class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
 
+
+LAB = "lab"
+NAMES_SHOWN = 12
+"""Guests of one host that the table names; the others are counted."""
 
 Name = Annotated[str, typer.Option("--name", help="Which lab.", metavar="LAB")]
 HostName = Annotated[str, typer.Argument(help="A host of the lab, such as h1.", metavar="HOST")]
@@ -61,58 +76,71 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _on_lab(name: str, action: "Callable[[Lab], None]", done: str) -> None:
+def _on_lab(name: str, action: "Callable[[AnyLab], None]", done: str) -> None:
     with _explained():
-        from lab import requirements
-        from lab.lab import Lab
-
-        requirements.require()
-        action(Lab(name, say=_say))
+        action(_lab(name))
     _say(done)
+
+
+def _lab(name: str) -> "AnyLab":
+    """The fleet of this folder, or a real lab; Refused where none can be."""
+    from lab.lab import Lab, default_var
+    from simulator.fleet.place import has_fleet
+
+    if name == LAB and has_fleet(default_var()):
+        from cli.lab_fleet import FleetLab
+
+        return FleetLab(default_var())
+    from lab import requirements
+
+    requirements.require()
+    return Lab(name, say=_say)
 
 
 @app.command()
 def up(
     hosts: Annotated[int | None, typer.Option(min=1, max=200, help="How many; 3 if new.")] = None,
-    name: Name = "lab",
+    name: Name = LAB,
     k: Annotated[
         int | None, typer.Option("--k", min=0, max=255, help="Network 10.77.K.0/24; 0 if new.")
     ] = None,
 ) -> None:
     """Build the lab, or complete it; running it again is harmless."""
     with _explained():
-        from lab.lab import Lab
+        from lab.lab import Lab, default_var
+        from simulator.fleet.place import has_fleet
 
-        lab = Lab(name, k=k, hosts=hosts, say=_say)
-        lab.up()
+        if name == LAB and has_fleet(default_var()):
+            raise Conflict(
+                "LAB_IS_FLEET",
+                f"{default_var()} is the folder of a fleet, which is up with its engine",
+                next_step="give the lab a --name, or name another folder in HOLDFAST_VAR",
+            )
+        Lab(name, k=k, hosts=hosts, say=_say).up()
     _say(f"lab {name} is up; `holdfast lab status` shows it")
 
 
 @app.command()
-def down(name: Name = "lab") -> None:
+def down(name: Name = LAB) -> None:
     """Remove the lab with all that belongs to it; running it again is harmless."""
     _on_lab(name, lambda lab: lab.down(), f"lab {name} is down")
 
 
 @app.command()
 def status(
-    name: Name = "lab",
+    name: Name = LAB,
     output: Annotated[Output, typer.Option("-o", "--output", help="How to print.")] = Output.TABLE,
 ) -> None:
     """Show every host: power, link, libvirt, power controller, guests."""
     with _explained():
-        from lab import requirements
-        from lab.lab import Lab
-
-        requirements.require()
-        found = Lab(name).status()
+        found = _lab(name).status()
     if output is Output.JSON:
         print(json.dumps(found.model_dump(mode="json"), indent=2))
     else:
         _print_table(found)
 
 
-def _print_table(found: "LabStatus") -> None:
+def _print_table(found: "AnyStatus") -> None:
     rows: list[tuple[str, ...]] = [("HOST", "POWER", "LINK", "LIBVIRT", "BMC", "GUESTS", "URI")]
     rows += [_row(host) for host in found.hosts]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -123,56 +151,62 @@ def _print_table(found: "LabStatus") -> None:
         )
 
 
-def _row(host: "HostStatus") -> tuple[str, ...]:
+def _row(host: "AnyHostStatus") -> tuple[str, ...]:
     return (
         host.name,
         "on" if host.power else "off",
         "up" if host.link else "down",
         host.libvirt,
         host.bmc,
-        " ".join(host.guests) or "-",
+        _guests(host.guests),
         host.uri,
     )
 
 
+def _guests(names: tuple[str, ...]) -> str:
+    more = len(names) - NAMES_SHOWN
+    shown = " ".join(names[:NAMES_SHOWN]) or "-"
+    return f"{shown} +{more}" if more > 0 else shown
+
+
 @app.command()
-def crash(host: HostName, name: Name = "lab") -> None:
+def crash(host: HostName, name: Name = LAB) -> None:
     """Cut a host's power, silently: no peer is told."""
     _on_lab(name, lambda lab: lab.crash(host), f"{host} has no power")
 
 
 @app.command()
-def isolate(host: HostName, name: Name = "lab") -> None:
+def isolate(host: HostName, name: Name = LAB) -> None:
     """Pull a host's network cable; its guests run on."""
     _on_lab(name, lambda lab: lab.isolate(host), f"{host} is cut off, its guests run on")
 
 
 @app.command()
-def heal(host: HostName, name: Name = "lab") -> None:
+def heal(host: HostName, name: Name = LAB) -> None:
     """Undo `isolate` and `hang`."""
     _on_lab(name, lambda lab: lab.heal(host), f"{host} has its network back")
 
 
 @app.command()
-def hang(host: HostName, name: Name = "lab") -> None:
+def hang(host: HostName, name: Name = LAB) -> None:
     """Freeze a host's libvirtd; its guests run on."""
     _on_lab(name, lambda lab: lab.hang(host), f"libvirtd of {host} is frozen, its guests run on")
 
 
 @app.command()
-def unhang(host: HostName, name: Name = "lab") -> None:
+def unhang(host: HostName, name: Name = LAB) -> None:
     """Let a frozen libvirtd go on."""
     _on_lab(name, lambda lab: lab.unhang(host), f"libvirtd of {host} goes on")
 
 
 @app.command()
-def power_on(host: HostName, name: Name = "lab") -> None:
+def power_on(host: HostName, name: Name = LAB) -> None:
     """Switch a host on and plug its cable in; it boots in the background."""
     _on_lab(name, lambda lab: lab.power_on(host), f"{host} boots")
 
 
 @app.command()
-def bmc(host: HostName, mode: Mode, name: Name = "lab") -> None:
+def bmc(host: HostName, mode: Mode, name: Name = LAB) -> None:
     """Change how a host's power controller behaves."""
     _on_lab(
         name, lambda lab: lab.bmc(host, mode.value), f"the power controller of {host}: {mode.value}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli import lab
+from cli import lab, simulate
 from cli.failures import BY_STATUS, Exit, Failure, failure
 from cli.nouns import (
     affinity,
@@ -44,7 +44,7 @@ OBJECTS = (
     "event",
     "audit",
 )
-ORDER = (*OBJECTS, "up", "demo", "db", "lab", "api", "worker", "monitor", "relay")
+ORDER = (*OBJECTS, "up", "demo", "db", "lab", "simulate", "api", "worker", "monitor", "relay")
 
 
 class Root(TyperGroup):
@@ -105,6 +105,7 @@ for name, noun in zip(
     app.add_typer(noun.app, name=name)
 app.add_typer(lab.app, name="lab")
 app.add_typer(db.app, name="db")
+app.add_typer(simulate.app, name="simulate")
 
 
 @app.callback()
@@ -120,19 +121,31 @@ def root(
 
 
 @app.command()
-def up() -> None:
+def up(
+    fleet: Annotated[
+        str,
+        typer.Option(
+            help="Virtual hosts and VMs in place of real ones, such as sim:hosts=5,vms=40.",
+            metavar="SPEC",
+        ),
+    ] = "",
+) -> None:
     """Run the whole engine on this machine until Ctrl-C."""
     from cli.up import run_up
 
-    run_up()
+    run_up(fleet)
 
 
 @app.command()
-def demo() -> None:
-    """Build a data centre in a box, cut a host's power, watch its VMs return (needs root)."""
+def demo(
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="On virtual hosts, also where real ones can be made.")
+    ] = False,
+) -> None:
+    """Build a data centre in a box, cut a host's power, watch its VMs return."""
     from cli.demo import run_demo
 
-    run_demo()
+    run_demo(fleet=fleet)
 
 
 class Queue(StrEnum):

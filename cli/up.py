@@ -4,6 +4,9 @@ Starts Temporal (or uses the one that is named), brings the database's schema up
 api, worker, fencing, monitor and relay as child processes. A child that dies is started again; all
 of them die with this process. One engine a folder: a second one is refused before it starts
 anything. What a process says goes to `log/<role>.log` and, when that is full, `log/<role>.log.1`.
+
+With `--fleet` one more process holds a fleet without hardware (`cli.fleet`). It is the first to
+start and the last to end, so that no other sees its hosts fall silent.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ import httpx2
 import structlog
 
 from api.auth import read_or_create_token, token_file
+from cli import fleet
 from cli.claims import only_engine, usable_port
 from domain.errors import EngineError, Unavailable
 from store.migrate import upgrade
@@ -29,8 +33,11 @@ from worker.temporal_server import Endpoint, running_temporal
 
 log = structlog.get_logger()
 
+FLEET = "fleet"
 ROLES = ("api", "worker", "fencing", "monitor", "relay")
-READY_S = 60.0
+READY_S = 120.0
+"""Until the API answers; 5 s on an idle machine. Lower: a busy machine gives up in vain."""
+
 RESTART_S = 0.5
 STOP_S = 12.0
 
@@ -39,7 +46,9 @@ Command = Callable[[str], list[str]]
 
 
 def process_command(role: str) -> list[str]:
-    """The argument vector of one process of the engine."""
+    """The argument vector of one process of the engine, or of the fleet without hardware."""
+    if role == FLEET:
+        return [sys.executable, "-m", "simulator.fleet"]
     return [sys.executable, "-m", "cli.processes", role]
 
 
@@ -60,26 +69,42 @@ class Engine:
         self.pids: dict[str, int] = {}
         self._say = say
         self._stopping = False
-        self._children: list[asyncio.Task[None]] = []
+        self._children: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Start every process and wait until the API answers."""
         (self.settings.var / "api.url").write_text(self.url + "\n")
-        self._children = [asyncio.create_task(self._keep(role)) for role in ROLES]
+        if self.settings.fleet:
+            self._begin(FLEET)
+            await fleet.until_it_answers(self.settings.var, READY_S)
+        for role in ROLES:
+            self._begin(role)
         await self._until_ready()
 
     async def stop(self) -> None:
         """Ask every process to end, and wait for them."""
         self._stopping = True
-        for pid in self.pids.values():
-            _signal(pid, signal.SIGTERM)
-        if not self._children:
+        await self._end(ROLES)
+        await self._end((FLEET,))
+
+    def _begin(self, role: str) -> None:
+        self._children[role] = asyncio.create_task(self._keep(role))
+
+    async def _end(self, roles: tuple[str, ...]) -> None:
+        children = [self._children[role] for role in roles if role in self._children]
+        if not children:
             return
-        _done, late = await asyncio.wait(self._children, timeout=STOP_S)
-        for pid in self.pids.values():
-            _signal(pid, signal.SIGKILL)
+        self._signal(roles, signal.SIGTERM)
+        _done, late = await asyncio.wait(children, timeout=STOP_S)
+        self._signal(roles, signal.SIGKILL)
         if late:
             await asyncio.wait(late)
+
+    def _signal(self, roles: tuple[str, ...], number: signal.Signals) -> None:
+        for role in roles:
+            if role in self.pids:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pids[role], number)
 
     async def _keep(self, role: str) -> None:
         while not self._stopping:
@@ -137,11 +162,6 @@ async def _is_ready(client: httpx2.AsyncClient, url: str) -> bool:
         return False
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 @asynccontextmanager
 async def running_engine(
     settings: Settings, say: Say, command: Command = process_command
@@ -160,6 +180,7 @@ async def engine_in_its_folder(
     settings: Settings, say: Say, command: Command = process_command
 ) -> AsyncIterator[Engine]:
     """As `running_engine`, for a caller that holds `only_engine` already."""
+    fleet.check_folder(settings)
     port = usable_port(settings.api_host, settings.api_port)
     settings = settings.model_copy(update={"api_port": port})
     read_or_create_token(token_file(settings.var))
@@ -170,6 +191,7 @@ async def engine_in_its_folder(
     ) as endpoint:
         say(f"Temporal answers at {endpoint.address}")
         await upgrade(settings.database)
+        await fleet.refuse_real_hosts(settings)
         settings = settings.model_copy(update={"temporal_address": endpoint.address})
         engine = Engine(settings, endpoint, say, command)
         try:
@@ -179,18 +201,24 @@ async def engine_in_its_folder(
             await engine.stop()
 
 
-def run_up() -> None:
+def run_up(of_fleet: str = "") -> None:
     """Run the engine until Ctrl-C; ends the process."""
     try:
         settings = Settings.from_env(os.environ)
+        if of_fleet:
+            settings = settings.model_copy(update={"fleet": of_fleet})
         set_up_logs(settings.log_level, "up")
         code = asyncio.run(_up(settings))
     except EngineError as error:
-        print(f"error: {error.detail} ({error.code})", file=sys.stderr)
-        if error.next_step:
-            print(f"  next: {error.next_step}", file=sys.stderr)
+        _tell(error)
         code = 1
     exit_process(code)
+
+
+def _tell(error: EngineError) -> None:
+    print(f"error: {error.detail} ({error.code})", file=sys.stderr)
+    if error.next_step:
+        print(f"  next: {error.next_step}", file=sys.stderr)
 
 
 async def _up(settings: Settings) -> int:
@@ -198,11 +226,31 @@ async def _up(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_engine(settings, print) as engine:
+        if settings.fleet and not await _built(engine, stop):
+            return 0
         print(addresses(engine))
         print("Ctrl-C ends it.", flush=True)
         await stop.wait()
         print("ending …", flush=True)
     return 0
+
+
+async def _built(engine: Engine, stop: asyncio.Event) -> bool:
+    """Complete the fleet; False when that was interrupted, and the next start goes on with it."""
+    building = asyncio.ensure_future(fleet.build(engine.url, engine.settings, print))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({building, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if building.done():
+        try:
+            building.result()
+        except EngineError as error:
+            _tell(error)  # and keep running, so that one can look at what went wrong
+        return True
+    building.cancel()
+    with suppress(asyncio.CancelledError):
+        await building
+    return False
 
 
 def addresses(engine: Engine) -> str:

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Install what Holdfast needs, and say so before. Repeatable: what is there already is left alone,
 # and a run with nothing to do takes about a second.
+# `setup.sh demo` is content with less: without root it installs no Debian packages, and without
+# libvirt's headers it leaves libvirt-python away. The demo then uses hosts without hardware.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
   qemu-system-x86 qemu-utils ipmitool fence-agents busybox-static cpio iproute2
   pkg-config gcc python3-dev postgresql mariadb-server-core mariadb-client)
+FOR="${1:-all}"
 GUEST_KERNEL=linux-image-cloud-amd64
 
 say() { printf '==> %s\n' "$*"; }
@@ -52,6 +55,10 @@ is_installed() {
 
 install_packages() {
   local package missing=()
+  if [ "$FOR" = demo ] && [ "$(id -u)" -ne 0 ]; then
+    say "this is not root: no Debian packages are installed, and the demo's hosts are virtual"
+    return
+  fi
   if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     say "this is no Debian: make sure that you have what Debian calls ${PACKAGES[*]}"
     return
@@ -77,16 +84,27 @@ install_packages() {
 is_done() { [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 
 make_environment() {
-  local stamp=.venv/.lock-installed wanted
+  local stamp=.venv/.lock-installed wanted lock=requirements.lock
   wanted="$("$PYTHON" --version) $(sha256sum <requirements.lock)"
   if is_done "$stamp" "$wanted"; then
     return
+  fi
+  if [ "$FOR" = demo ] && ! pkg-config --exists libvirt 2>/dev/null; then
+    wanted="$wanted without libvirt-python"
+    if is_done "$stamp" "$wanted"; then
+      return
+    fi
+    say "libvirt's headers are missing: libvirt-python is left away"
+    lock=$(mktemp)
+    # Its entry ends with the first line that is not continued.
+    awk '/^libvirt-python==/ { skip = 1 } !skip { print } skip && !/\\$/ { skip = 0 }' \
+      requirements.lock >"$lock"
   fi
   say "installing the Python packages of requirements.lock into .venv (libvirt-python is compiled)"
   # Leftovers of another lock would hide a missing pin.
   "$PYTHON" -m venv --clear .venv
   .venv/bin/pip install --no-input --disable-pip-version-check --require-hashes \
-    -r requirements.lock | sed -u -n 's/^Collecting \([^ ]*\).*/    \1/p'
+    -r "$lock" | sed -u -n 's/^Collecting \([^ ]*\).*/    \1/p'
   printf '%s' "$wanted" >"$stamp"
 }
 
@@ -107,7 +125,14 @@ get_temporal() {
   .venv/bin/python -m worker.temporal_find
 }
 
+lab_is_possible() {
+  .venv/bin/python -c 'import sys; from lab.requirements import obstacles; sys.exit(bool(obstacles()))'
+}
+
 build_guest() {
+  if [ "$FOR" = demo ] && ! lab_is_possible; then
+    return
+  fi
   if command -v apt-cache >/dev/null && [ ! -e "${HOLDFAST_LAB_CACHE:-${HOLDFAST_VAR:-var}/lab-cache}/manifest.json" ]; then
     say "making the lab's guest: Debian's $GUEST_KERNEL (27 MB, unpacked, not installed) and busybox"
     apt-cache show "$GUEST_KERNEL" >/dev/null 2>&1 || update_package_lists

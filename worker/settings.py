@@ -25,6 +25,7 @@ class Settings(Frozen):
     api_host api_port where the REST API listens; port 0 takes a free one
     ui_port           where the UI of our own Temporal listens; port 0 takes a free one
     traces            off | console | otlp (its address from OTEL_EXPORTER_OTLP_ENDPOINT)
+    fleet             a fleet without hardware, such as sim:hosts=5,vms=40; empty: real hosts
     steps_at_once     steps that one worker runs side by side
     retention_days    how long an ended operation stays before it goes to the archive
     log_level         debug | info | warning | error
@@ -37,6 +38,7 @@ class Settings(Frozen):
     api_port: int = Field(default=8420, ge=0, le=65535)
     ui_port: int = Field(default=0, ge=0, le=65535)
     traces: str = Field(default="off", pattern="^(off|console|otlp)$")
+    fleet: str = Field(default="", max_length=200)
     steps_at_once: int = Field(default=32, ge=1, le=1000)
     retention_days: int = Field(default=30, ge=1, le=36500)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

@@ -12,8 +12,10 @@ from rich.console import Console
 import cli.demo
 from cli.claims import only_engine
 from cli.demo import demo_settings, forget
+from cli.demo_grounds import FleetCount
 from cli.demo_report import PHASES, failures, make_report, show_report, write_report
 from lab.sampler import Copy, Samples
+from simulator.fleet.control import Copies
 from worker.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -48,7 +50,8 @@ def test_the_demo_keeps_what_only_changes_how_it_is_watched() -> None:
 
 
 def databases(var: Path) -> list[Path]:
-    files = [var / "holdfast.db", var / "holdfast.db-wal", var / "temporal" / "temporal-1.db"]
+    names = ("holdfast.db", "holdfast.db-wal", "fleet.json", "temporal/temporal-1.db")
+    files = [var / name for name in names]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("rows")
@@ -179,3 +182,68 @@ def test_a_missing_phase_is_a_failure_that_names_it(phase: str) -> None:
     assert found["phases_s"][phase] is None
     (line,) = failures(found)
     assert phase in line
+
+
+# -- where it takes place --------------------------------------------------------------------------
+
+
+def obstacles(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
+    monkeypatch.setattr("lab.requirements.obstacles", lambda: found)
+
+
+async def shown(monkeypatch: pytest.MonkeyPatch, var: Path, *, fleet: bool) -> tuple[str, str]:
+    """What the demo says about its hosts, and the fleet that its engine gets."""
+    got: list[Settings] = []
+
+    async def show(settings: Settings, _console: Console) -> int:
+        got.append(settings)
+        return 0
+
+    monkeypatch.setenv("HOLDFAST_VAR", str(var))
+    monkeypatch.setattr(cli.demo, "_show", show)
+    screen = StringIO()
+    assert await cli.demo._demo(Console(file=screen, width=300), fleet=fleet) == 0
+    return screen.getvalue(), got[0].fleet
+
+
+async def test_the_demo_takes_real_hosts_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstacles(monkeypatch)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: True)
+    said, fleet = await shown(monkeypatch, tmp_path, fleet=False)
+    assert said.startswith("on real hosts")
+    assert fleet == ""
+
+
+async def test_the_demo_takes_virtual_hosts_elsewhere_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstacles(monkeypatch, "it needs root", "packages are missing")
+    said, fleet = await shown(monkeypatch, tmp_path, fleet=False)
+    assert said.startswith("on virtual hosts")
+    assert "it needs root; packages are missing" in said
+    assert fleet == "sim:hosts=3,vms=0"
+
+
+async def test_the_demo_takes_virtual_hosts_when_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstacles(monkeypatch)
+    said, fleet = await shown(monkeypatch, tmp_path, fleet=True)
+    assert "--fleet asks for them" in said
+    assert fleet == "sim:hosts=3,vms=0"
+
+
+def test_the_fleet_s_own_count_of_copies_is_as_good_as_a_sampler_s() -> None:
+    of = incident(moved("db", 3.0))
+    once = FleetCount((Copies(vm="db", hosts=("h2",), most=1),))
+    twice = FleetCount((Copies(vm="db", hosts=("h1", "h2"), most=2),))
+    assert failures(make_report(of, CUT, [vm("db", "h2")], once)) == []
+    assert failures(make_report(of, CUT, [vm("db", "h2")], twice)) == [
+        "db ran 2 times at once",
+        "db has 2 copies instead of one",
+    ]
+    assert "db has 0 copies instead of one" in failures(
+        make_report(of, CUT, [vm("db", "h2")], FleetCount(()))
+    )

@@ -26,6 +26,7 @@ def test_every_setting_is_read_under_its_name_with_the_prefix() -> None:
         "HOLDFAST_API_PORT": "0",
         "HOLDFAST_UI_PORT": "8233",
         "HOLDFAST_TRACES": "otlp",
+        "HOLDFAST_FLEET": "sim:hosts=3",
         "HOLDFAST_STEPS_AT_ONCE": "4",
         "HOLDFAST_RETENTION_DAYS": "7",
         "HOLDFAST_LOG_LEVEL": "debug",
