@@ -1,4 +1,4 @@
-"""One action's way into the database: plan → authorise → lock → execute → operation and outbox.
+"""One action's way into the database: authorise → plan → lock → execute → operation and outbox.
 
 Everything here happens inside one transaction that the caller owns, so the same code serves a
 person's request, a batch of a thousand, and the start of a VM that is part of a recovery. What
@@ -7,23 +7,26 @@ differs is the `Terms` on which an action is accepted.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.context import PriorityClass
+from domain.context import ActionContext, PriorityClass
 from domain.errors import Conflict, Denied, Invalid, NotFound, Refused
 from domain.locks import Held, in_order, in_the_way
 from domain.matrix import MATRICES, allowed_in
-from domain.operations import OperationState, Outcome, Problem
+from domain.operations import OperationState, Problem
 from domain.permissions import Role, refuse
 from domain.priorities import Urgency, priority_of
 from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
-from engine.closing import close_operation
+from engine.cancelling import supersede
+from engine.facts import Facts
 from engine.roles import Roles
 from engine.rows import event_row, operation_row
+from engine.writes import Writes
 from store import incidents, locks, operations, plumbing
 from store.ids import new_id
 from store.rows import Row
@@ -70,6 +73,12 @@ class Judged:
         outranked = self.action.outranks(self.params)
         return () if all(held.kind in outranked for held in self.in_the_way) else self.in_the_way
 
+    def waits(self, lock_wait_s: float) -> bool:
+        """Whether it becomes an operation that waits: no wait makes a wrong request right."""
+        if not self.blocked_by or lock_wait_s <= 0 or self.action.workflow is None:
+            return False
+        return not any(isinstance(problem, Invalid | NotFound) for problem in self.problems)
+
 
 class Acceptance:
     """The pipeline over all actions."""
@@ -89,12 +98,32 @@ class Acceptance:
         """Why a principal may not ask for this kind of action at all, or None."""
         return refuse(principal, self._roles.of(principal), action.permission)
 
+    def transaction(
+        self,
+        connection: AsyncConnection,
+        now: datetime,
+        context: ActionContext,
+        operation_id: UUID | None = None,
+        attempt: int = 1,
+    ) -> Tx:
+        """What actions work with inside one transaction."""
+        return Tx(
+            connection=connection,
+            now=now,
+            operation_id=operation_id or new_id(),
+            context=context,
+            facts=Facts(connection),
+            writes=Writes(connection),
+            door=self,
+            attempt=attempt,
+        )
+
     def role_of(self, principal: str) -> Role:
         """What a principal is to the engine."""
         return self._roles.of(principal)
 
     async def judge(self, tx: Tx, params: Params, terms: Terms) -> Judged:
-        """Plan and authorise; Denied or NotFound are raised, other problems are listed."""
+        """Authorise and plan; Denied or NotFound are raised, other problems are listed."""
         action, problems = self.action_of(params), Problems(lenient=terms.lenient)
         role = self._roles.of(tx.context.principal)
         denied = None if terms.internal else self.denied(tx.context.principal, action)
@@ -104,6 +133,8 @@ class Acceptance:
         forbidden = _forbidden(action, params, plan)
         if forbidden is not None:
             problems.insert(0, forbidden)
+        if terms.lock_wait_s > 0 and action.workflow is None:
+            problems.append(_cannot_wait(action))
         urgency = Urgency(
             kind=action.kind,
             default=action.priority,
@@ -130,18 +161,15 @@ class Acceptance:
     async def accept_judged(self, tx: Tx, judged: Judged, terms: Terms) -> UUID:
         """Accept what was judged in this very transaction."""
         tx = _at_priority(tx, judged.priority)
-        may_wait = terms.lock_wait_s > 0 and not terms.preempt
-        if judged.blocked_by and may_wait and judged.action.workflow is not None:
-            if any(isinstance(problem, Invalid | NotFound) for problem in judged.problems):
-                refuse_all(judged.problems)  # no wait makes a wrong request right
+        if judged.waits(terms.lock_wait_s) and not terms.preempt:
             self._write_waiting(tx, judged, terms)
             return tx.operation_id
         refuse_all(judged.problems)
-        generations = await self._lock(tx, judged, preempt=terms.preempt)
+        await self._lock(tx, judged, preempt=terms.preempt)
         done = await judged.action.execute(tx, judged.params, judged.plan)
         row = operation_row(tx, judged.action, judged.params, judged.plan, done, held=terms.held)
         tx.writes.operation(row)
-        self.take_locks(tx, judged, generations)
+        self.take_locks(tx, judged)
         tx.writes.event(event_row(tx, judged.action, judged.plan, done))
         if done.order is not None and not terms.by_parent and not terms.held:
             tx.writes.post_soon(tx.operation_id, tx.now)
@@ -159,7 +187,7 @@ class Acceptance:
         """
         judged = await self.judge_again(tx, operation)
         refuse_all(judged.problems)
-        generations = await self._lock(tx, judged, preempt=False)
+        await self._lock(tx, judged, preempt=False)
         done = await judged.action.execute(tx, judged.params, judged.plan)
         assert done.order is not None, "only operations with a workflow are accepted again"
         order = done.order.model_dump(mode="json")
@@ -169,30 +197,32 @@ class Acceptance:
             await operations.belong_to(tx.connection, operation["id"], done.incident_id)
             await incidents.link_operation(tx.connection, done.incident_id, operation["id"])
         tx.facts.forget("operation", operation["id"])
-        self.take_locks(tx, judged, generations)
+        self.take_locks(tx, judged)
+        tx.writes.event(event_row(tx, judged.action, judged.plan, done))
         if not held:
             tx.writes.post(plumbing.posting(new_id(), operation["id"], tx.now))
         return judged
 
     async def judge_again(self, tx: Tx, operation: Row) -> Judged:
-        """Plan a known operation anew from its parameters.
+        """Plan a known operation anew from its parameters, to accept it.
 
         Raises NotFound, Conflict (`PARAMS_OUTDATED`) for parameters that another release has
         stored, and Denied where it was never accepted and its principal may not do this.
         """
-        action, params = self._stored(operation)
         if operation["order"] is None:
-            denied = self.denied(operation["principal"], action)
+            denied = self.denied(operation["principal"], self.kind_of(operation))
             if denied is not None:
                 raise denied
-        return await self.judge(tx, params, Terms(internal=True))
+        return await self.plan_again(tx, operation)
 
-    def _stored(self, operation: Row) -> tuple[Action[Any, Any], Params]:
+    async def plan_again(self, tx: Tx, operation: Row) -> Judged:
+        """The same to look at it only: whether its principal may still ask for it is no matter."""
         action = self.kind_of(operation)
         try:
-            return action, action.params.model_validate(operation["params"])
+            params = action.params.model_validate(operation["params"])
         except ValidationError as error:
             raise _outdated(operation, error) from error
+        return await self.judge(tx, params, Terms(internal=True))
 
     async def problems_again(self, tx: Tx, operation: Row) -> tuple[Refused, ...]:
         """What speaks against accepting a known operation anew now; changes nothing."""
@@ -210,33 +240,32 @@ class Acceptance:
         """Take back what accepting an operation wrote, its workflow never having claimed it."""
         return await self.kind_of(operation).undo(tx, operation)
 
-    async def _lock(self, tx: Tx, judged: Judged, *, preempt: bool) -> dict[Any, int]:
-        """Make the entities free for this operation; the generation of each taken-over lock."""
-        if not judged.in_the_way:
-            return {}
+    async def give_way(self, tx: Tx, operation: Row) -> str:
+        """Take back what must not outlive an operation that another one takes over; a sentence."""
+        action = self.by_kind.get(operation["kind"])  # one of another release keeps nobody waiting
+        return "" if action is None else await action.give_way(tx, operation)
+
+    async def _lock(self, tx: Tx, judged: Judged, *, preempt: bool) -> None:
+        """Make the entities free for this operation."""
         if judged.blocked_by and not preempt:
             raise busy(judged.in_the_way)
-        generations = {}
         for held in judged.in_the_way:
-            generations[held.lock.entity] = held.generation + 1
             await _supersede(tx, held, judged)
-        return generations
 
-    def take_locks(self, tx: Tx, judged: Judged, generations: Mapping[Any, int]) -> None:
+    def take_locks(self, tx: Tx, judged: Judged) -> None:
         """Collect the operation's locks, and count them as taken for what comes after it."""
         if judged.action.workflow is None:
             return
         taken = []
         for lock in in_order(judged.plan.locks):
-            generation = generations.get(lock.entity, 1)
-            tx.writes.lock(locks.row_of(lock, tx.operation_id, tx.now, generation))
+            tx.writes.lock(locks.row_of(lock, tx.operation_id, tx.now, tx.attempt))
             taken.append(
                 Held(
                     lock=lock,
                     operation_id=tx.operation_id,
                     kind=judged.action.kind,
                     state=OperationState.PENDING.value,
-                    generation=generation,
+                    generation=tx.attempt,
                 )
             )
         tx.facts.note_taken(taken)
@@ -286,6 +315,16 @@ def busy(holders: tuple[Held, ...]) -> Conflict:
     )
 
 
+def _cannot_wait(action: Action[Any, Any]) -> Invalid:
+    """Its parameters would have to lie in the database meanwhile, and some of them are secrets."""
+    return Invalid(
+        "LOCK_WAIT_NOT_POSSIBLE",
+        f"{action.kind} is done at once or refused; it never waits for what others hold",
+        next_step="ask without lock_wait_s, and again once the object is free",
+        kind=action.kind,
+    )
+
+
 def _outdated(operation: Row, error: KeyError | ValidationError) -> Conflict:
     why = "there is no such action any more"
     if isinstance(error, ValidationError):
@@ -322,9 +361,4 @@ async def _supersede(tx: Tx, held: Held, judged: Judged) -> None:
         f"{held.lock.entity_type} {judged.plan.target.name}",
         next_step=f"follow the operation that took over: `holdfast op show {tx.operation_id}`",
     )
-    outcome = Outcome(
-        operation_id=held.operation_id, state=OperationState.CANCELLED, problem=problem
-    )
-    await close_operation(tx.connection, outcome, tx.now, "superseded")
-    tx.facts.forget("operation", held.operation_id)
-    tx.facts.note_freed(held.operation_id)
+    await supersede(tx, held.operation_id, problem)

@@ -31,10 +31,8 @@ from engine.batches import (
     BatchReceipt,
     check_size,
     described,
-    fingerprint_of,
 )
 from engine.clock import Clock, utc_now
-from engine.facts import Facts
 from engine.keys import Key, fingerprint, keep_key, replayed
 from engine.previews import shown
 from engine.public import RateLimit, refuse_private
@@ -43,10 +41,8 @@ from engine.refusals import refused_event
 from engine.roles import Roles
 from engine.rows import context_of
 from engine.views import DryRunView
-from engine.writes import Writes
 from store import inventory, plumbing
 from store.database import Database
-from store.ids import new_id
 from store.rows import Row
 from store.unit_of_work import Propagation, current_unit
 
@@ -116,8 +112,8 @@ class Backend:
     ) -> Receipt:
         """Accept an action, or raise why not; then only an audit event of the refusal is written.
 
-        With a key, the same request again gives the first answer; another request under the same
-        key is refused.
+        With a key, the same request again gives the first answer; another request, or the same with
+        other options, is refused under it.
         """
         options = options or Options()
         terms = Terms(lock_wait_s=options.lock_wait_s, asked=options.priority)
@@ -130,9 +126,7 @@ class Backend:
         def again(operation_id: UUID) -> Receipt:
             return Receipt(operation_id=operation_id, replayed=True)
 
-        key = None
-        if idempotency_key is not None:
-            key = Key(idempotency_key, fingerprint(action.kind, params))
+        key = self._key(idempotency_key, [params], options)
         await self._prepare([params], context)
         receipt = await self._once(context, key, accept, again)
         log.info(
@@ -171,9 +165,7 @@ class Backend:
         def again(operation_id: UUID) -> BatchReceipt:
             return BatchReceipt(operation_id=operation_id, replayed=True)
 
-        key = None
-        if idempotency_key is not None:
-            key = Key(idempotency_key, fingerprint_of(self.acceptance, items, options))
+        key = self._key(idempotency_key, items, options)
         await self._prepare(items, context)
         receipt = await self._once(context, key, accept, again)
         log.info(
@@ -191,15 +183,21 @@ class Backend:
         context: ActionContext,
         options: BatchOptions | None = None,
     ) -> tuple[DryRunView, ...]:
-        """What `run_multiple_actions` would do with each item now. Changes nothing."""
+        """What `run_multiple_actions` would do with each item now: done, and rolled back.
+
+        Denied when its principal may do nothing of it.
+        """
         check_size(len(items))
 
-        async def judge(connection: AsyncConnection) -> tuple[DryRunView, ...]:
+        async def attempt(connection: AsyncConnection) -> tuple[DryRunView, ...]:
             tx = self.transaction(connection, context)
-            return await Batch(self.acceptance, tx, items, options or BatchOptions()).preview()
+            everything = await connection.begin_nested()
+            views = await Batch(self.acceptance, tx, items, options or BatchOptions()).preview()
+            await everything.rollback()
+            return views
 
         await self._prepare(items, context)
-        return await self.database.read(judge)
+        return await self.database.write(attempt)
 
     async def run_child(
         self, params: Params, parent: Row, terms: Terms, *, reason: str = ""
@@ -263,15 +261,8 @@ class Backend:
         attempt: int = 1,
     ) -> Tx:
         """What actions work with inside one transaction."""
-        return Tx(
-            connection=connection,
-            now=self._clock(),
-            operation_id=operation_id or new_id(),
-            context=context,
-            facts=Facts(connection),
-            writes=Writes(connection),
-            door=self.acceptance,
-            attempt=attempt,
+        return self.acceptance.transaction(
+            connection, self._clock(), context, operation_id, attempt
         )
 
     async def write_out(self, tx: Tx) -> None:
@@ -289,6 +280,12 @@ class Backend:
 
     async def _look(self, entity: str, entity_id: UUID) -> Row | None:
         return await self.database.read(lambda c: inventory.get(c, entity, entity_id))
+
+    def _key(self, text: str | None, items: Sequence[Params], options: Frozen) -> Key | None:
+        if text is None:
+            return None
+        kinds = (self.acceptance.action_of(params).kind for params in items)
+        return Key(text, fingerprint(zip(kinds, items, strict=True), options))
 
     async def _once(
         self,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -30,6 +30,7 @@ from engine.backend import Backend
 from engine.cancelling import of_operation
 from engine.closing import close_operation, tell_parent
 from engine.rows import context_of
+from engine.waiters import as_taken, transactions
 from store import control, operations
 from store.database import Database
 from store.rows import Row
@@ -80,7 +81,7 @@ class Line:
         """Count a waiter, and what it wants, as before those that come after it."""
         self.seen.add(row["id"])
         if found.verdict in (Verdict.WAIT, Verdict.GO):
-            for held in _as_taken(row, found.locks):
+            for held in as_taken(row, found.locks):
                 self.wanted.setdefault((*held.lock.entity, held.lock.mode), held)
 
     def of(self, locks: Sequence[Lock]) -> list[Held]:
@@ -121,7 +122,7 @@ class Grants:
         row = await _still_waiting(connection, seen)
         if row is None:
             return False
-        await _fail(self._together(connection, [row])[0], row, Problem.of(error))
+        await _fail(self._on_behalf(connection, row), row, Problem.of(error))
         return True
 
     async def _look(
@@ -145,13 +146,10 @@ class Grants:
         return due, line
 
     async def _warmed(self, connection: AsyncConnection, rows: Sequence[Row]) -> list[Tx]:
-        """Their transactions, with the VMs and hosts that they are about read at once."""
-        each = self._together(connection, rows)
-        for entity in ("vm", "host"):
-            ids = [row["target_id"] for row in rows if row["target_type"] == entity]
-            if ids:
-                await each[0].facts.warm(entity, ids)
-        return each
+        if not rows:
+            return []
+        first = self._backend.transaction(connection, context_of(rows[0]))
+        return await transactions(first, rows)
 
     async def _settle(
         self, seen: Row, ahead: tuple[Held, ...], connection: AsyncConnection
@@ -159,7 +157,7 @@ class Grants:
         row = await _still_waiting(connection, seen)
         if row is None:
             return False
-        (tx,) = self._together(connection, [row])
+        tx = self._on_behalf(connection, row)
         found = await self._judged(tx, row, lambda _locks: ahead)
         match found.verdict:
             case Verdict.WAIT:
@@ -191,12 +189,8 @@ class Grants:
             return Found(Verdict.REFUSED, locks, problem=judged.problems[0])
         return Found(Verdict.GO, locks)
 
-    def _together(self, connection: AsyncConnection, rows: Sequence[Row]) -> list[Tx]:
-        """One transaction on behalf of each operation, what they read being read once."""
-        if not rows:
-            return []
-        first = self._backend.transaction(connection, context_of(rows[0]))
-        return [of_operation(first, row) for row in rows]
+    def _on_behalf(self, connection: AsyncConnection, row: Row) -> Tx:
+        return of_operation(self._backend.transaction(connection, context_of(row)), row)
 
 
 async def _still_waiting(connection: AsyncConnection, seen: Row) -> Row | None:
@@ -204,11 +198,6 @@ async def _still_waiting(connection: AsyncConnection, seen: Row) -> Row | None:
     if row is None or row["reason_code"] != control.LOCK_HELD:
         return None
     return row if row["state"] == OperationState.WAITING else None
-
-
-def _as_taken(row: Row, locks: tuple[Lock, ...]) -> list[Held]:
-    same: dict[str, Any] = {"operation_id": row["id"], "kind": row["kind"], "state": row["state"]}
-    return [Held(lock=lock, **same) for lock in locks]
 
 
 async def _fail(tx: Tx, row: Row, problem: Problem) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,10 +22,15 @@ class Key:
     fingerprint: str
 
 
-def fingerprint(kind: str, params: Frozen) -> str:
-    """A digest of a request. Secrets print as asterisks, so their own digest takes their place."""
-    plain = json.dumps(_revealed(params.model_dump()), sort_keys=True, default=str)
-    return hashlib.sha256(f"{kind}\n{plain}".encode()).hexdigest()
+def fingerprint(requests: Iterable[tuple[str, Frozen]], options: Frozen) -> str:
+    """A digest of what is asked for, each with its kind, and of how.
+
+    Secrets print as asterisks, so their own digest takes their place.
+    """
+    lines = [options.model_dump_json()]
+    for kind, params in requests:
+        lines += [kind, json.dumps(_revealed(params.model_dump()), sort_keys=True, default=str)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _revealed(value: Any) -> Any:

@@ -2,19 +2,24 @@
 
 from typing import Any
 
-from domain.errors import EngineError
+from domain.errors import EngineError, Refused
 from domain.locks import in_order
 from engine.acceptance import Judged, busy
 from engine.actions.base import Action, Target
 from engine.views import DryRunView, LockView, ProblemView
 
 
-def shown(judged: Judged, lock_wait_s: float) -> DryRunView:
-    """What the action would do; a lock that may be waited for does not forbid it."""
+def shown(judged: Judged, lock_wait_s: float, refused: Refused | None = None) -> DryRunView:
+    """What the action would do; one that would wait for its locks is accepted, and judged then.
+
+    `refused`: what doing it has found, where it was tried.
+    """
     action, plan = judged.action, judged.plan
-    against: list[EngineError] = list(judged.problems)
-    if judged.blocked_by and not lock_wait_s:
+    against: list[EngineError] = [] if judged.waits(lock_wait_s) else list(judged.problems)
+    if judged.blocked_by and lock_wait_s <= 0:
         against.append(busy(judged.in_the_way))
+    if refused is not None and not against:
+        against += refused.problems or (refused,)
     holders = {held.lock.entity: held for held in judged.in_the_way}
     locks = tuple(
         LockView(
@@ -42,7 +47,7 @@ def shown(judged: Judged, lock_wait_s: float) -> DryRunView:
 
 
 def refused_view(action: Action[Any, Any], target: Target, error: EngineError) -> DryRunView:
-    """An action that cannot even be planned."""
+    """An action that cannot even be planned, or never begins."""
     return DryRunView(
         kind=action.kind,
         allowed=False,

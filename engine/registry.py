@@ -104,7 +104,8 @@ def all_actions(sealer: SecretSealer, agents: AgentCheck) -> tuple[Action[Any, A
 
 
 def all_queries(actions: Iterable[Action[Any, Any]] = ()) -> tuple[Query[Any, Any], ...]:
-    """Every query; what the engine can do is told of the given actions."""
+    """Every query; of the given actions is told what the engine can do, and what blocks them."""
+    actions = tuple(actions)
     return (
         ListClustersQuery(),
         GetClusterQuery(),
@@ -121,7 +122,7 @@ def all_queries(actions: Iterable[Action[Any, Any]] = ()) -> tuple[Query[Any, An
         ShowVmQuery(),
         ListAffinityGroupsQuery(),
         GetAffinityGroupQuery(),
-        GetOperationQuery(),
+        GetOperationQuery(actions),
         ListOperationsQuery(),
         ListIncidentsQuery(),
         GetIncidentQuery(),

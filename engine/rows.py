@@ -49,7 +49,8 @@ def operation_row(
 
 
 def event_row(tx: Tx, action: Action[Any, Any], plan: Plan[Any], done: Done, word: str = "") -> Row:
-    """The audit event: who, what, why, and what changed."""
+    """The audit event: who, what, why, and what changed; of a further try also which one."""
+    data = {"name": plan.target.name} | dict(done.data)
     return {
         "id": new_id(),
         "type": f"{action.kind}.{word or ('done' if done.order is None else 'accepted')}",
@@ -61,7 +62,7 @@ def event_row(tx: Tx, action: Action[Any, Any], plan: Plan[Any], done: Done, wor
         "reason": tx.context.reason,
         "before": None if done.before is None else dict(done.before),
         "after": None if done.after is None else dict(done.after),
-        "data": {"name": plan.target.name} | dict(done.data),
+        "data": data if tx.attempt == 1 else data | {"attempt": tx.attempt},
         "at": tx.now,
     }
 

@@ -130,28 +130,30 @@ async def lock_waiters(
     return await many(connection, query)
 
 
-async def lock_waiters_before(connection: AsyncConnection, row: Row) -> int:
-    """How many wait for the same object and get it before this one."""
-    earlier = sa.or_(
-        operation.c.priority < row["priority"],
-        sa.and_(operation.c.priority == row["priority"], operation.c.id < row["id"]),
-    )
-    same = _lock_waiters().where(
-        operation.c.target_type == row["target_type"], operation.c.target_id == row["target_id"]
-    )
-    query = sa.select(sa.func.count()).select_from(same.where(earlier).subquery())
-    return await number(connection, query)
+async def lock_waiters_before(connection: AsyncConnection, row: Row, limit: int) -> list[Row]:
+    """The first of those that get what they wait for before this one, in that order."""
+    query = _lock_waiters().where(_more_urgent(row))
+    query = query.order_by(operation.c.priority, operation.c.id).limit(limit)
+    return await many(connection, query)
 
 
-async def held_before(connection: AsyncConnection, row: Row) -> int:
-    """How many children of the same batch are released before this one."""
+async def held_before(connection: AsyncConnection, row: Row, *, urgent_first: bool) -> int:
+    """How many children of the same batch are released before this one, see `batches.turns`."""
     query = sa.select(sa.func.count()).where(
         operation.c.parent_id == row["parent_id"],
         operation.c.held.is_(True),
         operation.c.state.in_(OPEN),
-        operation.c.id < row["id"],
+        _more_urgent(row) if urgent_first else operation.c.id < row["id"],
     )
     return await number(connection, query)
+
+
+def _more_urgent(row: Row) -> sa.ColumnElement[bool]:
+    """Of a more urgent class than this one, or older within the same."""
+    return sa.or_(
+        operation.c.priority < row["priority"],
+        sa.and_(operation.c.priority == row["priority"], operation.c.id < row["id"]),
+    )
 
 
 async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
@@ -215,6 +217,34 @@ async def steps_until(connection: AsyncConnection, operation_id: UUID) -> dateti
     )
     row = await one(connection, query)
     return None if row is None else row["deadline_at"]
+
+
+async def at_work(connection: AsyncConnection, rows: Iterable[Row], now: datetime) -> set[UUID]:
+    """Operations of which a step of an earlier try may still be at work.
+
+    Only one that is tried again has such steps, so of first tries the database is not asked.
+    """
+    found: set[UUID] = set()
+    for some in in_chunks([row["id"] for row in rows if row["attempt"] > 1]):
+        query = sa.select(step.c.operation_id).where(
+            step.c.operation_id.in_(some),
+            step.c.state == StepState.RUNNING.value,
+            step.c.deadline_at > now,
+        )
+        found |= {row["operation_id"] for row in await many(connection, query)}
+    return found
+
+
+async def bar(connection: AsyncConnection, operation_id: UUID, attempt: int) -> None:
+    """Put an unclaimed operation into a try that nobody starts, so that no earlier one claims it.
+
+    It waits for no batch either: what looks for workflows is to find that it has none.
+    """
+    query = operation.update().where(
+        operation.c.id == operation_id, operation.c.state.in_(OPEN), operation.c.run_id.is_(None)
+    )
+    cancelling = OperationState.CANCELLING.value
+    await changed(connection, query.values(state=cancelling, attempt=attempt, held=False))
 
 
 async def latest_of_kind(connection: AsyncConnection, kind: str, limit: int) -> list[Row]:

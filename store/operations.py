@@ -157,6 +157,30 @@ async def children_of(
     return found
 
 
+async def counted(connection: AsyncConnection, parent_ids: Sequence[UUID], kind: str) -> list[Row]:
+    """How many children of one kind some operations have, how many succeeded, and since when."""
+    good = sa.case((operation.c.state == OperationState.SUCCEEDED.value, 1), else_=0)
+    columns = (
+        operation.c.parent_id,
+        sa.func.count().label("total"),
+        sa.func.sum(good).label("succeeded"),
+        sa.func.min(operation.c.created_at).label("since"),
+    )
+    found: list[Row] = []
+    for some in in_chunks(parent_ids):
+        query = sa.select(*columns).where(operation.c.parent_id.in_(some), operation.c.kind == kind)
+        found += await many(connection, query.group_by(operation.c.parent_id))
+    return found
+
+
+async def note_progress(
+    connection: AsyncConnection, operation_id: UUID, done: int, total: int
+) -> None:
+    """Write down how much was done of how much."""
+    query = operation.update().where(operation.c.id == operation_id)
+    await changed(connection, query.values(progress_done=done, progress_total=total))
+
+
 async def steps_of(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
     """Steps of several operations, each in the order they began."""
     found: dict[UUID, list[Row]] = {}

@@ -8,7 +8,7 @@ plan      reads and judges. What cannot be planned at all (no such object) is ra
 execute   writes, within the same transaction, what the plan says, and returns what the operation
           needs. It refuses only when a compare-and-set shows that the plan is out of date.
 undo      takes back, in the database, what `execute` wrote, for an operation that ends before its
-          workflow ever claimed it.
+          workflow ever claimed it; where its workflow is gone, also what its steps wrote.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ from domain.base import Frozen
 from domain.context import ActionContext, PriorityClass
 from domain.errors import Conflict, Invalid, NotFound, Refused
 from domain.locks import Lock
-from domain.operations import Order
+from domain.operations import Order, Problem
 from domain.permissions import Permission, Role
 from engine.actions.texts import holds_half_a_character
 from engine.facts import Facts
@@ -88,6 +88,10 @@ class Door(Protocol):
 
     async def undo(self, tx: "Tx", operation: Row) -> str:
         """Take back what accepting an operation wrote, its workflow never having claimed it."""
+        ...
+
+    async def give_way(self, tx: "Tx", operation: Row) -> str:
+        """Take back what must not outlive an operation that another one takes over."""
         ...
 
     def kind_of(self, operation: Row) -> "Action[Any, Any]":
@@ -212,6 +216,17 @@ class Action(ABC, Generic[P, F]):
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Take back what `execute` wrote; a sentence about it. Repeatable."""
         return "nothing was done yet"
+
+    async def give_way(self, tx: Tx, operation: Row) -> str:
+        """Take back what must not outlive an operation that another one takes over; a sentence.
+
+        Most leave what they did to their successor.
+        """
+        return ""
+
+    async def left(self, tx: Tx, operation: Row) -> Problem | None:
+        """What a person has to look at after `undo`, of one whose workflow had begun; or None."""
+        return None
 
     def outranks(self, params: P) -> frozenset[str]:
         """The kinds of operations whose locks this request takes over."""

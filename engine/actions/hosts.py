@@ -9,7 +9,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused, Superseded
-from domain.hosts import PUT_BACK, HostEvent
+from domain.hosts import PUT_BACK, HostEvent, advance
 from domain.inventory import HostState
 from domain.locks import exclusive
 from domain.matrix import REBOOTED
@@ -100,7 +100,8 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
             incident_id=incident_id,
         )
         data = {"why": params.why, "incident_id": str(incident_id)}
-        return Done(order=order, incident_id=incident_id, data=data)
+        before, after = _moved(host, HostEvent.SILENT)
+        return Done(order, incident_id=incident_id, before=before, after=after, data=data)
 
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Close the incident; the host keeps its state until the recovery is tried again."""
@@ -250,7 +251,8 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
         ):
             raise self.forbidden(params, plan, ())
         tx.facts.forget("host", host["id"])
-        return Done(order=activate_order(tx, plan.facts))
+        before, after = _moved(host, HostEvent.ACTIVATE)
+        return Done(activate_order(tx, plan.facts), before=before, after=after)
 
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Give the host its state back; out of service where steps have begun."""
@@ -295,6 +297,12 @@ def activate_order(tx: Tx, facts: HostFacts) -> Order:
         host=host_ref(facts.host),
         was=was if was in PUT_BACK else None,
     )
+
+
+def _moved(host: Row, event: HostEvent) -> tuple[dict[str, str], dict[str, str]]:
+    """The state of a host before and after an event, for the audit trail."""
+    was = HostState(host["state"])
+    return {"state": was.value}, {"state": advance(was, event).value}
 
 
 async def host_facts(tx: Tx, host_id: UUID) -> HostFacts:

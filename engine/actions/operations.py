@@ -103,7 +103,7 @@ class _Retry:
     """What the plan found."""
 
     row: Row
-    children: tuple[Row, ...] = ()
+    judgement: Judgement
 
 
 class RetryOperationAction(Action[RetryOperation, _Retry]):
@@ -121,7 +121,7 @@ class RetryOperationAction(Action[RetryOperation, _Retry]):
         problems.extend(found.problems)
         return Plan(
             target=target_of(row),
-            facts=_Retry(row, found.children),
+            facts=_Retry(row, found),
             state=row["state"],
             steps=(f"try {row['attempt'] + 1}: go on from what is done already",),
         )
@@ -129,7 +129,7 @@ class RetryOperationAction(Action[RetryOperation, _Retry]):
     async def execute(self, tx: Tx, params: RetryOperation, plan: Plan[_Retry]) -> Done:
         """Make it pending again with a fresh order, and have it started."""
         row = plan.facts.row
-        done = await again(tx, row, plan.facts.children)
+        done = await again(tx, row, plan.facts.judgement)
         return Done(
             summary=done.summary,
             before={"state": plan.state, "attempt": row["attempt"]},

@@ -82,7 +82,7 @@ class StartVmAction(Action[StartVm, VmFacts]):
             licence_id=params.licence_id,
             run=None if run is None else await _ref(tx, plan.facts),
         )
-        return Done(order=order)
+        return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": True})
 
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Give back a place that was reserved and never claimed."""
@@ -159,7 +159,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
             run=await _ref(tx, plan.facts),
             force=params.force,
         )
-        return Done(order=order)
+        return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": False})
 
     def forbidden(self, params: StopVm, plan: Plan[VmFacts], allowed: tuple[str, ...]) -> Refused:
         """It is down, or nobody knows."""

@@ -1,18 +1,24 @@
 """Questions about operations."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, workflow_id
+from engine.acceptance import Acceptance
+from engine.actions.base import Action
 from engine.closing import BATCH
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.batches import children_states, shown_children
-from engine.queries.blocking import blocks, predicted_end
-from engine.queries.pages import ID_KEY, Moment, PageParams, Text, shown
+from engine.queries.blocking import blocks
+from engine.queries.pages import ID_KEY, Moment, PageParams, Text, listed
+from engine.queries.progress import predicted_end, progress_of, with_progress
+from engine.roles import Roles
 from engine.views import OperationView, Page, StepView
-from store import archive, operations, pages
+from store import archive, control, operations, pages
 from store.rows import Row
 
 
@@ -23,9 +29,12 @@ class GetOperation(QueryParams):
 
 
 class GetOperationQuery(Query[GetOperation, OperationView]):
-    """The step tree of one operation."""
+    """The step tree of one operation; `actions` judge anew what waits for its locks."""
 
     params = GetOperation
+
+    def __init__(self, actions: Iterable[Action[Any, Any]] = ()) -> None:
+        self._door = Acceptance(actions, Roles())
 
     async def answer(
         self, connection: AsyncConnection, params: GetOperation, now: datetime
@@ -35,16 +44,20 @@ class GetOperationQuery(Query[GetOperation, OperationView]):
         row = row or await archive.get(connection, params.operation_id)
         if row is None:
             raise missing("operation", params.operation_id)
-        view = await _tree(connection, row)
+        progress = (await progress_of(connection, [row])).get(row["id"])
+        view = await _tree(connection, with_progress(row, progress))
         if row["kind"] == BATCH:
             states = await children_states(connection, row["id"])
             view = view.model_copy(update={"children_states": states})
         if view.done:
             return view
-        changes = {
-            "blocked_by": await blocks(connection, row),
-            "predicted_end_at": await predicted_end(connection, row, now),
+        blocked_by = await blocks(connection, self._door, row, now)
+        changes: dict[str, Any] = {
+            "blocked_by": blocked_by,
+            "predicted_end_at": await predicted_end(connection, row, progress, now),
         }
+        if row["reason_code"] == control.LOCK_HELD:  # the row tells who was in the way at first
+            changes["waiting_for"] = "; ".join(block.detail for block in blocked_by)
         return view.model_copy(update=changes)
 
 
@@ -71,7 +84,10 @@ class ListOperationsQuery(Query[ListOperations, Page[OperationView]]):
         """Newest first."""
         filters = ("state", "kind", "target_id", "parent_id", "principal", "since", "until")
         whole = pages.operations(**params.model_dump(include=set(filters)))
-        return await shown(connection, whole, params, ID_KEY, operation_view)
+        rows, cursor, total = await listed(connection, whole, params, ID_KEY)
+        progress = await progress_of(connection, rows)
+        items = (operation_view(with_progress(row, progress.get(row["id"]))) for row in rows)
+        return Page(items=tuple(items), next_cursor=cursor, total=total)
 
 
 async def _tree(connection: AsyncConnection, root: Row) -> OperationView:

@@ -96,7 +96,7 @@ async def empty_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -
     """The address of a database without tables."""
     if kind == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgres")
-        return cluster.url(await _create(cluster, "template1"))
+        return cluster.url(await new_database(cluster, "template1"))
     if kind == "mariadb":
         server: maria.Server = request.getfixturevalue("mariadb")
         return await server.create(f"empty_{next(_numbers)}")
@@ -110,7 +110,7 @@ async def database(
     """A migrated database of the test's own."""
     if kind == "postgresql":
         cluster: Cluster = request.getfixturevalue("postgres")
-        name = await _create(cluster, TEMPLATE)
+        name = await new_database(cluster, TEMPLATE)
         async with _open(cluster.url(name)) as made:
             yield made
         await _administer(cluster, f"DROP DATABASE {name}")
@@ -160,6 +160,13 @@ def new_cluster() -> Cluster:
     return Cluster(where)
 
 
+async def new_database(cluster: Cluster, template: str) -> str:
+    """A database of a name of its own, made as a copy of another; its name."""
+    name = f"test_{next(_numbers)}"
+    await _administer(cluster, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return name
+
+
 def new_server() -> maria.Server:
     """A private MariaDB; skips the test where it is missing, and fails it under CI."""
     program = maria.programs()
@@ -189,12 +196,6 @@ async def _restore(database: Database, template: Path) -> None:
             connection.exec_driver_sql(statement)
 
     await database.alone(run)
-
-
-async def _create(cluster: Cluster, template: str) -> str:
-    name = f"test_{next(_numbers)}"
-    await _administer(cluster, f"CREATE DATABASE {name} TEMPLATE {template}")
-    return name
 
 
 async def _administer(cluster: Cluster, statement: str) -> None:

@@ -52,8 +52,10 @@ async def children(engine: Engine, parent_id: UUID) -> list[Row]:
     return await engine.world.do(operations.children, parent_id)
 
 
-async def ends(engine: Engine, operation_id: UUID, state: str = "succeeded") -> None:
+async def ends(
+    engine: Engine, operation_id: UUID, state: str = "succeeded", attempt: int = 1
+) -> None:
     """A child ends, as its workflow closes it."""
-    await engine.operations.claim(operation_id, 1, f"run-{operation_id}")
+    await engine.operations.claim(operation_id, attempt, f"run-{operation_id}")
     outcome = Outcome(operation_id=operation_id, state=OperationState(state))
     await engine.operations.close(outcome)

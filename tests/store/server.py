@@ -60,6 +60,11 @@ class PrivateServer(ABC):
                 continue
             raise AssertionError(self._said("ended at once"))
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Stop the server, dropping its connections; stopped already is fine."""
         self._end(self.politely)

@@ -204,7 +204,7 @@ async def test_a_recovery_takes_a_lock_over_and_the_loser_ends_visibly(engine: E
     winner = await world.database.write(recover)
     held = await world.do(locks.holder, "vm", vm)
     assert held is not None
-    assert (held.operation_id, held.generation) == (winner, 2)
+    assert (held.operation_id, held.generation) == (winner, 1)
     row = await world.do(operations.get, loser.operation_id)
     assert row is not None
     assert (row["state"], row["reason_code"]) == ("cancelled", "superseded")

@@ -8,14 +8,19 @@ import pytest
 
 from engine.actions.affinity import CreateAffinityGroup, EditAffinityGroup
 from engine.actions.clusters import ArmCluster
-from engine.actions.hosts import ActivateHost
+from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.imports import ImportVm
+from engine.actions.operations import RetryOperation
+from engine.actions.vms import StartVm, StopVm
+from engine.backend import Options
+from engine.grants import Grants
 from engine.queries.events import AuditEvents, ListEvents
 from store import plumbing
 from store.ids import new_id
 from store.rows import Row
 from tests.store.engine_room import Engine
-from tests.store.many import batch, children
-from tests.store.world import START
+from tests.store.many import batch, children, ends
+from tests.store.world import PERSON, START
 
 pytestmark = pytest.mark.store
 
@@ -50,6 +55,75 @@ async def test_an_action_tells_who_did_what_why_and_what_it_changed(engine: Engi
     assert (view.before["armed"], view.after["armed"]) == (True, False)
     assert view.at == engine.world.now
     assert view.seq is None, "nobody has numbered it yet"
+
+
+async def the_event(engine: Engine, kind: str) -> Row:
+    """The one event of a kind."""
+    (row,) = [row for row in await engine.rows("event") if row["type"] == kind]
+    return row
+
+
+async def changed(engine: Engine, kind: str) -> tuple[Any, Any]:
+    """Before and after, as the one event of a kind tells them."""
+    row = await the_event(engine, kind)
+    return row["before"], row["after"]
+
+
+async def test_what_becomes_an_operation_tells_at_once_what_its_acceptance_has_changed(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host, down = await world.host("h1"), await world.host("h2", state="down")
+    failing = await world.host("h3", state="connecting")
+    off, on = await world.vm("off", wanted=False), await world.vm("on")
+    await world.running(on, host)
+    await engine.act(StartVm(vm_id=off))
+    await engine.act(StopVm(vm_id=on))
+    await engine.act(ActivateHost(host_id=down))
+    recovery = RecoverHost(host_id=failing, epoch=1, why="silent", reported_by="m1")
+    await engine.act(recovery, principal="monitor:m1")
+    for kind, before, after in (
+        ("vm.start", {"wanted": False}, {"wanted": True}),
+        ("vm.stop", {"wanted": True}, {"wanted": False}),
+        ("host.activate", {"state": "down"}, {"state": "reconciling"}),
+        ("host.recover", {"state": "connecting"}, {"state": "non_responsive"}),
+    ):
+        assert await changed(engine, f"{kind}.accepted") == (before, after), kind
+    assert (await world.get("vm", off))["wanted"]
+    assert not (await world.get("vm", on))["wanted"]
+    states = {row["name"]: row["state"] for row in await engine.rows("host")}
+    assert states == {"h1": "up", "h2": "reconciling", "h3": "non_responsive"}
+
+
+async def test_a_request_that_got_its_locks_is_told_of_like_one_that_never_waited(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host = await world.host("h1")
+    holder = await world.operation(host, kind="host.edit", target_type="host")
+    await world.take("host", host, holder)
+    wish = ImportVm(host_id=host, guest_id=new_id(), name="old")
+    waiting = (
+        await engine.backend.run_action(wish, PERSON, options=Options(lock_wait_s=30))
+    ).operation_id
+    assert (await the_event(engine, "vm.import.waiting"))["data"] == {"name": "old"}
+    await ends(engine, holder)
+    assert await Grants(world.database, engine.backend).grant() == 1
+    event = await the_event(engine, "vm.import.accepted")
+    assert (event["operation_id"], event["principal"]) == (waiting, "ann")
+    assert event["data"] == {"name": "old", "host": "h1"}
+
+
+async def test_another_try_tells_what_it_has_changed_and_which_try_it_is(engine: Engine) -> None:
+    await engine.world.host()
+    vm = await engine.world.vm(wanted=False)
+    start = (await engine.act(StartVm(vm_id=vm))).operation_id
+    await ends(engine, start, "failed")
+    await engine.world.put("vm", vm, wanted=False)
+    await engine.act(RetryOperation(operation_id=start))
+    told = [row for row in await engine.rows("event") if row["type"] == "vm.start.accepted"]
+    assert [row["after"] for row in told] == [{"wanted": True}] * 2
+    assert [row["data"].get("attempt") for row in told] == [None, 2]
 
 
 async def test_a_refusal_is_found_under_the_object_it_was_about(engine: Engine) -> None:

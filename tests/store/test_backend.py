@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from domain.context import PriorityClass
 from domain.errors import Conflict, Denied, Invalid, NotFound
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx
@@ -17,7 +18,7 @@ from engine.actions.host_config import AddHost
 from engine.actions.hosts import ActivateHost
 from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm, StopVm
-from engine.backend import Backend
+from engine.backend import Backend, Options, Receipt
 from engine.queries.inventory import ListFenceDevices, ListVms
 from engine.queries.operations import GetOperation
 from engine.writes import DIRECT_START_S
@@ -194,6 +195,22 @@ async def test_another_secret_under_the_same_key_is_another_request(engine: Engi
     first = await engine.act(device("one"), "key-1")
     assert (await engine.act(device("one"), "key-1")).operation_id == first.operation_id
     assert (await engine.refusal(device("two"), "key-1")).code == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_the_same_request_asked_for_in_another_way_is_another_request(
+    engine: Engine,
+) -> None:
+    await engine.world.host()
+    params = StartVm(vm_id=await engine.world.vm())
+
+    async def ask(**options: Any) -> Receipt:
+        return await engine.backend.run_action(params, PERSON, "key-1", Options(**options))
+
+    first = await ask(lock_wait_s=5)
+    assert (await ask(lock_wait_s=5)).operation_id == first.operation_id
+    for other in ({}, {"lock_wait_s": 6}, {"lock_wait_s": 5, "priority": PriorityClass.BALANCE}):
+        with pytest.raises(Invalid, match="IDEMPOTENCY_KEY_REUSED"):
+            await ask(**other)
 
 
 async def test_a_key_of_one_principal_means_nothing_to_another(engine: Engine) -> None:

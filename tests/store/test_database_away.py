@@ -1,62 +1,77 @@
 """The database goes away in the middle of an action, and comes back: nothing half done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import OutcomeUnknown, Unavailable
-from engine.actions.base import Plan, Problems, Tx
+from engine.actions.base import Params, Plan, Problems, Tx
 from engine.actions.clusters import CreateCluster, CreateClusterAction
+from engine.actions.vms import StartVm
 from engine.backend import Backend
+from engine.batches import BatchReceipt
 from engine.queries.operations import ListOperations, ListOperationsQuery
 from store import inventory
 from store.database import Database
 from store.migrate import upgrade
-from tests.store.conftest import new_cluster, new_server
+from tests.store.conftest import new_cluster, new_database, new_server
+from tests.store.engine_room import Engine
 from tests.store.mariadb import Server
-from tests.store.world import PERSON
+from tests.store.postgres import Cluster
+from tests.store.scenes import Scene, params_of
+from tests.store.server import PrivateServer
+from tests.store.world import PERSON, World
 
 pytestmark = pytest.mark.store
 
 
 @dataclass
 class Away:
-    """A database server that a test may stop and start."""
+    """A database on a server that a test may stop and start."""
 
     database: Database
-    stop: Callable[[], None]
-    start: Callable[[], None]
+    server: PrivateServer
 
     async def leave(self) -> None:
         """Gone."""
-        await asyncio.to_thread(self.stop)
+        await asyncio.to_thread(self.server.stop)
 
     async def come_back(self) -> None:
-        """There again, with its data."""
-        await asyncio.to_thread(self.start)
+        """There again, with its data; nothing where it never left."""
+        if not self.server.running:
+            self.server.start()  # by this thread: it ends with the one that started it
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-async def away(request: pytest.FixtureRequest) -> AsyncIterator[Away]:
-    """A migrated database on a server of the test's own."""
-    server = new_cluster() if request.param == "postgresql" else new_server()
-    database: Database | None = None
+@pytest.fixture(scope="module", params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Iterator[Cluster | Server]:
+    """A server of these tests' own, which nobody else would miss."""
+    made = new_cluster() if request.param == "postgresql" else new_server()
     try:
-        await asyncio.to_thread(server.start)
-        if isinstance(server, Server):
-            url = await server.create("holdfast")
-        else:
-            url = server.url("postgres")
-        await upgrade(url)
-        database = Database(url)
-        yield Away(database, server.stop, server.start)
+        made.start()
+        yield made
     finally:
-        if database is not None:
-            await database.close()
-        await asyncio.to_thread(server.remove)
+        made.remove()
+
+
+@pytest.fixture
+async def away(server: Cluster | Server) -> AsyncIterator[Away]:
+    """A migrated database on a server that may be stopped; started again for the next test."""
+    async with AsyncExitStack() as stack:
+        if isinstance(server, Server):
+            url = await stack.enter_async_context(server.migrated())
+        else:
+            url = server.url(await new_database(server, "template1"))
+            await upgrade(url)
+        there = Away(Database(url), server)
+        stack.push_async_callback(there.come_back)
+        stack.push_async_callback(there.database.close)
+        yield there
 
 
 class Halfway(CreateClusterAction):
@@ -114,3 +129,109 @@ async def test_an_action_asked_for_while_the_server_is_away_works_once_it_is_bac
     await away.come_back()
     await backend.run_action(CreateCluster(name="c1"), PERSON)
     assert await names(away.database) == ["c1"]
+
+
+ASKED = {
+    "vm.create": "",
+    "vm.start": "down",
+    "vm.stop": "up",
+    "host.recover": "non_responsive",
+    "fence.add": "",
+    "operation.cancel": "pending",
+}
+"""Actions of every make, each with the state of its entity: done at once or with a workflow,
+written by statements of their own or collected, about an operation, with a secret."""
+
+
+@pytest.fixture
+async def engine(away: Away) -> Engine:
+    """The whole engine on that database."""
+    return Engine(await World(away.database).build())
+
+
+async def asked(engine: Engine, kind: str) -> Params:
+    """A request that succeeds, what it is about being there."""
+    state = ASKED[kind]
+    scene = await Scene(engine).build(kind.partition(".")[0] if state else "", state)
+    return params_of(await scene.prepare(kind, state), kind)
+
+
+def goes_before_the_write(engine: Engine, kind: str, away: Away) -> None:
+    """The server dies once, when the action was judged and nothing of it is written."""
+    action: Any = engine.backend.acceptance.by_kind[kind]
+    execute = action.execute
+
+    async def dying(*args: Any) -> Any:
+        action.execute = execute
+        await away.leave()
+        return await execute(*args)
+
+    action.execute = dying
+
+
+def goes_at_the_commit(away: Away) -> None:
+    """The server dies once, when everything is written and the next commit is about to be told."""
+    database = away.database._engine.sync_engine
+
+    def dying(_connection: sa.Connection) -> None:
+        away.server.stop()
+
+    sa.event.listen(database, "commit", dying, once=True)
+
+
+async def unavailable(attempt: Awaitable[Any], *codes: str) -> Unavailable:
+    """The refusal of a request that the database did not live to see the end of."""
+    with pytest.raises(Unavailable) as caught:
+        await attempt
+    assert (caught.value.status, caught.value.retryable) == (503, True)
+    assert caught.value.code in codes
+    assert caught.value.detail
+    assert caught.value.next_step
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", ASKED)
+async def test_whatever_was_asked_for_is_done_as_a_whole_or_not_when_the_server_dies_under_it(
+    away: Away, engine: Engine, kind: str
+) -> None:
+    params = await asked(engine, kind)
+    before = await engine.everything()
+    goes_before_the_write(engine, kind, away)
+    await unavailable(engine.act(params, "key-1"), "DATABASE_UNAVAILABLE")
+    await unavailable(engine.act(params, "key-1"), "DATABASE_UNAVAILABLE")
+    await away.come_back()
+    assert await engine.everything() == before
+    goes_at_the_commit(away)
+    await unavailable(engine.act(params, "key-1"), "COMMIT_OUTCOME_UNKNOWN")
+    await away.come_back()
+    assert await engine.everything() == before, "a commit that the server never heard of"
+    assert engine.deliverer.delivered == [], "Temporal was told of what is not there"
+    receipt = await engine.act(params, "key-1")
+    assert not receipt.replayed
+    assert (await engine.act(params, "key-1")).operation_id == receipt.operation_id
+    await engine.backend.close()
+    after = await engine.everything()
+    assert len(after["operation"]) == len(before["operation"]) + 1
+    assert [row["operation_id"] for row in after["idempotency_key"]] == [receipt.operation_id]
+
+
+async def test_a_batch_is_accepted_as_a_whole_or_not_when_the_server_dies_under_it(
+    away: Away, engine: Engine
+) -> None:
+    await engine.world.host()
+    items = [StartVm(vm_id=await engine.world.vm(f"vm-{number}")) for number in range(3)]
+    before = await engine.everything()
+
+    async def ask() -> BatchReceipt:
+        return await engine.backend.run_multiple_actions(items, PERSON, idempotency_key="key-1")
+
+    goes_before_the_write(engine, "vm.start", away)
+    await unavailable(ask(), "DATABASE_UNAVAILABLE")
+    await away.come_back()
+    goes_at_the_commit(away)
+    await unavailable(ask(), "COMMIT_OUTCOME_UNKNOWN")
+    await away.come_back()
+    assert await engine.everything() == before
+    assert (await ask()).accepted == 3
+    await engine.backend.close()
+    assert len(await engine.rows("operation")) == 1 + 3

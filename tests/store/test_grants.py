@@ -193,7 +193,7 @@ async def test_a_wait_that_takes_too_long_ends_and_names_who_holds_the_lock(
     assert row["problem"]["context"]["holder_operation_id"] == str(first)
     await ends(engine, first, "failed")
     await engine.act(RetryOperation(operation_id=waiting))
-    assert await engine.world.do(locks.holds, "vm", vm, waiting)
+    assert await engine.world.do(locks.holds, "vm", vm, waiting, 2)
 
 
 async def test_a_wait_on_what_is_gone_ends(engine: Engine) -> None:

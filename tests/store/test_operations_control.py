@@ -282,4 +282,4 @@ async def test_locks_go_with_a_cancelled_operation_and_come_with_a_retried_one(
     await cancel(engine, operation)
     assert await engine.world.do(locks.holder, "vm", vm) is None
     await engine.act(RetryOperation(operation_id=operation))
-    assert await engine.world.do(locks.holds, "vm", vm, operation)
+    assert await engine.world.do(locks.holds, "vm", vm, operation, 2)

@@ -124,6 +124,7 @@ async def a_batch(engine: Engine, *names: str) -> tuple[UUID, list[UUID]]:
     order = {"attempt": 1, "look_every_s": 5.0}
     values: Row = {
         "workflow": "RunBatch",
+        "params": {"title": "starts", "total": len(names), "at_once": 50},
         "order": order,
         "state": "failed",
         "target_type": "batch",

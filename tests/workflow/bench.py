@@ -110,7 +110,8 @@ class Bench:
         self.watcher = Watcher(database, centre)
         delivery = Delivery(database, TemporalWorkflows(client))
         secrets = NoSecrets()
-        self.backend = Backend(database, all_actions(secrets, secrets), all_queries(), delivery)
+        actions = all_actions(secrets, secrets)
+        self.backend = Backend(database, actions, all_queries(actions), delivery)
         self.parts = Parts(database, self.backend, FakeHypervisor(centre), FakePower(centre))
         self.hosts: dict[str, UUID] = {}
         self.vms: dict[str, UUID] = {}

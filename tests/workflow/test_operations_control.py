@@ -212,7 +212,9 @@ async def test_a_workflow_lost_on_its_way_goes_on_in_the_next_try(engine: Bench)
     await gate.reached.wait()
     (placed,) = await engine.rows("vm_run")
     await lose(engine, operation)
-    assert await sweeper(engine).sweep() == 1
+    assert await sweeper(engine).sweep() == 0, "its step is still at work"
+    assert (await engine.operation(operation))["reason_code"] == "WORKFLOW_UNKNOWN"
+    assert await sweeper(engine, timedelta(hours=1)).sweep() == 1
     gate.open()
     ended = await engine.ended(operation)
     assert (ended["state"], ended["attempt"]) == ("succeeded", 2)

@@ -77,7 +77,7 @@ async def _trial(case: Case, address: str, made_from: Path, folder: Path) -> Res
     async with bench(address, made_from, folder) as made:
         await made.build("h1", "h2", "h3")
         await made.watcher.start()
-        workers = _killed if case.fault in CRASHES else _faulty
+        workers = killed if case.fault in CRASHES else _faulty
         async with workers(made, case, folder) as struck:
             operation = await HAPPY[case.workflow].scenario(made)
             await made.idle()
@@ -111,7 +111,7 @@ async def _faulty(made: Bench, case: Case, _folder: Path) -> AsyncIterator[_Stru
 
 
 @asynccontextmanager
-async def _killed(made: Bench, case: Case, folder: Path) -> AsyncIterator[asyncio.Event]:
+async def killed(made: Bench, case: Case, folder: Path) -> AsyncIterator[asyncio.Event]:
     """A worker process that will die, and after its death workers of our own."""
     struck = asyncio.Event()
     socket = folder / f"{made.client.namespace}.sock"
