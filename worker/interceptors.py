@@ -1,14 +1,18 @@
 """What happens around every step: its row in the operation's tree, heartbeats, one error form.
 
+A database that is away is not the step's trouble: while it is, the step stays where it is and goes
+on from its beginning when it is back, within its own limit. Counted as tries, an outage of seconds
+would use up those that are meant for a host, and end with a guest destroyed that runs.
+
 This is the only place that turns an `EngineError` into the SDK's `ApplicationError`: the problem
 travels as its first detail, so a workflow, the operation and the API all show the same words.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -20,10 +24,19 @@ from temporalio.worker import (
     Interceptor,
 )
 
-from domain.errors import EngineError, Refused
+from domain.errors import EngineError, Refused, Unavailable
 from domain.operations import Problem, parse_workflow_id
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+
+OURS = frozenset({"DATABASE_UNAVAILABLE", "DATABASE_BUSY", "COMMIT_OUTCOME_UNKNOWN"})
+"""Problems of the engine's own database; every step may be repeated, so also after the last."""
+
+OURS_FIRST_S, OURS_MOST_S = 0.1, 2.0
+"""First and longest wait for the database, doubled in between. Higher: steps go on later. Lower: a
+database that comes back meets all of them at once."""
 
 SILENT = ("operation.", "batch.")
 """Steps with these prefixes are the operation's own book-keeping and get no row."""
@@ -76,7 +89,7 @@ class _Inbound(ActivityInboundInterceptor):
         try:
             async with _heartbeats():
                 if not shown or owner is None:
-                    return await self.next.execute_activity(input)
+                    return await _past_outages(lambda: self.next.execute_activity(input))
                 return await self._shown(owner, info, input)
         except EngineError as error:
             raise translated(error) from error
@@ -90,11 +103,13 @@ class _Inbound(ActivityInboundInterceptor):
         key = (*owner, info.activity_id)
         limit = info.start_to_close_timeout
         limit_s = limit.total_seconds() if limit else LIMIT_UNKNOWN_S
-        await self._steps.begin(*key, info.activity_type, info.attempt, limit_s)
+        begun = (*key, info.activity_type, info.attempt, limit_s)
+        await _past_outages(lambda: self._steps.begin(*begun))
         try:
-            result = await self.next.execute_activity(input)
+            result = await _past_outages(lambda: self.next.execute_activity(input))
         except EngineError as error:
-            await self._steps.finish(*key, problem=Problem.of(error))
+            problem = Problem.of(error)
+            await _past_outages(lambda: self._steps.finish(*key, problem=problem))
             log.warning(
                 "step failed",
                 step=info.activity_type,
@@ -115,8 +130,22 @@ class _Inbound(ActivityInboundInterceptor):
             with contextlib.suppress(EngineError):
                 await self._steps.finish(*key, problem=problem)
             raise
-        await self._steps.finish(*key, detail=_sentence(result))
+        await _past_outages(lambda: self._steps.finish(*key, detail=_sentence(result)))
         return result
+
+
+async def _past_outages(work: Callable[[], Awaitable[T]]) -> T:
+    """Do something, and again for as long as the engine's own database is in the way."""
+    wait_s = OURS_FIRST_S
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            if error.code not in OURS:
+                raise
+            log.warning("step waits for the database", code=error.code, why=error.detail)
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, OURS_MOST_S)
 
 
 def translated(error: EngineError) -> ApplicationError:

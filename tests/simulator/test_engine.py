@@ -158,6 +158,26 @@ def test_a_database_that_is_away_is_said_so_and_serves_again_without_a_restart()
     assert running(played(7, act))["vm1"] == []
 
 
+@pytest.mark.parametrize("away_s", [4, 8, 30])
+def test_a_database_away_in_the_middle_of_a_restart_does_not_end_the_guest(away_s: float) -> None:
+    async def act(stage: Stage) -> None:
+        began = len(stage.events)
+        stage.centre.hosts["h1"].lose_power()
+        await stage.until(
+            lambda: any(kind == "guest.started" for _s, kind, _f in stage.events[began:]),
+            "nothing was started",
+            ENDS_S,
+        )
+        stage.engine.database_up = False
+        await asyncio.sleep(away_s)
+        stage.engine.database_up = True
+        await recovered(stage)
+
+    stage = played(11, act)
+    assert [row["outcome"] for row in stage.rows.table("incident")] == ["recovered"]
+    assert {len(found) for found in running(stage).values()} == {1}
+
+
 def test_an_api_killed_between_commit_and_start_leaves_the_start_to_the_relay() -> None:
     async def act(stage: Stage) -> None:
         stage.centre.networks[Net.MANAGEMENT].cut("engine-1", "temporal")

@@ -31,10 +31,12 @@ class Rows:
         self.begun: list[tuple[Any, ...]] = []
         self.finished: list[tuple[UUID, int, str, str | None, Problem | None]] = []
         self.failure: EngineError | None = None
+        self.asked = asyncio.Event()
 
     async def begin(
         self, operation_id: UUID, attempt: int, step_id: str, name: str, tries: int, limit_s: float
     ) -> None:
+        self.asked.set()
         if self.failure:
             raise self.failure
         self.begun.append((operation_id, attempt, step_id, name, tries, limit_s))
@@ -72,6 +74,23 @@ class Body(ActivityInboundInterceptor):
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
+
+
+class Away(Body):
+    """A step that meets the engine's own database away, so often."""
+
+    def __init__(self, times: int, code: str) -> None:
+        super().__init__("done")
+        self.times, self.code = times, code
+        self.again = asyncio.Event()
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        result = await super().execute_activity(input)
+        if self.ran > 1:
+            self.again.set()
+        if self.ran <= self.times:
+            raise Unavailable(self.code, "the database does not answer")
+        return result
 
 
 def step(**changes: Any) -> ActivityEnvironment:
@@ -192,12 +211,23 @@ async def test_a_defect_does_not_leave_its_step_running_for_ever() -> None:
     assert (problem.code, problem.detail) == ("STEP_FAILED", "ZeroDivisionError: division by zero")
 
 
-async def test_a_step_whose_row_cannot_be_written_does_not_run() -> None:
+async def test_a_step_whose_row_is_refused_does_not_run() -> None:
     rows, body = Rows(), Body("done")
-    rows.failure = Unavailable("DATABASE_UNAVAILABLE", "away")
+    rows.failure = Conflict("STEP_REFUSED", "no")
     with pytest.raises(ApplicationError) as raised:
         await run(rows, body)
-    assert (body.ran, raised.value.non_retryable) == (0, False)
+    assert (body.ran, raised.value.non_retryable) == (0, True)
+
+
+async def test_a_step_whose_row_cannot_be_written_waits_until_it_can() -> None:
+    rows, body = Rows(), Body("done")
+    rows.failure = Unavailable("DATABASE_UNAVAILABLE", "away")
+    task = asyncio.create_task(run(rows, body))
+    await rows.asked.wait()
+    assert (body.ran, task.done()) == (0, False)
+    rows.failure = None
+    assert await task == "done"
+    assert body.ran == 1
 
 
 async def test_a_step_with_a_heartbeat_limit_beats_by_itself_until_it_ends() -> None:
@@ -227,3 +257,30 @@ async def test_a_step_knows_where_it_runs_while_the_interceptor_is_around_it() -
             return activity.info().workflow_id
 
     assert await run(Rows(), Asking()) == f"op/{OPERATION}/2"
+
+
+@pytest.mark.parametrize(
+    "code", ["DATABASE_UNAVAILABLE", "DATABASE_BUSY", "COMMIT_OUTCOME_UNKNOWN"]
+)
+async def test_a_database_that_is_away_costs_a_step_no_try(code: str) -> None:
+    rows, body = Rows(), Away(2, code)
+    assert await run(rows, body) == "done"
+    assert body.ran == 3
+    assert len(rows.begun) == 1
+    assert rows.finished == [(*KEY, "done", None)]
+
+
+async def test_a_host_that_is_away_costs_a_try_at_once() -> None:
+    rows, body = Rows(), Away(2, "HOST_NO_ANSWER")
+    with pytest.raises(ApplicationError):
+        await run(rows, body)
+    assert body.ran == 1
+
+
+async def test_a_step_that_waits_for_the_database_can_be_cancelled() -> None:
+    body = Away(10**9, "DATABASE_UNAVAILABLE")
+    task = asyncio.create_task(run(Rows(), body))
+    await body.again.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
