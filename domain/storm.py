@@ -97,7 +97,9 @@ def _votes(facts: FenceFacts) -> tuple[Held, ...]:
         detail = f"{facts.host} still answers {', '.join(sorted(alive))}"
         return (Held(reason=HoldReason.VOTES_DISAGREE, detail=detail),)
     blind = [vote.monitor for vote in fresh if vote.others_seen == 0]
-    if blind and facts.hosts > 1:
+    if blind:
+        # Also where there is no other host to see: then nothing tells its silence from our own
+        # network's, and its guests would have nowhere to go.
         detail = f"{', '.join(sorted(blind))} sees no other host either, so it mistrusts itself"
         return (Held(reason=HoldReason.MANY_SILENT, detail=detail),)
     return ()
@@ -111,7 +113,7 @@ def _view(facts: FenceFacts) -> tuple[Held, ...]:
 
 
 def _many_silent(facts: FenceFacts) -> tuple[Held, ...]:
-    if facts.hosts > 1 and facts.hosts_silent * 2 >= facts.hosts:
+    if facts.hosts_silent and facts.hosts_silent * 2 >= facts.hosts:
         detail = f"{facts.hosts_silent} of {facts.hosts} hosts are silent: our own network first"
         return (Held(reason=HoldReason.MANY_SILENT, detail=detail),)
     return ()

@@ -74,7 +74,7 @@ def test_each_reason_holds_a_fence_alone_and_says_its_numbers(
 @pytest.mark.parametrize(
     ("hosts", "hosts_silent", "held"),
     [
-        (1, 1, False),
+        (1, 1, True),
         (2, 1, True),
         (2, 2, True),
         (3, 1, False),
@@ -94,8 +94,9 @@ def test_half_or_more_silent_hosts_hold_the_fence(
     assert reasons(facts) == ([HoldReason.MANY_SILENT] if held else [])
 
 
-def test_a_monitor_of_the_only_host_has_nobody_else_to_see() -> None:
-    assert reasons(fence_facts(vote(others_seen=0), hosts=1)) == []
+def test_the_only_host_in_service_is_not_cut_for_a_silence_that_may_be_ours() -> None:
+    held = reasons(fence_facts(vote(others_seen=0), hosts=1, hosts_silent=1))
+    assert held == [HoldReason.MANY_SILENT, HoldReason.MANY_SILENT]
 
 
 def test_a_missing_vote_is_not_silence_even_when_no_monitor_is_left() -> None:
