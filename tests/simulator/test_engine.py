@@ -178,6 +178,19 @@ def test_a_database_away_in_the_middle_of_a_restart_does_not_end_the_guest(away_
     assert {len(found) for found in running(stage).values()} == {1}
 
 
+def test_the_last_host_in_service_keeps_its_power_when_the_engines_own_link_is_cut() -> None:
+    async def act(stage: Stage) -> None:
+        await cut(stage)
+        stage.centre.networks[Net.MANAGEMENT].cut_both("engine-1", "h2")
+        await asyncio.sleep(120)
+        (waits,) = stage.rows.table("operation", "state = 'waiting'")
+        assert "sees no other host either" in waits["waiting_for"]
+
+    stage = played(12, act, Setup.small(hosts=2, vms=3))
+    assert stage.centre.hosts["h2"].powered
+    assert {len(found) for found in running(stage).values()} == {1}
+
+
 def test_an_api_killed_between_commit_and_start_leaves_the_start_to_the_relay() -> None:
     async def act(stage: Stage) -> None:
         stage.centre.networks[Net.MANAGEMENT].cut("engine-1", "temporal")
