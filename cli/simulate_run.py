@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.failures import Exit, failure
+from cli.nouns.cluster import Profile
 from cli.render import lasting, print_facts, print_json, print_line, print_table
 from cli.terminal import say
-from domain.profiles import Profile
 
 if TYPE_CHECKING:
     from simulator.campaign import Tally
@@ -94,12 +94,15 @@ def _seeds(first: int, number: int | None, minutes: float | None) -> Iterator[in
 
 
 def _setup(hosts: int | None, vms: int | None, profile: Profile | None) -> "Setup | None":
+    from domain import profiles
     from simulator.stage import Setup
 
     if hosts is None and vms is None and profile is None:
         return None
     number = hosts or 3
-    return Setup.small(number, vms or number + 1, profile or Profile.BALANCED)
+    return Setup.small(
+        number, vms or number + 1, profiles.Profile((profile or Profile.BALANCED).value)
+    )
 
 
 def _keep(report: "Report", folder: Path) -> Path:

@@ -46,6 +46,11 @@ NO_ROOM = "NO_ROOM"
 OUT_OF_SERVICE = ("down", "non_operational", "non_responsive", "error", "maintenance")
 
 
+GIVEN_FREE = ("host.recover", "host.fence")
+"""What may be under way on a host that is activated: a recovery lets go of its host once its VMs
+are claimed, and refuses an activation before that."""
+
+
 class Settling:
     """The end of one run."""
 
@@ -93,11 +98,8 @@ class Settling:
 
     def _rests(self) -> bool:
         """Whether nothing goes on any more, and what is not well says why."""
-        going_on = (
-            op
-            for op in self._facts("operation").rows["operation"]
-            if op["state"] in OPEN and op["reason_code"] != NO_ROOM
-        )
+        facts = self._facts("operation")
+        going_on = (op for op in _open(facts) if op["reason_code"] != NO_ROOM)
         return next(going_on, None) is None and not any(self._unexplained())
 
     def _well(self) -> bool:
@@ -126,9 +128,8 @@ class Settling:
         for vm in self._down_in(facts):
             if not _explained(facts, vm["id"]):
                 yield f"{vm['name']} is down, and nothing says why"
-        for op in facts.rows["operation"]:
-            waits = op["state"] == "waiting" and op["reason_code"] and op["waiting_for"]
-            if op["state"] in OPEN and not waits:
+        for op in _open(facts):
+            if not (op["state"] == "waiting" and op["reason_code"] and op["waiting_for"]):
                 yield f"{op['kind']} {op['target_name']} is still {op['state']}"
 
     async def _act(self) -> None:
@@ -136,7 +137,11 @@ class Settling:
         for cluster in facts.rows["cluster"]:
             if not cluster["armed"]:
                 await self._troubles.answer_to(ArmCluster(cluster_id=cluster["id"], armed=True))
-        busy = {op["target_id"] for op in facts.rows["operation"] if op["state"] in OPEN}
+        busy = {
+            op["target_id"]
+            for op in facts.rows["operation"]
+            if op["state"] in OPEN and op["kind"] not in GIVEN_FREE
+        }
         for host in facts.rows["host"]:
             if host["state"] in OUT_OF_SERVICE and host["id"] not in busy:
                 await self._troubles.answer_to(ActivateHost(host_id=host["id"]))
@@ -163,6 +168,13 @@ class Settling:
 
     def _facts(self, *tables: str) -> Facts:
         return facts_of(self._stage.rows, tables)
+
+
+def _open(facts: Facts) -> list[Row]:
+    """Open operations; one whose parts are under way waits for them, and they say why."""
+    found = [op for op in facts.rows["operation"] if op["state"] in OPEN]
+    parents = {op["parent_id"] for op in found}
+    return [op for op in found if op["id"] not in parents]
 
 
 def _last_start(facts: Facts, vm_id: UUID) -> Row | None:

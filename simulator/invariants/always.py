@@ -37,6 +37,21 @@ def locks_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterat
             yield f"{holder['kind']} {holder['target_name']} has ended and holds a lock"
 
 
+WORKS_UNDER_ITS_LOCK = ("vm.start", "vm.stop", "host.activate")
+"""Kinds whose target is theirs from beginning to end. A recovery gives its host free earlier."""
+
+
+def who_works_holds_its_lock(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """An operation that a workflow has claimed owns its target until it has ended."""
+    held = {(lock["operation_id"], lock["entity_id"]) for lock in facts.rows["entity_lock"]}
+    for op in facts.rows["operation"]:
+        works = op["run_id"] is not None and op["state"] in OPEN
+        if not works or op["kind"] not in WORKS_UNDER_ITS_LOCK:
+            continue
+        if (op["id"], op["target_id"]) not in held:
+            yield f"{op['kind']} {op['target_name']} is {op['state']} and holds no lock"
+
+
 def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """I6: what is promised equals what the runs take, and no host promises more than it has."""
     taken: Counter[UUID] = Counter()
@@ -68,6 +83,7 @@ LOOKS_AT: dict[Check, tuple[str, ...]] = {
     one_active_run_at_most: ("vm_run",),
     what_is_lost_is_certified: ("vm_run", "death_certificate"),
     locks_end_with_their_operations: ("entity_lock", "operation"),
+    who_works_holds_its_lock: ("entity_lock", "operation"),
     capacity_holds: ("vm_run", "host"),
     one_incident_at_most: ("incident", "operation"),
 }

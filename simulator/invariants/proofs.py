@@ -10,6 +10,7 @@ from uuid import UUID
 from domain.inventory import RunState
 from simulator.invariants.boots import Boots
 from simulator.invariants.facts import Row
+from simulator.invariants.votes import Votes
 from simulator.stage import Stage
 
 Found = tuple[str, str, str | None]
@@ -21,9 +22,10 @@ STARTED_BEFORE_S = 60.0
 class Proofs:
     """Remembers rows from look to look, so that each change is judged once."""
 
-    def __init__(self, stage: Stage, boots: Boots) -> None:
+    def __init__(self, stage: Stage, boots: Boots, votes: Votes) -> None:
         self._stage = stage
         self._boots = boots
+        self._votes = votes
         self._runs: dict[UUID, str] = {r["id"]: r["state"] for r in self._table("vm_run")}
         self._certificates = {r["id"]: r["state"] for r in self._table("death_certificate")}
         self._incidents = {r["id"]: r["open"] for r in self._table("incident")}
@@ -47,6 +49,15 @@ class Proofs:
             yield from self._certified()
         if "vm_run" in tables:
             yield from self._moved(disarmed_s)
+
+    def marked(self, host: str) -> Iterator[Found]:
+        """Judge what a host still has of runs that were lost, once it is marked as reconciled."""
+        hosts = {row["id"]: row["name"] for row in self._table("host")}
+        left = self._stage.centre.hosts[host].domains
+        for run in self._stage.rows.table("vm_run", "state = 'lost'"):
+            found = left.get(run["vm_id"])
+            if hosts[run["host_id"]] == host and found and found.generation == run["generation"]:
+                yield "stale_copy", f"{found.name} is lost, and {host} was reconciled with it", None
 
     def _table(self, name: str) -> list[Row]:
         return self._stage.rows.table(name)
@@ -72,6 +83,8 @@ class Proofs:
             self._tell("fence.claimed", name, epoch=row["epoch"])
             if disarmed_s is not None:
                 yield "disarmed", f"the fence of {name} was claimed in a disarmed cluster", None
+            for check, sentence in self._votes.claimed(row):
+                yield check, sentence, None
 
     def _certified(self) -> Iterator[Found]:
         for row in self._table("death_certificate"):

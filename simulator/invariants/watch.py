@@ -2,12 +2,15 @@
 
 At each event of the world
   I1  a VM has more than one copy, as the world counts them
+  I2  a host is marked as reconciled that still has a copy held to be lost
   I5  a power command to the engine's own host, or to more hosts in a window than its budget
   I8  a power command while automatic action is long disarmed; a foreign guest that was touched
 At each commit, on the rows as they are about to be, where the tables concerned were written
   I2  a run begins to start while another one may live, or a lost one has no valid certificate;
       a run is closed while the very process of it lives
   I3  a certificate is issued while its boot lives, or a device has not read off since it was marked
+  I5  a fence is decided on though no monitor wrote since it is judged, or claimed though the host
+      was heard since
   I8  a fence is claimed, or an automatic start begun, in a disarmed cluster
       every check of `always`; those that concern neither runs nor proofs once in `PATIENCE_S`
 At the end
@@ -26,6 +29,7 @@ from simulator.invariants.budget import Power
 from simulator.invariants.facts import Check, Violation, facts_of
 from simulator.invariants.foreign import Foreign
 from simulator.invariants.proofs import Proofs
+from simulator.invariants.votes import Votes
 from simulator.stage import Stage
 from simulator.tape import Recorder
 
@@ -42,7 +46,8 @@ class Watch:
         self.violations: list[Violation] = []
         self._stage = stage
         self._boots = Boots(stage.centre)
-        self._proofs = Proofs(stage, self._boots)
+        self._votes = Votes(stage)
+        self._proofs = Proofs(stage, self._boots, self._votes)
         self._power = Power(stage)
         self._foreign = Foreign(stage.centre)
         self._put_off: dict[str, None] = {}
@@ -76,6 +81,7 @@ class Watch:
 
     def _happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
         self._boots.happened(at_s, kind, facts)
+        self._votes.happened(at_s, kind, facts)
         if kind == "guest.doubled":
             where = " and ".join(facts["hosts"])
             self.broken("one_copy", f"{facts['vm']} runs on {where}", facts["outside"])
@@ -83,10 +89,15 @@ class Watch:
             self.broken(check, sentence)
         for check, sentence in self._foreign.happened(kind, facts):
             self.broken(check, sentence)
+        if kind == "host.marked":
+            for check, sentence, outside in self._proofs.marked(facts["host"]):
+                self.broken(check, sentence, outside)
 
     def _committing(self, tables: frozenset[str]) -> None:
         if "cluster" in tables:
             self._power.read_switch()
+        for check, sentence in self._votes.look(tables):
+            self.broken(check, sentence)
         if tables & URGENT:
             for check, sentence, outside in self._proofs.look(tables, self._power.disarmed_s):
                 self.broken(check, sentence, outside)

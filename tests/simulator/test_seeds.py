@@ -20,8 +20,8 @@ POWER_CUT = Plan(
     pattern="power cut", faults=(Fault(kind="host.power_cut", at_s=1.0, subject="h1"),), lasts_s=15
 )
 
-SEEDS = (0, 2, 3, 5, 8, 12, 14, 15)
-"""Runs of every kind that take little time: chosen once, never by what they show."""
+SEEDS = (0, 2, 3, 4, 5, 12, 13, 19, 23, 1053)
+"""Every pattern of faults, in little time."""
 
 ELSEWHERE = """
 from simulator.seeds import simulate

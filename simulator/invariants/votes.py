@@ -1,0 +1,76 @@
+"""The word of the monitors behind a fence: no power is cut because nobody has looked.
+
+A second, simpler way to say what a judgement rests on. Whether a monitor has written is seen where
+it is committed, in virtual time, past every wall clock and every sequence number that is compared.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from domain.operations import parse_workflow_id
+from domain.recovery import Move
+from simulator.invariants.facts import Row
+from simulator.stage import Stage
+
+Found = tuple[str, str]
+
+
+class Votes:
+    """Remembers when a monitor wrote last, and since when each incident is being judged."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._wrote_s = -1.0
+        self._began_s: dict[UUID, float] = {}  # by operation
+        self._decided: dict[UUID, str] = {}  # by incident: when its facts began to be read
+
+    def happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
+        """Take up one event."""
+        if kind == "step.started" and facts["subject"] == "recovery.assess":
+            owner = parse_workflow_id(facts["workflow"])
+            if owner is not None:
+                self._began_s[owner[0]] = at_s
+
+    def look(self, tables: frozenset[str]) -> list[Found]:
+        """Judge what a transaction is about to decide or to claim."""
+        if "monitor" in tables:
+            self._wrote_s = self._stage.loop.time()
+        found: list[Found] = []
+        if "incident" in tables:
+            for incident in self._stage.rows.table("incident", "decision IS NOT NULL"):
+                found += self._decision(incident)
+        return found
+
+    def _decision(self, incident: Row) -> list[Found]:
+        decision = incident["decision"]
+        if self._decided.get(incident["id"]) == decision["at"]:
+            return []
+        self._decided[incident["id"]] = decision["at"]
+        began_s = self._began_s.get(incident["operation_id"])
+        if decision["move"] != Move.FENCE or began_s is None or self._wrote_s > began_s:
+            return []
+        return [("votes", f"the fence of {self._name(incident)} was decided on old votes")]
+
+    def claimed(self, claim: Row) -> list[Found]:
+        """Judge one claim of a fence: whoever was heard since it was decided on is not cut."""
+        since = max(
+            (
+                datetime.fromisoformat(incident["decision"]["at"])
+                for incident in self._stage.rows.table("incident", "decision IS NOT NULL")
+                if (incident["host_id"], incident["epoch"]) == (claim["host_id"], claim["epoch"])
+            ),
+            default=None,
+        )
+        heard = (
+            row["last_answer_at"]
+            for row in self._stage.rows.table("observation", "last_answer_at IS NOT NULL")
+            if row["host_id"] == claim["host_id"]
+        )
+        if since is None or not any(at > since for at in heard):
+            return []
+        return [("heard", f"the fence of {self._name(claim)} was claimed after it was heard")]
+
+    def _name(self, row: Row) -> str:
+        hosts = {host["id"]: host["name"] for host in self._stage.rows.table("host")}
+        return str(hosts[row["host_id"]])
