@@ -45,6 +45,7 @@ class Switchboard:
     def __init__(self) -> None:
         self._memory: SharedMemory | None = None
         self._gate: Gate = _open
+        self.holder: InlineConnection | None = None  # whose transaction is open
 
     @cached_property
     def engine(self) -> AsyncEngine:
@@ -53,16 +54,19 @@ class Switchboard:
 
     def plug_in(self, memory: SharedMemory, gate: Gate) -> None:
         """From now on, statements go there, each past `gate`."""
-        self._memory, self._gate = memory, gate
+        self._memory, self._gate, self.holder = memory, gate, None
 
     def pull_out(self) -> None:
         """Statements go nowhere any more."""
-        self._memory, self._gate = None, _open
+        self._memory, self._gate, self.holder = None, _open, None
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether a memory is plugged in."""
-        return self._memory is not None
+    def is_open_for(self, connection: "InlineConnection") -> bool:
+        """Whether a transaction is open, and this connection's own.
+
+        One that was given up by a dead process may be collected in the middle of another's.
+        """
+        held = self.holder is connection and self._memory is not None
+        return held and self.raw.in_transaction
 
     @property
     def raw(self) -> sqlite3.Connection:
@@ -110,20 +114,20 @@ class InlineConnection:
 
     def cursor(self) -> "InlineCursor":
         """A cursor, not used yet."""
-        return InlineCursor(self._board)
+        return InlineCursor(self._board, self)
 
     async def create_function(self, *arguments: Any, **named: Any) -> None:
         """Make a function known to SQL."""
         self._board.raw.create_function(*arguments, **named)
 
     async def commit(self) -> None:
-        """End the transaction, if there is one."""
-        if self._board.raw.in_transaction:
+        """End its transaction, if there is one."""
+        if self._board.is_open_for(self):
             self._board.let("COMMIT")
             self._board.raw.execute("COMMIT")
 
     async def rollback(self) -> None:
-        """Undo the transaction, if there is one; nothing can stand in the way of that."""
+        """Undo its transaction, if there is one; nothing can stand in the way of that."""
         self.stop()
 
     async def close(self) -> None:
@@ -132,16 +136,17 @@ class InlineConnection:
 
     def stop(self) -> None:
         """As `close`, for a connection that is given up, perhaps long after its database."""
-        if self._board.is_connected and self._board.raw.in_transaction:
+        if self._board.is_open_for(self):
             self._board.raw.execute("ROLLBACK")
 
 
 class InlineCursor:
     """What SQLAlchemy uses of `aiosqlite.Cursor`."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Switchboard, connection: InlineConnection) -> None:
         self._cursor = board.raw.cursor()
         self._board = board
+        self._connection = connection
 
     async def __aenter__(self) -> "InlineCursor":
         return self
@@ -165,6 +170,8 @@ class InlineCursor:
         """Run one statement."""
         self._board.let(statement)
         self._cursor.execute(statement, values)
+        if statement.startswith("BEGIN"):
+            self._board.holder = self._connection
         return self
 
     async def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> "InlineCursor":

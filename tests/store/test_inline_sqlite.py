@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import OutcomeUnknown, Unavailable
 from store.database import Database
-from store.inline_sqlite import URL, SharedMemory, Switchboard
+from store.inline_sqlite import URL, InlineConnection, SharedMemory, Switchboard
 
 pytestmark = pytest.mark.store
 
@@ -128,6 +128,20 @@ async def test_a_gate_that_shuts_at_the_commit_leaves_the_outcome_unknown(
         await write(database(board), "one")
     board.plug_in(memory, lambda _statement: None)
     assert await count(database(board)) == 0
+
+
+async def test_a_connection_that_is_given_up_ends_no_transaction_of_another(
+    board: Switchboard,
+) -> None:
+    given_up = InlineConnection(board)
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.execute(INSERT, {"text": "one"})
+        given_up.stop()
+
+    one = database(board)
+    await one.write(work)
+    assert await count(one) == 1
 
 
 async def test_nothing_is_reached_when_nothing_is_plugged_in(board: Switchboard) -> None:
