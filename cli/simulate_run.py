@@ -55,7 +55,7 @@ def run(
     setup = _setup(hosts, vms, profile)
     with _Progress(quiet=as_json) as told:
         tally = campaign(wanted, setup=setup, workers=workers, ends_at=ends_at, told=told.tell)
-    files = [_keep(report, folder) for report in tally.bad]
+    files = list(_kept(tally.bad, folder))
     took_s = time.monotonic() - began
     if as_json:
         print_json(_as_json(tally, files, took_s))
@@ -105,14 +105,19 @@ def _setup(hosts: int | None, vms: int | None, profile: Profile | None) -> "Setu
     )
 
 
-def _keep(report: "Report", folder: Path) -> Path:
-    """Make the plan smaller, and write the file that repeats it."""
+def _kept(bad: "list[Report]", folder: Path) -> Iterator[Path]:
+    """Write the files that repeat these runs; the first to show something gets a smaller plan."""
     from simulator.evidence import evidence_of, write
     from simulator.shrink import shrunk
 
-    say(f"seed {report.seed}: making its plan smaller")
-    small = shrunk(report)
-    return write(evidence_of(small, report.plan), folder / f"seed-{report.seed}.json")
+    seen: set[frozenset[str]] = set()
+    for report in bad:
+        small = report
+        if report.found() not in seen:
+            seen.add(report.found())
+            say(f"seed {report.seed}: making its plan smaller")
+            small = shrunk(report)
+        yield write(evidence_of(small, report.plan), folder / f"seed-{report.seed}.json")
 
 
 class _Progress:

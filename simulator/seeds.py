@@ -17,6 +17,7 @@ from simulator.faults.draw import plan_of
 from simulator.faults.menu import MENU
 from simulator.faults.plan import Plan
 from simulator.faults.troubles import Troubles
+from simulator.garbage import collect_garbage, collected_at_rest
 from simulator.invariants.watch import Watch
 from simulator.quiet import quiet
 from simulator.report import Report, digest, timeline
@@ -51,7 +52,7 @@ def simulate(seed: int, plan: Plan | None = None, setup: Setup | None = None) ->
     caught: list[BaseException] = []
     setup = setup or setup_of(seed)
     plan = plan or plan_of(seed, setup)
-    with quiet(caught):
+    with quiet(caught), collected_at_rest():
         stage = set_stage(seed, setup)
         trial = Trial(stage, plan)
         with on_stage(stage) as run:
@@ -85,6 +86,7 @@ class Trial:
             stage.engine.start(f"engine-{number + 1}")
         await asyncio.sleep(WARM_S)
         self.began_s = stage.loop.time()
+        self.troubles.people(collect_garbage())
         self.troubles.begin(self.plan)
         await asyncio.sleep(self.plan.lasts_s)
         stage.trace("all healed", "everything")

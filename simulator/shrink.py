@@ -10,7 +10,7 @@ from simulator.faults.plan import Fault, Plan
 from simulator.report import Report
 from simulator.seeds import simulate
 
-RUNS_MAX = 120
+RUNS_MAX = 60
 """Higher: the plan gets smaller. Lower: a person waits less for it."""
 
 SHORT_S = 0.5

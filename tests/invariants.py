@@ -10,6 +10,7 @@ from simulator.invariants.always import (
     one_active_run_at_most,
     one_incident_at_most,
     what_is_lost_is_certified,
+    who_works_holds_its_lock,
 )
 from simulator.invariants.quiet import (
     every_copy_has_its_run,
@@ -44,6 +45,7 @@ __all__ = [
     "read_facts",
     "steps_end_with_their_operations",
     "what_is_lost_is_certified",
+    "who_works_holds_its_lock",
 ]
 
 

@@ -32,6 +32,7 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
     rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
     start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db", "attempt": 1}
+    start |= {"run_id": "run-1"}
     rows["operation"] = [
         start | {"state": "succeeded", "workflow": "StartVm", "problem": None, "reason_code": None}
     ]
@@ -66,11 +67,17 @@ def a_loss_without_a_certificate(_centre: DataCentre, rows: dict[str, list[Row]]
 
 
 def a_lock_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["entity_lock"].append({"operation_id": START})
+    rows["entity_lock"].append({"operation_id": START, "entity_id": VM})
+
+
+def a_lock_that_was_freed_early(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    waiting = {"state": "waiting", "reason_code": "NO_ROOM", "waiting_for": "room"}
+    rows["operation"].append(rows["operation"][0] | waiting | {"id": OTHER})
 
 
 def an_operation_that_hangs(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["operation"].append(rows["operation"][0] | {"id": OTHER, "state": "running"})
+    hangs = {"id": OTHER, "state": "running", "run_id": None}
+    rows["operation"].append(rows["operation"][0] | hangs)
 
 
 def an_end_told_twice(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
@@ -98,6 +105,7 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (a_vm_that_was_forgotten, invariants.every_wanted_vm_is_accounted_for),
     (a_loss_without_a_certificate, invariants.what_is_lost_is_certified),
     (a_lock_that_was_left, invariants.locks_end_with_their_operations),
+    (a_lock_that_was_freed_early, invariants.who_works_holds_its_lock),
     (an_operation_that_hangs, invariants.operations_end_or_say_why_they_wait),
     (an_end_told_twice, invariants.operations_end_once),
     (a_step_without_an_end, invariants.steps_end_with_their_operations),
