@@ -123,6 +123,8 @@ class SimulatedEngine:
         if found is None:
             return
         found.process.kill()
+        # Transactions run to their end at once, so one that is open now is that process's own.
+        BOARD.abandon()
         self.retired.append(found)
         if found.worker is not None:
             found.worker.bury()

@@ -60,6 +60,12 @@ class Switchboard:
         """Statements go nowhere any more."""
         self._memory, self._gate, self.holder = None, _open, None
 
+    def abandon(self) -> None:
+        """Undo whatever transaction is open: its process is dead."""
+        if self._memory is not None and self.raw.in_transaction:
+            self.raw.execute("ROLLBACK")
+        self.holder = None
+
     def is_open_for(self, connection: "InlineConnection") -> bool:
         """Whether a transaction is open, and this connection's own.
 

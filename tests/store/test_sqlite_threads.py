@@ -50,3 +50,14 @@ async def test_a_transaction_cancelled_in_the_middle_leaves_no_thread_once_close
             await task
     await world.database.close()
     assert threads() < before
+
+
+async def test_a_connection_that_was_never_given_back_ends_with_its_database(
+    tmp_path: Path,
+) -> None:
+    before = threads()
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'holdfast.db'}")
+    kept = await database._engine.connect()
+    await database.close()
+    assert threads() <= before
+    kept.sync_connection = None  # nobody gives it back any more
