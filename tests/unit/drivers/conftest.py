@@ -52,10 +52,10 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 @pytest.fixture
 def until() -> Until:
-    """Wait until something holds, at most 20 s."""
+    """Wait until something holds, at most 90 s."""
 
     async def wait(holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not holds():  # noqa: ASYNC110 - what holds is not ours to signal
                 await asyncio.sleep(0.02)
 
