@@ -1,8 +1,8 @@
 """When garbage is collected in a simulation: between callbacks, at virtual times, never by chance.
 
-The connections of dead processes are garbage. SQLAlchemy ends such a one when it is collected, and
-that undoes whatever transaction is open on the one database that all share. Collected in between,
-none is; and the same seed stays the same run, whatever memory looked like before.
+The connections of dead processes are garbage, and SQLAlchemy ends such a one when it is collected.
+Collected at rest, that is never in the middle of somebody's step, and the same seed stays the same
+run, whatever memory looked like before.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ from simulator.temporal.errors import AlreadyStarted
 from simulator.temporal.instance import Turn
 from simulator.temporal.queues import DEFAULT_PRIORITY, Rank, TaskQueue
 from simulator.temporal.run import Begun, Run, StartOf, TaskState, Update
-from simulator.temporal.steps import Step, Steps
+from simulator.temporal.steps import Steps
 from worker.parts import STICKY
 
 if TYPE_CHECKING:
@@ -361,9 +361,3 @@ def _reusable(before: Run, reuse: WorkflowIDReusePolicy) -> bool:
 
 def _raise(error: BaseException) -> None:
     raise error
-
-
-def open_steps(server: Server) -> list[Step]:
-    """Every activity that has not ended, by workflow."""
-    runs = (chain[-1] for chain in server.runs.values())
-    return [step for run in runs for step in run.steps.values()]
