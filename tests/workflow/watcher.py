@@ -64,9 +64,10 @@ class Watcher:
 
     async def _round(self) -> None:
         watched = await self._records.watched(Profile.BALANCED)
+        asked_at = now()  # an answer is as old as the question: what is written later proves no life
         heard = {item.name: self._hears(self._centre.hosts[item.name]) for item in watched}
         for item in watched:
-            await self._settle(item, heard[item.name])
+            await self._settle(item, heard[item.name], asked_at)
         self._sequence += 1
         seen = tuple(self._seen(item, heard) for item in watched)
         await self._records.record(self._name, self._sequence, seen, warm=self.warm)
@@ -74,10 +75,10 @@ class Watcher:
     def _hears(self, host: FakeHost) -> bool:
         return host.answers and host.name not in self.blind
 
-    async def _settle(self, item: WatchedHost, hears: bool) -> None:
+    async def _settle(self, item: WatchedHost, hears: bool, asked_at: datetime) -> None:
         if not hears:
             return
-        self._answers[item.name] = now()
+        self._answers[item.name] = asked_at
         if item.state is HostState.CONNECTING:
             await self._records.answered(item)
         elif item.state in (HostState.DOWN, HostState.NON_RESPONSIVE):
