@@ -1,4 +1,7 @@
-"""Who asks: one bearer token for the embedded engine, kept in a file that only its owner reads."""
+"""Who asks: the bearer of the embedded engine's own token, or of one that was given to a person.
+
+Both are kept in files that only their owner reads; see `people` for the second.
+"""
 
 import contextlib
 import hmac
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from fastapi import Request
 
+from api.people import ADMIN, People
 from domain.errors import Denied, EngineError
 
 
@@ -61,20 +65,26 @@ def _write_new(path: Path, token: str) -> None:
 
 
 class TokenAuth:
-    """Lets requests with the right token in, as `admin`."""
+    """Lets requests with a token in: the engine's own as `admin`, a person's under the name."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, people: People | None = None) -> None:
         self._token = token.encode()
+        self._people = people
 
     async def __call__(self, request: Request) -> str:
-        """The principal of a request; NotAuthenticated without the token."""
+        """The principal of a request; NotAuthenticated without a token."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         given = given.strip()
-        right = hmac.compare_digest(given.encode(), self._token)
-        if scheme.lower() == "bearer" and given and right:
-            return "admin"
+        if scheme.lower() == "bearer" and given and (who := self._holder(given)):
+            return who
         raise NotAuthenticated(
             "TOKEN_MISSING" if not given else "TOKEN_WRONG",
             "this request carries no valid bearer token",
-            next_step="send `Authorization: Bearer …`; `holdfast up` prints where the token is",
+            next_step="send `Authorization: Bearer …`; `holdfast up` prints where the token is, "
+            "and `holdfast token add` gives one to a person",
         )
+
+    def _holder(self, given: str) -> str | None:
+        if hmac.compare_digest(given.encode(), self._token):
+            return ADMIN
+        return None if self._people is None else self._people.holder(given)

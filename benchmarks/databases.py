@@ -23,7 +23,7 @@ KINDS = ("SQLite", "PostgreSQL")
 async def measured(kind: str, file: Path) -> AsyncIterator[Database | None]:
     """A migrated database without rows; None where its server is not installed."""
     if kind == "SQLite":
-        async with _opened(await asyncio.to_thread(_url_of_new, file)) as database:
+        async with _opened(await asyncio.to_thread(url_of_new, file)) as database:
             yield database
         return
     where = programs()
@@ -49,7 +49,8 @@ async def _opened(url: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _url_of_new(file: Path) -> str:
+def url_of_new(file: Path) -> str:
+    """The address of an SQLite file that is not there any more."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for old in file.parent.glob(f"{file.name}*"):
         old.unlink()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from benchmarks.databases import url_of_new
 from domain.orders import RunRef
 from engine.clock import utc_now
 from engine.refs import run_ref
@@ -17,12 +18,6 @@ from store.migrate import upgrade
 from store.rows import Row
 
 MEMORY_MIB = 16
-
-
-def _url_of_new(file: Path) -> str:
-    for old in file.parent.glob(f"{file.name}*"):
-        old.unlink()
-    return f"sqlite+aiosqlite:///{file.absolute()}"
 
 
 class Inventory:
@@ -37,12 +32,17 @@ class Inventory:
     @classmethod
     async def create(cls, file: Path, virt_type: str) -> "Inventory":
         """Make the file anew and write the cluster."""
-        url = await asyncio.to_thread(_url_of_new, file)
+        url = await asyncio.to_thread(url_of_new, file)
         await upgrade(url)
-        made = cls(Database(url), virt_type)
+        return await cls.within(Database(url), virt_type)
+
+    @classmethod
+    async def within(cls, database: Database, virt_type: str) -> "Inventory":
+        """Write the cluster into a migrated database without rows."""
+        made = cls(database, virt_type)
         row = {"id": made._cluster_id, "name": "bench", "profile": "balanced"}
         row |= {"virt_type": virt_type, "created_at": utc_now()}
-        await made.database.write(lambda c: inventory.insert(c, "cluster", row))
+        await database.write(lambda c: inventory.insert(c, "cluster", row))
         return made
 
     async def add_hosts(self, named: Iterable[tuple[str, str]]) -> None:

@@ -25,6 +25,7 @@ from cli.nouns import (
     incident,
     network,
     op,
+    token,
     vm,
 )
 from cli.session import Session
@@ -44,7 +45,19 @@ OBJECTS = (
     "event",
     "audit",
 )
-ORDER = (*OBJECTS, "up", "demo", "db", "lab", "simulate", "api", "worker", "monitor", "relay")
+ORDER = (
+    *OBJECTS,
+    "up",
+    "demo",
+    "token",
+    "db",
+    "lab",
+    "simulate",
+    "api",
+    "worker",
+    "monitor",
+    "relay",
+)
 
 
 class Root(TyperGroup):
@@ -104,6 +117,7 @@ for name, noun in zip(
 ):
     app.add_typer(noun.app, name=name)
 app.add_typer(lab.app, name="lab")
+app.add_typer(token.app, name="token")
 app.add_typer(db.app, name="db")
 app.add_typer(simulate.app, name="simulate")
 

@@ -20,7 +20,9 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from api.auth import TokenAuth, read_or_create_token, token_file
+from api.people import People, people_file
 from domain.errors import EngineError
+from domain.permissions import Role
 from drivers.fence_agents import FenceAgents
 from drivers.fence_metadata import check_options
 from drivers.secrets import SecretBox
@@ -28,6 +30,7 @@ from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
+from engine.roles import Roles
 from simulator.fleet.drivers import FarHypervisor, FarPower
 from simulator.fleet.place import socket_of
 from store import inventory
@@ -96,14 +99,25 @@ class Process:
     async def backend(self) -> Backend:
         """The one door."""
         actions = all_actions(self.box, self)
-        return Backend(self.database, actions, all_queries(actions), await self.delivery())
+        return Backend(
+            self.database,
+            actions,
+            all_queries(actions),
+            await self.delivery(),
+            roles=self._roles(),
+        )
+
+    def _roles(self) -> Roles:
+        """Whoever was removed, and every name that was never given, may look and no more."""
+        return Roles(People(people_file(self.settings.var)), Role.VIEWER)
 
 
 async def run_api(process: Process) -> None:
     """The REST API."""
     settings = process.settings
     backend = await process.backend()
-    auth = TokenAuth(read_or_create_token(token_file(settings.var)))
+    people = People(people_file(settings.var))
+    auth = TokenAuth(read_or_create_token(token_file(settings.var)), people)
     config = uvicorn.Config(
         create_app(backend, auth),
         host=settings.api_host,

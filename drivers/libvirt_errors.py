@@ -45,6 +45,15 @@ def answered(host: str, sent: bool, error: libvirt.libvirtError) -> EngineError:
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         # Another job held the object. Nothing was changed, unless it was the change that waited.
         return lost(host, sent, text)
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR and "Cannot access storage file" in text:
+        return Conflict(
+            "DISK_MISSING",
+            f"{host}: {text}",
+            next_step="put the file there (its folder is the same on every host of the cluster), "
+            "or mount the storage on that host, or edit the VM's disks",
+            host=host,
+            libvirt=code,
+        )
     return Conflict(
         "HYPERVISOR_REFUSED",
         f"{host}: {text}",

@@ -1,7 +1,7 @@
 """Which role a principal has.
 
-The embedded engine knows one person, who may do everything but report a host as failed, and its own
-parts by their prefix. A site with more people hands in a table.
+The engine knows its own parts by their prefix. A site with people hands in a table, which is asked
+anew at each request; without one, everybody may do everything but report a host as failed.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Roles:
     def __init__(
         self, named: Mapping[str, Role] | None = None, everybody: Role = Role.ADMIN
     ) -> None:
-        self._named = dict(named or {})
+        self._named: Mapping[str, Role] = {} if named is None else named
         self._everybody = everybody
 
     def of(self, principal: str) -> Role:

@@ -35,7 +35,7 @@ class Slice:
 class List:
     """A list that can be read by pages: its rows and the unique key that sorts them.
 
-    `counted` has as many rows with less joined, where that is quicker.
+    `counted` gives the number of rows with less joined, where that is quicker.
     """
 
     query: Query
@@ -56,8 +56,9 @@ async def page(connection: AsyncConnection, whole: List, part: Slice) -> tuple[l
 
 async def total(connection: AsyncConnection, whole: List) -> int:
     """How many rows the whole list has: one statement."""
-    query = whole.query if whole.counted is None else whole.counted
-    counted = query.with_only_columns(sa.func.count(), maintain_column_froms=True)
+    if whole.counted is not None:
+        return await number(connection, whole.counted)
+    counted = whole.query.with_only_columns(sa.func.count(), maintain_column_froms=True)
     return await number(connection, counted)
 
 
@@ -203,16 +204,19 @@ def vms(
 
 
 def _counted(of_vm: list[Condition], running: list[Condition], *, down: bool) -> Query:
-    """As many rows as the list of VMs. A VM with an active run is there: it cannot be removed."""
-    active = vm_run.c.active == 1
-    if down:
-        other = sa.exists().where(vm_run.c.vm_id == vm.c.id, active)
-        return sa.select(vm.c.id).where(*_there(vm), *of_vm, ~other)
-    if not running:
-        return sa.select(vm.c.id).where(*_there(vm), *of_vm)
-    joined = vm_run.join(host, host.c.id == vm_run.c.host_id)
+    """How many rows the list of VMs has."""
+    count = sa.func.count()
+    those = sa.select(count).select_from(vm).where(*_there(vm), *of_vm)
+    if not down and not running:
+        return those
+    joined = vm_run if down else vm_run.join(host, host.c.id == vm_run.c.host_id)
     joined = joined.join(vm, vm.c.id == vm_run.c.vm_id) if of_vm else joined
-    return sa.select(vm_run.c.id).select_from(joined).where(active, *running, *of_vm)
+    active = sa.select(count).select_from(joined)
+    active = active.where(vm_run.c.active == 1, *([] if down else running), *of_vm)
+    if not down:
+        return active
+    # A VM has one active run or none, and one that has a run cannot be removed: the rest is down.
+    return sa.select(those.scalar_subquery() - active.scalar_subquery())
 
 
 def operations(

@@ -114,3 +114,20 @@ def test_requests_for_one_vm_at_the_same_time_start_it_once(center: Center) -> N
         starts = center.get("/operations", kind="vm.start", target_id=vm.id)["items"]
         assert center.ended(starts[0]["id"])["state"] == "succeeded"
         center.assert_one_copy_each(sampler.result(), vm)
+
+
+def test_a_vm_whose_disk_is_nowhere_does_not_start_says_so_and_starts_once_it_is_there(
+    center: Center,
+) -> None:
+    vm = center.add_vm("diskless")
+    disk = Path(center.lab.inventory().shared) / f"{vm.name}.img"
+    aside = disk.rename(disk.with_suffix(".aside"))
+    failed = center.ended(center.post(f"/vms/{vm.id}/actions/start")["id"])
+    assert failed["state"] == "failed", failed
+    assert failed["problem"]["code"] == "DISK_MISSING"
+    assert str(disk) in failed["problem"]["detail"]
+    assert "edit the VM's disks" in failed["problem"]["next_step"]
+    assert center.vm(vm)["state"] == "down"
+    aside.rename(disk)
+    center.start(vm)
+    assert center.vm(vm)["state"] == "up"

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.workflow
 
 SLOTS = 2
 AT_ONCE = 20
-QUEUED, FEW = 2000, 100
+QUEUED = 2000
 OVERTAKEN = "one that was queued before the protected VM's start went first"
 """What only the last assertion says: the other ones fail for reasons of their own."""
 
@@ -163,15 +163,11 @@ async def test_a_protected_vms_start_goes_before_2000_operations_of_class_5(
         await the_protected_vm_is_next(made, queued=QUEUED)
 
 
+@pytest.mark.slow
 async def test_with_the_priority_keys_patched_away_it_has_to_wait(
     temporal_address: str, migrated: Path, tmp_path: Path
 ) -> None:
-    """A hundred are enough to be behind: without classes the server takes the oldest first.
-
-    Accepting and starting 2,000 takes more than a minute of processor time, and what it would
-    show beyond this is the number alone.
-    """
     with patch("worker.temporal_client.Priority", no_class):
         async with roomy(temporal_address, migrated, tmp_path) as made:
             with pytest.raises(AssertionError, match=OVERTAKEN):
-                await the_protected_vm_is_next(made, queued=FEW)
+                await the_protected_vm_is_next(made, queued=QUEUED)

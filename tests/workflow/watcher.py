@@ -22,6 +22,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def _monotonic_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
 class Watcher:
     """Implements what a monitor writes, from the truth of a fake data centre."""
 
@@ -30,6 +34,7 @@ class Watcher:
         self._centre = centre
         self._name = name
         self._answers: dict[str, datetime] = {}
+        self._heard: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._sequence = 0
         self.warm = True
@@ -37,7 +42,7 @@ class Watcher:
 
     async def start(self) -> None:
         """Watch until `stop`; the first round is written when this returns."""
-        await self._records.register(self._name)
+        self._sequence = (await self._records.register(self._name)).sequence
         await self._round()
         self._task = asyncio.create_task(self._rounds())
 
@@ -64,13 +69,17 @@ class Watcher:
 
     async def _round(self) -> None:
         watched = await self._records.watched(Profile.BALANCED)
-        asked_at = now()  # an answer is as old as the question: what is written later proves no life
+        asked_at = (
+            now()
+        )  # an answer is as old as the question: what is written later proves no life
         heard = {item.name: self._hears(self._centre.hosts[item.name]) for item in watched}
         for item in watched:
             await self._settle(item, heard[item.name], asked_at)
         self._sequence += 1
         seen = tuple(self._seen(item, heard) for item in watched)
-        await self._records.record(self._name, self._sequence, seen, warm=self.warm)
+        await self._records.record(
+            self._name, self._sequence, seen, warm=self.warm, watched_ms=_monotonic_ms
+        )
 
     def _hears(self, host: FakeHost) -> bool:
         return host.answers and host.name not in self.blind
@@ -87,6 +96,8 @@ class Watcher:
     def _seen(self, item: WatchedHost, heard: dict[str, bool]) -> Seen:
         hears = heard[item.name]
         others = sum(heard.values()) - hears
+        if hears:
+            self._heard[item.name] = self._sequence
         return Seen(
             host_id=item.id,
             verdict="up" if hears else "non_responsive",
@@ -96,4 +107,5 @@ class Watcher:
             reading=None,
             detail=None,
             last_answer_at=self._answers.get(item.name),
+            heard_sequence=self._heard.get(item.name),
         )

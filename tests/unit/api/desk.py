@@ -13,9 +13,11 @@ from starlette.routing import Mount
 
 from api.app import create_app
 from api.auth import TokenAuth
+from api.people import People
 from domain.errors import Invalid
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
+from engine.roles import Roles
 from store.database import Database
 from tests.store.world import World
 
@@ -62,13 +64,15 @@ class Deliverer:
 class Desk:
     """A client with the token, the app, and the world behind them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, people: People | None = None) -> None:
         self.database = database
         self.world = World(database)
         self.deliverer = Deliverer()
         actions = all_actions(Sealer(), Agents())
-        self.backend = Backend(database, actions, all_queries(actions), self.deliverer)
-        self.app: FastAPI = create_app(self.backend, TokenAuth(TOKEN))
+        self.backend = Backend(
+            database, actions, all_queries(actions), self.deliverer, roles=Roles(people)
+        )
+        self.app: FastAPI = create_app(self.backend, TokenAuth(TOKEN, people))
         self.client = client_of(self.app, TOKEN)
 
     async def get(self, path: str, **kwargs: Any) -> httpx2.Response:
