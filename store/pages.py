@@ -168,7 +168,9 @@ class Activity:
     def conditions(self) -> list[Condition]:
         """The conditions on a VM's row that its active run and host are joined to."""
         if not self.runs:
-            return [vm_run.c.id.is_(None)]
+            # Not "the joined run is null": PostgreSQL expects one row of that, and sorts them all.
+            other = vm_run.alias("other")
+            return [~sa.exists().where(other.c.vm_id == vm.c.id, other.c.active == 1)]
         return [vm_run.c.state.in_(self.runs), host.c.state.in_(self.hosts)]
 
 
