@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import backend, batches, operations, queries, watching
+from benchmarks import backend, batches, operations, queries, simulation, watching
 from benchmarks.figures import Figure, show
 from domain.errors import EngineError
 from worker.exit import exit_process
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Path], Awaitable[list[Figure]]]] = {
     "batches": batches.measure,
     "queries": queries.measure,
     "watching": watching.measure,
+    "simulation": simulation.measure,
 }
 
 

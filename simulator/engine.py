@@ -20,14 +20,15 @@ from engine.actions.base import Params
 from engine.backend import Backend, Receipt
 from engine.delivery import Delivery
 from engine.records.operations import StepRecords
-from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
+from simulator.idle import QuietDelivery, QuietRecords, quiet_duties
 from simulator.loop import CURRENT, Process, VirtualLoop
+from simulator.sql import Board
 from simulator.temporal.client import VirtualWorkflows
 from simulator.temporal.server import Server
 from simulator.temporal.worker import VirtualWorker
 from store.database import Database
-from store.inline_sqlite import URL, Switchboard
+from store.inline_sqlite import URL
 from worker.duties import relay_duties
 from worker.interceptors import StepInterceptor
 from worker.monitor import Monitor
@@ -42,7 +43,7 @@ from worker.parts import (
 from worker.relay import relay
 from workflows import options
 
-BOARD = Switchboard()
+BOARD = Board()
 """What every simulated process's database goes through; one simulation at a time is plugged in."""
 
 ROLES = ("api", "worker", "fencing", "monitor", "relay")
@@ -202,12 +203,13 @@ class SimulatedEngine:
 
     async def _watch(self, made: Running) -> None:
         name = f"{made.process.machine}-monitor"
-        records, parts = WatchRecords(made.database), made.parts
+        records, parts = QuietRecords(BOARD, made.database), made.parts
         await Monitor(name, records, made.backend, parts.hypervisor, parts.power).run()
 
     async def _relay(self, made: Running) -> None:
         duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)
-        await relay(Delivery(made.database, made.workflows), made.database, duties)
+        delivery = QuietDelivery(BOARD, made.database, made.workflows)
+        await relay(delivery, made.database, tuple(quiet_duties(BOARD, duties)))
 
 
 MAINS: dict[str, Callable[[SimulatedEngine, Running], Awaitable[None]]] = {

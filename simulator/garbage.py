@@ -10,11 +10,18 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from sqlalchemy.exc import SAWarning
 
 EVERY_S = 60.0
 """Virtual seconds. Higher: a long run needs more memory. Lower: it takes longer."""
+
+LOOK_AGAIN = 100
+"""Runs until what was there before them is looked at again. Higher: garbage that other code left
+between them is kept longer. Lower: runs are slower, since all that was imported is looked at."""
+
+_runs = count()
 
 
 @contextmanager
@@ -25,13 +32,21 @@ def collected_at_rest() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The garbage collector", SAWarning)
-            gc.collect()
-            gc.freeze()  # what is there already need not be looked at again and again
+            _look()
             yield
     finally:
-        gc.unfreeze()
         if was:
             gc.enable()
+
+
+def _look() -> None:
+    """Collect what the last run left; what was there before it is kept out of that."""
+    again = next(_runs) % LOOK_AGAIN == 0
+    if again:
+        gc.unfreeze()
+    gc.collect()
+    if again:
+        gc.freeze()
 
 
 async def collect_garbage() -> None:

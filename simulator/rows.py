@@ -12,6 +12,9 @@ from store.inline_sqlite import SharedMemory
 
 OPEN = tuple(state.value for state in OPEN_STATES)
 Row = dict[str, Any]
+Found = tuple[Any, ...]
+Columns = list[tuple[str, Any]]
+ALL = "1 = 1"
 
 
 class Rows:
@@ -20,20 +23,22 @@ class Rows:
     def __init__(self, memory: SharedMemory) -> None:
         self._memory = memory
         self._dialect = sa.create_engine("sqlite://", json_deserializer=json.loads).dialect
-        self._converters: dict[str, list[tuple[str, Any]]] = {}
+        self._converters: dict[str, Columns] = {}
+        self._known: dict[str, dict[Found, Row]] = {}
 
-    def table(self, name: str, where: str = "1 = 1", *values: Any) -> list[Row]:
-        """Every row of a table that fits an SQL condition."""
+    def table(self, name: str, where: str = ALL, *values: Any) -> list[Row]:
+        """Every row of a table that fits an SQL condition; not to be changed by whoever asks."""
         columns = self._columns(name)
         names = ", ".join(f'"{column}"' for column, _convert in columns)
         statement = f"SELECT {names} FROM {name} WHERE {where}"
-        return [
-            {
-                column: value if convert is None else convert(value)
-                for (column, convert), value in zip(columns, found, strict=True)
-            }
-            for found in self._memory.raw.execute(statement, values)
-        ]
+        known = self._known.get(name, {})
+        found: dict[Found, Row] = {}
+        for raw in self._memory.raw.execute(statement, values):
+            row = known.get(raw)
+            found[raw] = _converted(columns, raw) if row is None else row
+        # Rows are looked at much more often than they change: what one holds is converted once.
+        self._known[name] = found if where == ALL else known | found
+        return list(found.values())
 
     def find(self, table: str, name: str) -> Row:
         """The row of that name."""
@@ -54,7 +59,7 @@ class Rows:
         convert: Any = kind.bind_processor(self._dialect)
         return value if convert is None else convert(value)
 
-    def _columns(self, table: str) -> list[tuple[str, Any]]:
+    def _columns(self, table: str) -> Columns:
         if table not in self._converters:
             self._converters[table] = [
                 (
@@ -64,3 +69,10 @@ class Rows:
                 for column in metadata.tables[table].columns
             ]
         return self._converters[table]
+
+
+def _converted(columns: Columns, raw: Found) -> Row:
+    return {
+        column: value if convert is None else convert(value)
+        for (column, convert), value in zip(columns, raw, strict=True)
+    }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simulator.loop import Process
+from simulator.sql import WRITING
 from simulator.stage import Stage
 
 Event = tuple[float, str, dict[str, Any]]
@@ -17,9 +18,6 @@ Committing = Callable[[frozenset[str]], None]
 
 Statement = Callable[[Process, str], None]
 """Stands before each statement; what it raises, the process gets."""
-
-WRITING = {"INSERT": 2, "UPDATE": 1, "DELETE": 2}
-"""Which word of a statement names its table."""
 
 
 class Tape(list[Event]):
