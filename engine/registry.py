@@ -1,136 +1,51 @@
-"""Every action and query there is, wired with what they need."""
+"""Every action and query there is, wired with what they need.
 
-from collections.abc import Iterable
-from typing import Any
+They are found: each concrete class in a module of `engine.actions` and `engine.queries` is one. What
+a constructor asks for is given to it by the type that it names, so a new one is its own file alone.
+"""
 
-from engine.actions.affinity import (
-    CreateAffinityGroupAction,
-    DeleteAffinityGroupAction,
-    EditAffinityGroupAction,
-)
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar, get_type_hints
+
+from engine import actions as actions_package
+from engine import queries as queries_package
 from engine.actions.base import Action
-from engine.actions.clusters import (
-    ArmClusterAction,
-    CreateClusterAction,
-    EditClusterAction,
-    RemoveClusterAction,
-)
-from engine.actions.fence_devices import (
-    AddFenceDeviceAction,
-    AgentCheck,
-    EditFenceDeviceAction,
-    RemoveFenceDeviceAction,
-    SecretSealer,
-)
-from engine.actions.host_config import AddHostAction, EditHostAction, RemoveHostAction
-from engine.actions.hosts import ActivateHostAction, FenceHostAction, RecoverHostAction
-from engine.actions.imports import ImportVmAction
-from engine.actions.networks import (
-    CreateNetworkAction,
-    EditNetworkAction,
-    RemoveNetworkAction,
-)
-from engine.actions.operations import (
-    CancelOperationAction,
-    PauseOperationAction,
-    PrioritiseOperationAction,
-    ResumeOperationAction,
-    RetryOperationAction,
-)
-from engine.actions.vm_config import CreateVmAction, DeleteVmAction, EditVmAction
-from engine.actions.vms import StartVmAction, StopVmAction
-from engine.queries.affinity import GetAffinityGroupQuery, ListAffinityGroupsQuery
+from engine.actions.fence_devices import AgentCheck, SecretSealer
 from engine.queries.base import Query
-from engine.queries.events import AuditEventsQuery, ListEventsQuery
-from engine.queries.foreign import ForeignGuestsQuery
-from engine.queries.incidents import GetIncidentQuery, ListIncidentsQuery
-from engine.queries.inventory import (
-    GetClusterQuery,
-    GetFenceDeviceQuery,
-    GetHostQuery,
-    GetVmQuery,
-    HostSamplesQuery,
-    ListClustersQuery,
-    ListFenceDevicesQuery,
-    ListHostsQuery,
-    ListVmsQuery,
-)
-from engine.queries.networks import GetNetworkQuery, ListNetworksQuery
-from engine.queries.operations import GetOperationQuery, ListOperationsQuery
-from engine.queries.public import (
-    AuthMethodsQuery,
-    CapabilitiesQuery,
-    HealthQuery,
-    TimingProfilesQuery,
-    VersionQuery,
-)
-from engine.queries.vms import ShowVmQuery
+
+T = TypeVar("T")
+Parts = Mapping[Any, object]
 
 
 def all_actions(sealer: SecretSealer, agents: AgentCheck) -> tuple[Action[Any, Any], ...]:
     """Every action."""
-    return (
-        CreateClusterAction(),
-        EditClusterAction(),
-        RemoveClusterAction(),
-        ArmClusterAction(),
-        CreateNetworkAction(),
-        EditNetworkAction(),
-        RemoveNetworkAction(),
-        AddHostAction(),
-        EditHostAction(),
-        RemoveHostAction(),
-        ActivateHostAction(),
-        RecoverHostAction(),
-        FenceHostAction(),
-        AddFenceDeviceAction(sealer, agents),
-        EditFenceDeviceAction(sealer, agents),
-        RemoveFenceDeviceAction(),
-        CreateVmAction(),
-        EditVmAction(),
-        DeleteVmAction(),
-        ImportVmAction(),
-        CreateAffinityGroupAction(),
-        EditAffinityGroupAction(),
-        DeleteAffinityGroupAction(),
-        StartVmAction(),
-        StopVmAction(),
-        CancelOperationAction(),
-        RetryOperationAction(),
-        PauseOperationAction(),
-        ResumeOperationAction(),
-        PrioritiseOperationAction(),
-    )
+    parts = {SecretSealer: sealer, AgentCheck: agents}
+    found: Iterator[type[Action[Any, Any]]] = _concrete(actions_package, Action)
+    return tuple(_wired(kind, parts) for kind in found if kind.registered)
 
 
 def all_queries(actions: Iterable[Action[Any, Any]] = ()) -> tuple[Query[Any, Any], ...]:
     """Every query; of the given actions is told what the engine can do, and what blocks them."""
-    actions = tuple(actions)
-    return (
-        ListClustersQuery(),
-        GetClusterQuery(),
-        ListHostsQuery(),
-        GetHostQuery(),
-        HostSamplesQuery(),
-        ForeignGuestsQuery(),
-        ListNetworksQuery(),
-        GetNetworkQuery(),
-        ListFenceDevicesQuery(),
-        GetFenceDeviceQuery(),
-        ListVmsQuery(),
-        GetVmQuery(),
-        ShowVmQuery(),
-        ListAffinityGroupsQuery(),
-        GetAffinityGroupQuery(),
-        GetOperationQuery(actions),
-        ListOperationsQuery(),
-        ListIncidentsQuery(),
-        GetIncidentQuery(),
-        ListEventsQuery(),
-        AuditEventsQuery(),
-        HealthQuery(),
-        VersionQuery(),
-        CapabilitiesQuery(actions),
-        AuthMethodsQuery(),
-        TimingProfilesQuery(),
-    )
+    parts = {Iterable[Action[Any, Any]]: tuple(actions)}
+    found: Iterator[type[Query[Any, Any]]] = _concrete(queries_package, Query)
+    return tuple(_wired(kind, parts) for kind in found)
+
+
+def _concrete(package: ModuleType, base: type) -> Iterator[Any]:
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = import_module(info.name)
+        for item in vars(module).values():
+            own = inspect.isclass(item) and item.__module__ == info.name
+            if own and issubclass(item, base) and not inspect.isabstract(item):
+                yield item
+
+
+def _wired(kind: type[T], parts: Parts) -> T:
+    init = kind.__init__
+    wanted = get_type_hints(init) if inspect.isfunction(init) else {}
+    wanted.pop("return", None)
+    return kind(**{name: parts[hint] for name, hint in wanted.items()})

@@ -131,12 +131,14 @@ class Checkout:
         )
         return cast("AsyncConnection", self._out)
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, kind: object, *_error: object) -> None:
         assert self._out is not None
         sync = self._out.sync_connection
         if not (sync.closed or sync.invalidated):
             if sync.in_transaction():
                 sync.rollback()
+            if kind is not None:
+                sync.connection.rollback()  # where the commit failed, SQLAlchemy does not
             self._engine.idle.append(self._out)
         # As with an asynchronous connection, others come between a commit and whoever asked for
         # it: a process may die before it knows that its change was written.

@@ -180,6 +180,7 @@ class Action(ABC, Generic[P, F]):
     external     people and programs may ask for it through the API; others are the engine's own
     own_fields   fields of its parameters that only the engine itself gives
     preempts     kinds of operations whose locks it takes over; those end as superseded
+    registered   the registry finds it; another part of the engine makes the others itself
     collects     `execute` writes through `tx.writes` alone: where it refuses, nothing is written
     """
 
@@ -188,6 +189,7 @@ class Action(ABC, Generic[P, F]):
     permission: ClassVar[Permission]
     priority: ClassVar[PriorityClass] = PriorityClass.PERSON
     workflow: ClassVar[str | None] = None
+    registered: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False
     pausable: ClassVar[bool] = False
     retryable: ClassVar[bool] = True

@@ -45,6 +45,7 @@ class RunBatchAction(Action[RunBatch, None]):
     workflow = "RunBatch"
     pausable = True
     external = False
+    registered = False
 
     async def plan(self, tx: Tx, params: RunBatch, problems: Problems) -> Plan[None]:
         """Nothing to judge: each child is."""
