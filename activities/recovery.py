@@ -65,6 +65,7 @@ class SeenVote(Frozen):
 
     monitor: str
     sequence: int
+    heard_sequence: int | None  # of the last round in which the host answered
     live: bool  # the monitor has reported within the last minute
     silent: bool
     others_seen: int
@@ -83,11 +84,12 @@ class RecoveryRecords(Protocol):
         ...
 
     async def note_decision(
-        self, order: AssessOrder, decision: Decision, judged_at: datetime
+        self, order: AssessOrder, decision: Decision, judged_at: datetime, heard: dict[str, int]
     ) -> None:
         """Keep the decision and enter the phase that follows from it.
 
-        `judged_at` is when its facts began to be read: a host heard later is judged anew.
+        `judged_at` is when its facts began to be read, for people. `heard` says in which round the
+        host had answered each monitor last by then: once it is another, it is judged anew.
         """
         ...
 
@@ -123,9 +125,10 @@ class Recovery:
     async def assess(self, order: AssessOrder) -> Decision:
         """Choose the next move and record it with its reasons."""
         judged_at = self._now()
+        first = await self._records.votes(order.host)
         verdicts = tuple(reading.verdict for reading in order.readings)
         proven = bool(verdicts) and all(verdict is PowerReading.OFF for verdict in verdicts)
-        votes = await self._votes(order, wait=order.doubted or not proven)
+        votes = await self._votes(order, first, wait=order.doubted or not proven)
         facts = RecoveryFacts(
             host=order.host.name,
             answers=any(vote.fresh and not vote.silent for vote in votes),
@@ -133,7 +136,8 @@ class Recovery:
             fence=await self._records.fence_facts(order, votes),
         )
         decision = decide(facts, order.policy)
-        await self._records.note_decision(order, decision, judged_at)
+        heard = {v.monitor: v.heard_sequence for v in first if v.heard_sequence is not None}
+        await self._records.note_decision(order, decision, judged_at, heard)
         return decision
 
     @activity.defn(name="recovery.open_fence")
@@ -156,8 +160,10 @@ class Recovery:
         """Close the incident."""
         return await self._records.report(order)
 
-    async def _votes(self, order: AssessOrder, *, wait: bool) -> tuple[Vote, ...]:
-        first = {vote.monitor: vote.sequence for vote in await self._records.votes(order.host)}
+    async def _votes(
+        self, order: AssessOrder, known: tuple[SeenVote, ...], *, wait: bool
+    ) -> tuple[Vote, ...]:
+        first = {vote.monitor: vote.sequence for vote in known}
         seen: tuple[SeenVote, ...] = ()
 
         async def all_fresh() -> bool:

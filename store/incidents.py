@@ -1,6 +1,8 @@
 """Statements on incidents, evidence, fence claims and death certificates."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,7 +13,16 @@ from store import hosts
 from store.ids import new_id
 from store.rows import Row, changed, many, number, one
 from store.schema import cluster, host
-from store.schema_ha import death_certificate, evidence, fence_claim, incident, observation, vm_run
+from store.schema_ha import (
+    death_certificate,
+    evidence,
+    fence_age,
+    fence_claim,
+    incident,
+    monitor,
+    observation,
+    vm_run,
+)
 
 
 async def open_incident(connection: AsyncConnection, values: Row) -> None:
@@ -94,15 +105,42 @@ async def evidence_of(connection: AsyncConnection, incident_id: UUID) -> list[Ro
 
 
 async def fences_in_window(
-    connection: AsyncConnection, cluster_id: UUID, since: datetime, except_host: UUID
+    connection: AsyncConnection, cluster_id: UUID, window_s: float, except_host: UUID
 ) -> int:
-    """How many other hosts of a cluster were claimed for a fence since a time."""
-    query = sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id))).where(
-        fence_claim.c.cluster_id == cluster_id,
-        fence_claim.c.claimed_at > since,
-        fence_claim.c.host_id != except_host,
+    """How many other hosts of a cluster were claimed for a fence within the window."""
+    query = _claimed_within(window_s).where(
+        fence_claim.c.cluster_id == cluster_id, fence_claim.c.host_id != except_host
     )
     return await number(connection, query)
+
+
+def _claimed_within(window_s: float) -> sa.Select[Any]:
+    """How many hosts were claimed within a window; the caller says in which cluster.
+
+    A claim leaves the window when some monitor has watched that long since it saw it. No time of
+    day is asked: a clock that jumps cannot spend the budget twice.
+    """
+    passed = sa.exists().where(
+        fence_age.c.claim_id == fence_claim.c.id,
+        monitor.c.name == fence_age.c.monitor,
+        monitor.c.watched_ms - fence_age.c.since_ms > int(window_s * 1000),
+    )
+    return sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id))).where(
+        ~passed.correlate(fence_claim)
+    )
+
+
+def _heard_since(host_id: Any, heard: Mapping[str, int]) -> sa.ColumnElement[bool]:
+    """Whether a monitor's last answer of a host is another than the one that was known."""
+    known = (
+        sa.and_(observation.c.monitor == name, observation.c.heard_sequence == sequence)
+        for name, sequence in sorted(heard.items())
+    )
+    return sa.exists().where(
+        observation.c.host_id == host_id,
+        observation.c.heard_sequence.is_not(None),
+        ~sa.or_(sa.false(), *known),
+    )
 
 
 async def claim_fence(
@@ -111,39 +149,32 @@ async def claim_fence(
     epoch: int,
     operation_id: UUID,
     *,
-    not_seen_since: datetime,
-    window_start: datetime,
+    heard: Mapping[str, int],
+    window_s: float,
     fences_per_window: int,
     now: datetime,
 ) -> bool:
     """The last word before a power controller is told to cut power (I5, I8).
 
     One statement holds every condition: the host stands at this epoch in a state that may be
-    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it since
-    `not_seen_since` (when the fence was decided on), and the window's budget has room.
-    Repeatable: the same operation's claim counts once.
+    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it again
+    since the fence was decided on (`heard`: the round of each that it had answered last), and the
+    window's budget has room. Repeatable: the same operation's claim counts once.
     """
     spent = (
-        sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id)))
-        .where(
-            fence_claim.c.cluster_id == host.c.cluster_id,
-            fence_claim.c.claimed_at > window_start,
-            fence_claim.c.host_id != host.c.id,
-        )
+        _claimed_within(window_s)
+        .where(fence_claim.c.cluster_id == host.c.cluster_id, fence_claim.c.host_id != host.c.id)
         .correlate(host)
         .scalar_subquery()
     )
     armed = sa.exists().where(cluster.c.id == host.c.cluster_id, cluster.c.armed.is_(True))
-    heard = sa.exists().where(
-        observation.c.host_id == host.c.id, observation.c.last_answer_at > not_seen_since
-    )
     query = host.update().where(
         host.c.id == host_id,
         host.c.epoch == epoch,
         host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
         host.c.own_host.is_(False),
         armed,
-        ~heard,
+        ~_heard_since(host.c.id, heard),
         spent < fences_per_window,
     )
     values = {
@@ -161,35 +192,36 @@ async def _count_fence(
     connection: AsyncConnection, host_id: UUID, epoch: int, operation_id: UUID, now: datetime
 ) -> None:
     # A claim that is repeated later is a fence now: the window has to count it where it happens.
-    mine = fence_claim.update().where(
+    mine = sa.and_(
         fence_claim.c.host_id == host_id,
         fence_claim.c.epoch == epoch,
         fence_claim.c.operation_id == operation_id,
     )
-    if await changed(connection, mine.values(claimed_at=now)) == 0:
-        found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
-        row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
-        cluster_id = found["cluster_id"] if found else None
-        insert = fence_claim.insert().values(**row, cluster_id=cluster_id, claimed_at=now)
-        await changed(connection, insert)
+    if await changed(connection, fence_claim.update().where(mine).values(claimed_at=now)):
+        claims = sa.select(fence_claim.c.id).where(mine)
+        await changed(connection, fence_age.delete().where(fence_age.c.claim_id.in_(claims)))
+        return
+    found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
+    row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
+    cluster_id = found["cluster_id"] if found else None
+    insert = fence_claim.insert().values(**row, cluster_id=cluster_id, claimed_at=now)
+    await changed(connection, insert)
 
 
 async def issue_certificate(
-    connection: AsyncConnection, values: Row, *, not_seen_since: datetime, why: str
+    connection: AsyncConnection, values: Row, *, heard: Mapping[str, int], why: str
 ) -> bool:
-    """Declare a host of an epoch dead; False when it was heard since, or stands elsewhere.
+    """Declare a host of an epoch dead; False when it was heard again, or stands elsewhere.
 
     Moves the host to `down` in the same transaction. The unique index allows one valid certificate
     a host and epoch. The caller looks for an earlier one first, which makes this repeatable.
     """
-    heard = sa.select(sa.func.count()).where(
-        observation.c.host_id == values["host_id"],
-        observation.c.last_answer_at > not_seen_since,
-    )
     stands = sa.select(sa.func.count()).where(
-        host.c.id == values["host_id"], host.c.epoch == values["epoch"]
+        host.c.id == values["host_id"],
+        host.c.epoch == values["epoch"],
+        ~_heard_since(values["host_id"], heard),
     )
-    if await number(connection, heard) > 0 or await number(connection, stands) != 1:
+    if await number(connection, stands) != 1:
         return False
     if not await hosts.move(
         connection, values["host_id"], HostEvent.PROVEN_OFF, why, values["issued_at"]

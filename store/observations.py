@@ -1,6 +1,12 @@
-"""Statements on what monitors saw: one row a host and monitor, and samples of the last hour."""
+"""Statements on what monitors saw: one row a host and monitor, and samples of the last hour.
 
+How long a monitor has watched is told by its own monotonic clock, and counted on when it starts
+afresh, as its rounds are: both only grow, whatever the clocks on the walls do.
+"""
+
+from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -8,15 +14,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.rows import Row, changed, many, one
 from store.schema import cluster, host
-from store.schema_ha import host_sample, monitor, observation
+from store.schema_ha import fence_age, fence_claim, host_sample, monitor, observation
 
 
-async def register_monitor(connection: AsyncConnection, name: str, now: datetime) -> None:
-    """Start a monitor's count afresh: it is cold until it has polled everything a few times."""
-    await changed(connection, monitor.delete().where(monitor.c.name == name))
+class Watched(NamedTuple):
+    """How far a monitor has come: the number of its last round, and how long it has watched."""
+
+    sequence: int = 0
+    watched_ms: int = 0
+
+
+async def register_monitor(connection: AsyncConnection, name: str, now: datetime) -> Watched:
+    """Start a monitor's view afresh: it is cold until it has polled everything a few times.
+
+    Its counts go on where they stood; that is what it is given.
+    """
     await changed(connection, observation.delete().where(observation.c.monitor == name))
-    row = {"name": name, "rounds": 0, "warm": False, "sequence": 0}
-    await changed(connection, monitor.insert().values(**row, started_at=now, seen_at=now))
+    row = {"rounds": 0, "warm": False, "started_at": now, "seen_at": now}
+    known = await one(connection, sa.select(monitor).where(monitor.c.name == name))
+    if known is None:
+        await changed(connection, monitor.insert().values(name=name, sequence=0, **row))
+        return Watched()
+    await changed(connection, monitor.update().where(monitor.c.name == name).values(**row))
+    return Watched(known["sequence"], known["watched_ms"])
 
 
 async def record_round(
@@ -27,6 +47,7 @@ async def record_round(
     warm: bool,
     observations: list[Row],
     samples: list[Row],
+    watched_ms: Callable[[], int],
     now: datetime,
 ) -> None:
     """Write what one monitor saw in one round, in one go; a row's sequence shows its freshness.
@@ -35,6 +56,7 @@ async def record_round(
     """
     seen = monitor.update().where(monitor.c.name == name)
     values = {"rounds": monitor.c.rounds + 1, "sequence": sequence, "warm": warm, "seen_at": now}
+    values["watched_ms"] = await _age_fences(connection, name, watched_ms)
     if await changed(connection, seen.values(**values)) == 0:
         await register_monitor(connection, name, now)
         await changed(connection, seen.values(**values))
@@ -50,6 +72,20 @@ async def record_round(
         await connection.execute(observation.insert(), rows)
     if samples:
         await connection.execute(host_sample.insert(), [{"at": now, **row} for row in samples])
+
+
+async def _age_fences(connection: AsyncConnection, name: str, watched_ms: Callable[[], int]) -> int:
+    """Begin to count, on a monitor's own clock, the age of fences that it has not seen before.
+
+    The clock is read once they are seen: so each is at least as old as it is counted.
+    """
+    mine = sa.exists().where(fence_age.c.claim_id == fence_claim.c.id, fence_age.c.monitor == name)
+    fresh = await many(connection, sa.select(fence_claim.c.id).where(~mine))
+    since_ms = watched_ms()
+    if fresh:
+        rows = [{"claim_id": row["id"], "monitor": name, "since_ms": since_ms} for row in fresh]
+        await connection.execute(fence_age.insert(), rows)
+    return since_ms
 
 
 async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:

@@ -60,6 +60,14 @@ fence_claim = sa.Table(
     sa.Index("ix_fence_claim_window", "cluster_id", "claimed_at"),
 )
 
+fence_age = sa.Table(
+    "fence_age",
+    metadata,
+    sa.Column("claim_id", sa.Uuid, sa.ForeignKey("fence_claim.id"), primary_key=True),
+    sa.Column("monitor", sa.String(64), primary_key=True),
+    sa.Column("since_ms", sa.BigInteger, nullable=False),  # of its `watched_ms`, once it saw it
+)
+
 death_certificate = sa.Table(
     "death_certificate",
     metadata,
@@ -128,7 +136,8 @@ monitor = sa.Table(
     sa.Column("name", sa.String(64), primary_key=True),
     integer("rounds"),
     flag("warm", default=False),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),  # never goes back
+    sa.Column("watched_ms", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     time("started_at", nullable=False),
     time("seen_at", nullable=False),
 )
@@ -146,7 +155,8 @@ observation = sa.Table(
     sa.Column("boot_mark", sa.Integer, nullable=True),
     sa.Column("took_s", sa.Float, nullable=True),
     text("detail", nullable=True, length=1024),
-    time("last_answer_at"),
+    sa.Column("heard_sequence", sa.BigInteger, nullable=True),  # of the last round it answered
+    time("last_answer_at"),  # for people: no two machines' clocks agree
     time("at", nullable=False),
 )
 

@@ -76,10 +76,12 @@ class Monitor:
         self._now = now
         self._watches: dict[UUID, Watch] = {}
         self._answers: dict[UUID, datetime] = {}
+        self._heard_in: dict[UUID, int] = {}  # the last round in which each answered
         self._asking: dict[UUID, asyncio.Task[None]] = {}
         self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
         self._reboots: dict[UUID, tuple[int, float]] = {}  # tries, not before
         self._sequence = 0
+        self._watched_since_s = 0.0
         self._rounds: defaultdict[Profile, int] = defaultdict(int)
         self.on_round: Callable[[float], None] = lambda late_s: None
 
@@ -94,7 +96,9 @@ class Monitor:
     async def _until_registered(self) -> None:
         while True:
             try:
-                await self._records.register(self._name)
+                known = await self._records.register(self._name)
+                self._sequence = known.sequence
+                self._watched_since_s = _monotonic_s() - known.watched_ms / 1000
                 return
             except EngineError as error:
                 log.warning("monitor waits for the database", code=error.code)
@@ -126,7 +130,12 @@ class Monitor:
             self._seen(host, result, answered) for host, result in zip(hosts, polled, strict=True)
         )
         warm = self._rounds[profile] >= WARM_ROUNDS
-        await self._records.record(self._name, self._sequence, seen, warm=warm)
+        await self._records.record(
+            self._name, self._sequence, seen, warm=warm, watched_ms=self._watched_ms
+        )
+
+    def _watched_ms(self) -> int:
+        return int((_monotonic_s() - self._watched_since_s) * 1000)
 
     async def _hosts(self, profile: Profile) -> tuple[WatchedHost, ...]:
         try:
@@ -272,6 +281,8 @@ class Monitor:
         heard = isinstance(result, HostReading)
         now_s = asyncio.get_running_loop().time()
         refused = isinstance(result, EngineError) and _refused(result)
+        if heard:
+            self._heard_in[host.id] = self._sequence
         return Seen(
             host_id=host.id,
             verdict="refused" if refused else watch.verdict.value,
@@ -281,6 +292,7 @@ class Monitor:
             reading=result if isinstance(result, HostReading) else None,
             detail=None if isinstance(result, HostReading) else result.detail,
             last_answer_at=self._answers.get(host.id),
+            heard_sequence=self._heard_in.get(host.id),
         )
 
     async def _prune(self) -> None:
@@ -303,6 +315,10 @@ def _contained(host: WatchedHost) -> Iterator[None]:
         log.warning("host not settled in this round", host=host.name, code=error.code)
     except Exception:  # one host's defect must not blind us to all the others
         log.exception("host not settled in this round", host=host.name)
+
+
+def _monotonic_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _refused(error: EngineError) -> bool:

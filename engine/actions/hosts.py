@@ -169,11 +169,15 @@ async def _open(tx: Tx, params: RecoverHost) -> UUID:
 
 
 class FenceHost(Params):
-    """Prove a host off, as a part of its recovery; the recovery's workflow starts it."""
+    """Prove a host off, as a part of its recovery; the recovery's workflow starts it.
+
+    `heard` are the rounds in which it had last answered each monitor when that was decided on.
+    """
 
     host_id: UUID
     incident_id: UUID
     cut: bool = True
+    heard: dict[str, int] | None = None
 
 
 class FenceHostAction(Action[FenceHost, HostFacts]):

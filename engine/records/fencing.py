@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +13,7 @@ from domain.inventory import FenceDevice
 from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
-from store import incidents, inventory
+from store import incidents, inventory, operations
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -38,14 +38,14 @@ class FenceRecords:
         now = self._clock()
 
         async def work(connection: AsyncConnection) -> bool:
-            since = await _judged_at(connection, step.incident_id)
+            heard = await _heard(connection, step.operation_id)
             return await incidents.claim_fence(
                 connection,
                 step.host.host_id,
                 step.host.epoch,
                 step.operation_id,
-                not_seen_since=since,
-                window_start=now - timedelta(seconds=step.policy.window_s),
+                heard=heard,
+                window_s=step.policy.window_s,
                 fences_per_window=step.policy.fences_per_window,
                 now=now,
             )
@@ -86,15 +86,14 @@ class FenceRecords:
         found = await incidents.valid_certificate(connection, host.host_id, host.epoch)
         if found is None:
             row = _certificate_row(order, self._clock())
-            since = min(datetime.fromisoformat(fact.at) for fact in order.evidence)
+            heard = await _heard(connection, order.operation_id)
             why = f"proven off by {', '.join(e.device for e in order.evidence)}"
-            if not await incidents.issue_certificate(
-                connection, row, not_seen_since=since, why=why
-            ):
+            if not await incidents.issue_certificate(connection, row, heard=heard, why=why):
                 raise Refused(
                     "SIGN_OF_LIFE",
-                    f"{host.name} was heard after its power was read as off",
-                    next_step="check that the fence device belongs to this host: it may be lying",
+                    f"{host.name} was heard again since its recovery judged it to be silent",
+                    next_step="the recovery judges anew; if this repeats, check that the fence "
+                    "device belongs to this host: it may be lying",
                     host=host.name,
                     epoch=host.epoch,
                 )
@@ -108,12 +107,13 @@ class FenceRecords:
         )
 
 
-async def _judged_at(connection: AsyncConnection, incident_id: UUID) -> datetime:
-    """When the fence was decided on: a host heard after that is not to be cut."""
-    row = await incidents.get(connection, incident_id)
-    if row is None or row["decision"] is None:
-        raise Refused("INCIDENT_NOT_JUDGED", f"no decision is recorded for incident {incident_id}")
-    return datetime.fromisoformat(row["decision"]["at"])
+async def _heard(connection: AsyncConnection, operation_id: UUID) -> dict[str, int]:
+    """What was heard of the host when this fence was decided on: heard again, it is not dead."""
+    row = await operations.get(connection, operation_id)
+    heard: dict[str, int] | None = ((row or {}).get("params") or {}).get("heard")
+    if heard is None:
+        raise Refused("INCIDENT_NOT_JUDGED", f"no decision is recorded behind {operation_id}")
+    return heard
 
 
 def _evidence_row(step: FenceStep, fact: Evidence) -> Row:

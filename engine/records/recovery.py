@@ -59,6 +59,7 @@ class RecoveryRecords:
         return SeenVote(
             monitor=row["monitor"],
             sequence=row["sequence"],
+            heard_sequence=row["heard_sequence"],
             live=self._clock() - monitor["seen_at"] < MONITOR_LIVE,
             silent=row["verdict"] not in ("up", "refused"),
             others_seen=row["others_seen"],
@@ -73,7 +74,6 @@ class RecoveryRecords:
             cluster = await inventory.get(connection, "cluster", host["cluster_id"])
             assert cluster is not None
             total, silent = await hosts.silent_count(connection, cluster["id"])
-            since = self._clock() - timedelta(seconds=order.policy.window_s)
             return FenceFacts(
                 host=host["name"],
                 armed=cluster["armed"],
@@ -82,7 +82,7 @@ class RecoveryRecords:
                 hosts=total,
                 hosts_silent=silent,
                 fences_in_window=await incidents.fences_in_window(
-                    connection, cluster["id"], since, host["id"]
+                    connection, cluster["id"], order.policy.window_s, host["id"]
                 ),
                 votes=votes,
             )
@@ -90,12 +90,13 @@ class RecoveryRecords:
         return await self._database.read(work)
 
     async def note_decision(
-        self, order: AssessOrder, decision: Decision, judged_at: datetime
+        self, order: AssessOrder, decision: Decision, judged_at: datetime, heard: dict[str, int]
     ) -> None:
         """Keep the decision and enter the phase that follows from it."""
 
         async def work(connection: AsyncConnection) -> None:
-            plain = decision.model_dump(mode="json") | {"at": judged_at.isoformat()}
+            plain = decision.model_dump(mode="json")
+            plain |= {"at": judged_at.isoformat(), "heard": heard}
             await incidents.note_decision(connection, order.incident_id, plain)
             if decision.move in (Move.ACCEPT, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
@@ -112,7 +113,7 @@ class RecoveryRecords:
                     return known
             parent = await operations.get(connection, order.operation_id)
             assert parent is not None
-            fence = FenceHost(host_id=order.host.host_id, incident_id=order.incident_id)
+            fence = await _fence_of(connection, order)
             return await self._backend.run_child(fence, parent, Terms(by_parent=True))
 
         return await self._database.write(work)
@@ -316,6 +317,16 @@ class _Claim:
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
         )
+
+
+async def _fence_of(connection: AsyncConnection, order: FenceChildOrder) -> FenceHost:
+    """The fence that was decided on: it is bound to what was heard of the host by then.
+
+    A later decision does not count for its late steps.
+    """
+    incident = await incidents.get(connection, order.incident_id)
+    heard = ((incident or {}).get("decision") or {}).get("heard")
+    return FenceHost(host_id=order.host.host_id, incident_id=order.incident_id, heard=heard)
 
 
 async def _certificate_of(connection: AsyncConnection, fence: Row) -> UUID | None:

@@ -1,5 +1,6 @@
 """Rows of observations, and the small moves of a host that a monitor makes itself."""
 
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from engine.refs import fence_device
 from store import hosts, incidents, inventory, observations, plumbing, runs
 from store.database import Database
 from store.ids import new_id
+from store.observations import Watched
 from store.rows import Row
 
 DETAIL_MAX = 1024
@@ -50,6 +52,7 @@ class Seen(Frozen):
     reading: HostReading | None
     detail: str | None
     last_answer_at: datetime | None
+    heard_sequence: int | None  # the last round in which it answered this monitor
 
 
 class WatchRecords:
@@ -59,10 +62,10 @@ class WatchRecords:
         self._database = database
         self._clock = clock
 
-    async def register(self, name: str) -> None:
-        """Begin a monitor's count afresh."""
+    async def register(self, name: str) -> Watched:
+        """Begin a monitor's view afresh; the counts that it goes on with."""
         now = self._clock()
-        await self._database.write(lambda c: observations.register_monitor(c, name, now))
+        return await self._database.write(lambda c: observations.register_monitor(c, name, now))
 
     async def watched(self, profile: Profile) -> tuple[WatchedHost, ...]:
         """Hosts of clusters with this profile that were ever admitted, by name."""
@@ -87,8 +90,16 @@ class WatchRecords:
 
         return await self._database.read(work)
 
-    async def record(self, name: str, sequence: int, seen: tuple[Seen, ...], *, warm: bool) -> None:
-        """Write one round."""
+    async def record(
+        self,
+        name: str,
+        sequence: int,
+        seen: tuple[Seen, ...],
+        *,
+        warm: bool,
+        watched_ms: Callable[[], int],
+    ) -> None:
+        """Write one round; `watched_ms` tells how long the monitor has watched by then."""
         now = self._clock()
         await self._database.write(
             lambda c: observations.record_round(
@@ -98,6 +109,7 @@ class WatchRecords:
                 warm=warm,
                 observations=[_observation(item) for item in seen],
                 samples=[_sample(i.host_id, i.reading) for i in seen if i.reading is not None],
+                watched_ms=watched_ms,
                 now=now,
             )
         )
@@ -169,6 +181,7 @@ def _observation(seen: Seen) -> Row:
         "misses": seen.misses,
         "others_seen": seen.others_seen,
         "detail": seen.detail[:DETAIL_MAX] if seen.detail else None,
+        "heard_sequence": seen.heard_sequence,
         "last_answer_at": seen.last_answer_at,
         "boot_mark": reading.boot_mark if reading else None,
         "took_s": reading.took_s if reading else None,

@@ -4,7 +4,6 @@ A second, simpler way to say what a judgement rests on. Whether a monitor has wr
 it is committed, in virtual time, past every wall clock and every sequence number that is compared.
 """
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +16,16 @@ Found = tuple[str, str]
 
 
 class Votes:
-    """Remembers when a monitor wrote last, and since when each incident is being judged."""
+    """Remembers when a monitor wrote and heard last, and since when each incident is judged."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._wrote_s = -1.0
         self._began_s: dict[UUID, float] = {}  # by operation
         self._decided: dict[UUID, str] = {}  # by incident: when its facts began to be read
+        self._judged_s: dict[tuple[UUID, int], float] = {}  # by host and epoch: the same
+        self._answers: dict[tuple[UUID, str], int] = {}  # by host and monitor: round answered last
+        self._heard_s: dict[UUID, float] = {}  # by host: when that was another one
 
     def happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
         """Take up one event."""
@@ -36,11 +38,20 @@ class Votes:
         """Judge what a transaction is about to decide or to claim."""
         if "monitor" in tables:
             self._wrote_s = self._stage.loop.time()
+        if "observation" in tables:
+            self._listen()
         found: list[Found] = []
         if "incident" in tables:
             for incident in self._stage.rows.table("incident", "decision IS NOT NULL"):
                 found += self._decision(incident)
         return found
+
+    def _listen(self) -> None:
+        for row in self._stage.rows.table("observation", "heard_sequence IS NOT NULL"):
+            key, heard = (row["host_id"], row["monitor"]), row["heard_sequence"]
+            if self._answers.get(key) != heard:
+                self._answers[key] = heard
+                self._heard_s[row["host_id"]] = self._stage.loop.time()
 
     def _decision(self, incident: Row) -> list[Found]:
         decision = incident["decision"]
@@ -48,26 +59,16 @@ class Votes:
             return []
         self._decided[incident["id"]] = decision["at"]
         began_s = self._began_s.get(incident["operation_id"])
+        if began_s is not None:
+            self._judged_s[incident["host_id"], incident["epoch"]] = began_s
         if decision["move"] != Move.FENCE or began_s is None or self._wrote_s > began_s:
             return []
         return [("votes", f"the fence of {self._name(incident)} was decided on old votes")]
 
     def claimed(self, claim: Row) -> list[Found]:
         """Judge one claim of a fence: whoever was heard since it was decided on is not cut."""
-        since = max(
-            (
-                datetime.fromisoformat(incident["decision"]["at"])
-                for incident in self._stage.rows.table("incident", "decision IS NOT NULL")
-                if (incident["host_id"], incident["epoch"]) == (claim["host_id"], claim["epoch"])
-            ),
-            default=None,
-        )
-        heard = (
-            row["last_answer_at"]
-            for row in self._stage.rows.table("observation", "last_answer_at IS NOT NULL")
-            if row["host_id"] == claim["host_id"]
-        )
-        if since is None or not any(at > since for at in heard):
+        since_s = self._judged_s.get((claim["host_id"], claim["epoch"]))
+        if since_s is None or self._heard_s.get(claim["host_id"], since_s) <= since_s:
             return []
         return [("heard", f"the fence of {self._name(claim)} was claimed after it was heard")]
 

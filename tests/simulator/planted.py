@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.fencing import FenceStep, Fencing
 from activities.guests import GuestOrder, Guests, PlaceOrder
 from activities.hosts import CopyVerdict
-from activities.recovery import AssessOrder, Recovery
+from activities.recovery import AssessOrder, Recovery, SeenVote
 from domain import storm
 from domain.errors import Unavailable
 from domain.inventory import HostState, PowerReading
@@ -153,7 +153,9 @@ def lock_freed_early(patch: pytest.MonkeyPatch) -> None:
 def age_by_wall_clock(patch: pytest.MonkeyPatch) -> None:
     """A vote is fresh when its row is recent, though its sequence did not change."""
 
-    async def votes(self: Recovery, order: AssessOrder, *, wait: bool) -> tuple[Vote, ...]:
+    async def votes(
+        self: Recovery, order: AssessOrder, known: tuple[SeenVote, ...], *, wait: bool
+    ) -> tuple[Vote, ...]:
         return tuple(
             Vote(
                 monitor=vote.monitor,
@@ -162,7 +164,7 @@ def age_by_wall_clock(patch: pytest.MonkeyPatch) -> None:
                 others_seen=vote.others_seen,
                 warm=vote.warm,
             )
-            for vote in await self._records.votes(order.host)
+            for vote in known
         )
 
     patch.setattr(Recovery, "_votes", votes)
@@ -262,13 +264,7 @@ def lost_answer_starts_again(patch: pytest.MonkeyPatch) -> None:
 
 def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     """A step that wakes up late claims its fence whether the host was heard since or not."""
-    claim = incidents.claim_fence
-
-    async def unasked(*given: Any, **more: Any) -> bool:
-        never = datetime(9999, 1, 1, tzinfo=UTC)
-        return await claim(*given, **more | {"not_seen_since": never})
-
-    patch.setattr(incidents, "claim_fence", unasked)
+    patch.setattr(incidents, "_heard_since", lambda *_given: sa.false())
 
 
 BUGS = (

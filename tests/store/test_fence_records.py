@@ -1,7 +1,6 @@
 """The rows of a fence: claims, readings and certificates."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,16 +25,20 @@ async def dying(engine: Engine) -> tuple[UUID, UUID]:
     await world.monitor()
     host = await world.host(state="non_responsive")
     await world.device(host)
-    await world.observe(host, verdict="non_responsive", last_answer_at=START)
-    incident = await world.incident(host)
-    decision = {"move": "fence", "at": world.later(5).isoformat()}
-    await world.do(incidents.note_decision, incident, decision)
-    return host, incident
+    await world.observe(host, verdict="non_responsive", heard_sequence=1)
+    world.later(5)
+    return host, await world.incident(host)
 
 
-async def step(engine: Engine, host: UUID, incident: UUID) -> FenceStep:
+async def decided(engine: Engine, host: UUID, **fields: Any) -> UUID:
+    """The operation of a fence that is decided on now."""
+    params = {"heard": await engine.world.heard(host)} | fields
+    return await engine.world.operation(host, kind="host.fence", params=params)
+
+
+async def step(engine: Engine, host: UUID, incident: UUID, **fields: Any) -> FenceStep:
     return FenceStep(
-        operation_id=await engine.world.operation(),
+        operation_id=await decided(engine, host, **fields),
         host=await engine.ref(host),
         incident_id=incident,
         policy=POLICY,
@@ -49,7 +52,7 @@ async def certificate_order(engine: Engine, host: UUID, incident: UUID) -> Certi
 
 async def hear(engine: Engine, host: UUID) -> None:
     """A monitor hears the host after the decision and the reading."""
-    await engine.world.observe(host, 2, last_answer_at=engine.world.now + timedelta(seconds=1))
+    await engine.world.observe(host, 2)
 
 
 async def test_a_silent_host_is_claimed_as_often_as_its_fence_is_tried(engine: Engine) -> None:
@@ -73,14 +76,14 @@ async def test_a_host_heard_before_the_decision_but_not_since_may_be_claimed(
     engine: Engine,
 ) -> None:
     host, incident = await dying(engine)
-    await engine.world.observe(host, 2, last_answer_at=engine.world.now)
+    await engine.world.observe(host, 2)
     await engine.fences.claim_fence(await step(engine, host, incident))
     assert (await engine.world.get("host", host))["state"] == "fencing"
 
 
 async def test_nothing_is_cut_for_an_incident_that_nobody_has_judged(engine: Engine) -> None:
     host = await engine.world.host(state="non_responsive")
-    cut = await step(engine, host, await engine.world.incident(host))
+    cut = await step(engine, host, await engine.world.incident(host), heard=None)
     with pytest.raises(Refused, match="INCIDENT_NOT_JUDGED"):
         await engine.fences.claim_fence(cut)
     assert await engine.rows("fence_claim") == []

@@ -17,20 +17,20 @@ from tests.store.world import START, World
 
 pytestmark = pytest.mark.store
 
-WINDOW = timedelta(seconds=300)
+WINDOW_S = 300.0
+HEARD = {"m1": 1}
 
 
 async def silent_host(world: World, name: str = "h1", **values: Any) -> UUID:
     await world.monitor()
     host = await world.host(name, **{"state": "non_responsive"} | values)
-    await world.observe(host, verdict="non_responsive", last_answer_at=START)
+    await world.observe(host, verdict="non_responsive", heard_sequence=1)
     return host
 
 
 async def claim(world: World, host: UUID, operation: UUID | None = None, **values: Any) -> bool:
     operation = operation or await world.operation()
-    terms = {"not_seen_since": START, "window_start": world.now - WINDOW, "fences_per_window": 1}
-    terms |= {"now": world.now}
+    terms: Row = {"heard": HEARD, "window_s": WINDOW_S, "fences_per_window": 1, "now": world.now}
     epoch = values.pop("epoch", 1)
     return await world.do(incidents.claim_fence, host, epoch, operation, **terms | values)
 
@@ -60,13 +60,46 @@ async def test_the_host_that_the_engine_runs_on_is_never_fenced(world: World) ->
 
 async def test_a_host_heard_since_the_incident_began_is_not_fenced(world: World) -> None:
     host = await silent_host(world)
-    await world.observe(host, 2, verdict="connecting", last_answer_at=START + timedelta(seconds=1))
+    await world.observe(host, 2, verdict="connecting", heard_sequence=2)
+    assert not await claim(world, host)
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+async def test_what_was_heard_since_is_told_without_the_time_of_day(
+    world: World, jump_s: float
+) -> None:
+    host = await silent_host(world)
+    incident = await world.incident(host)
+    clock = {"last_answer_at": START + timedelta(seconds=jump_s)}
+    silent: Row = {"verdict": "non_responsive", "heard_sequence": 1}
+    await world.observe(host, 2, **clock, **silent)
+    assert await claim(world, host)
+    await world.observe(host, 3, **clock)
+    assert not await claim(world, host)
+    assert not await issue(world, host, incident)
+
+
+async def test_a_host_that_a_new_monitor_hears_is_not_fenced(world: World) -> None:
+    host = await silent_host(world)
+    assert not await claim(world, host, heard={})
+    assert not await claim(world, host, heard={"m2": 1})
+    assert await claim(world, host, heard={"m1": 1, "m2": 1})
+
+
+async def test_a_monitor_that_starts_afresh_has_not_heard_what_it_heard_before(
+    world: World,
+) -> None:
+    host = await silent_host(world)
+    await world.monitor()
+    await world.observe(host, 2, verdict="non_responsive")
+    assert await claim(world, host)
+    await world.observe(host, 3)
     assert not await claim(world, host)
 
 
 async def test_what_another_host_said_does_not_save_the_silent_one(world: World) -> None:
     host = await silent_host(world)
-    await world.observe(await world.host("h2"), 2, last_answer_at=START + timedelta(seconds=1))
+    await world.observe(await world.host("h2"), 2)
     assert await claim(world, host)
 
 
@@ -104,8 +137,46 @@ async def test_a_spent_budget_refuses_the_next_host_until_the_window_has_passed(
     assert await claim(world, first)
     assert not await claim(world, second)
     assert await claim(world, second, fences_per_window=2)
-    world.later(301)
+    await world.watch(299)
+    assert not await claim(world, second)
+    await world.watch(2)
     assert await claim(world, await silent_host(world, "h3"))
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+async def test_a_clock_that_jumps_neither_ends_nor_prolongs_the_window(
+    world: World, jump_s: float
+) -> None:
+    first, second = await silent_host(world, "h1"), await silent_host(world, "h2")
+    assert await claim(world, first)
+    world.later(jump_s)
+    await world.watch(299)
+    assert not await claim(world, second)
+    await world.watch(2)
+    assert await claim(world, second)
+
+
+async def test_a_window_passes_on_the_clock_of_any_monitor_that_has_seen_the_fence(
+    world: World,
+) -> None:
+    first, second = await silent_host(world, "h1"), await silent_host(world, "h2")
+    assert await claim(world, first)
+    await world.watch(200)
+    await world.monitor()
+    await world.watch(100)
+    assert not await claim(world, second)
+    await world.watch(1)
+    assert await claim(world, second)
+
+
+async def test_time_in_which_nobody_watches_ends_no_window(world: World) -> None:
+    first, second = await silent_host(world, "h1"), await silent_host(world, "h2")
+    assert await claim(world, first)
+    world.later(3600)
+    world.watched_ms += 3600_000
+    assert not await claim(world, second)
+    await world.watch(301)
+    assert await claim(world, second)
 
 
 async def test_a_budget_of_nothing_fences_nobody(world: World) -> None:
@@ -117,9 +188,10 @@ async def test_a_repeated_claim_counts_once_but_where_it_was_repeated(world: Wor
     operation = await world.operation()
     assert await claim(world, first, operation)
     world.later(299)
+    await world.watch(299)
     assert await claim(world, first, operation)
     assert [row["claimed_at"] for row in await claims(world)] == [world.now]
-    world.later(299)
+    await world.watch(299)
     assert not await claim(world, second)
 
 
@@ -129,9 +201,9 @@ async def test_one_host_fenced_by_two_operations_spends_the_budget_once(world: W
     assert await claim(world, host)
     assert len(await claims(world)) == 2
     other = await silent_host(world, "h2")
-    since = world.now - WINDOW
-    assert await world.do(incidents.fences_in_window, world.cluster_id, since, other) == 1
-    assert await world.do(incidents.fences_in_window, world.cluster_id, since, host) == 0
+    window = (world.cluster_id, WINDOW_S)
+    assert await world.do(incidents.fences_in_window, *window, other) == 1
+    assert await world.do(incidents.fences_in_window, *window, host) == 0
 
 
 @pytest.mark.parametrize(("budget", "hosts"), [(1, 2), (2, 5)])
@@ -140,7 +212,7 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
 ) -> None:
     silent = [await silent_host(world, f"h{n}") for n in range(hosts)]
     owners = [await world.operation() for _ in silent]
-    terms = {"not_seen_since": START, "window_start": START - WINDOW, "now": world.now}
+    terms: Row = {"heard": HEARD, "window_s": WINDOW_S, "now": world.now}
 
     def fence(host: UUID, owner: UUID) -> Any:
         statement = partial(incidents.claim_fence, host_id=host, epoch=1, operation_id=owner)
@@ -155,7 +227,7 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
 async def issue(world: World, host: UUID, incident: UUID, epoch: int = 1) -> bool:
     row: Row = {"id": new_id(), "host_id": host, "epoch": epoch, "incident_id": incident}
     row |= {"evidence": [{"device": "bmc1"}], "digest": "d", "issued_at": world.now}
-    return await world.do(incidents.issue_certificate, row, not_seen_since=START, why="reads off")
+    return await world.do(incidents.issue_certificate, row, heard=HEARD, why="reads off")
 
 
 async def test_a_certificate_brings_its_host_down_and_can_be_read_back(world: World) -> None:
@@ -173,7 +245,7 @@ async def test_a_certificate_brings_its_host_down_and_can_be_read_back(world: Wo
 async def test_no_certificate_is_issued_for_a_host_that_was_heard(world: World) -> None:
     host = await silent_host(world)
     incident = await world.incident(host)
-    await world.observe(host, 2, last_answer_at=START + timedelta(seconds=1))
+    await world.observe(host, 2)
     assert not await issue(world, host, incident)
     assert (await world.get("host", host))["state"] == "non_responsive"
 

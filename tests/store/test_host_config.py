@@ -248,7 +248,13 @@ async def test_a_host_that_came_back_meanwhile_is_not_removed(engine: Engine) ->
 async def sample(world: World, host_id: UUID, guests: list[Row]) -> None:
     row: Row = {"host_id": host_id, "memory_total_mib": 64, "memory_free_mib": 32, "cpus": 2}
     row |= {"took_s": 0.01, "guests": guests}
-    seen: Row = {"warm": True, "observations": [], "samples": [row], "now": world.now}
+    seen: Row = {
+        "watched_ms": int,
+        "warm": True,
+        "observations": [],
+        "samples": [row],
+        "now": world.now,
+    }
     await world.do(observations.record_round, "m1", 1, **seen)
 
 

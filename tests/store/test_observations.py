@@ -38,6 +38,14 @@ async def test_a_monitor_that_starts_afresh_is_cold_and_has_seen_nothing(world: 
     assert (monitor["rounds"], monitor["warm"]) == (0, False)
 
 
+async def test_a_monitor_that_starts_afresh_goes_on_with_its_counts(world: World) -> None:
+    await world.monitor()
+    world.watched_ms = 4_000
+    await world.observe(await world.host(), 3)
+    assert await world.do(observations.register_monitor, "m1", world.now) == (3, 4_000)
+    assert await world.do(observations.register_monitor, "m2", world.now) == (0, 0)
+
+
 async def last_answer(world: World, host: UUID) -> datetime | None:
     """When anybody last heard a host, as a person reads it."""
 
@@ -54,7 +62,13 @@ async def test_the_last_answer_is_the_newest_of_any_monitor(world: World) -> Non
         await world.monitor(name)
         heard = START + timedelta(seconds=seconds)
         row: Row = {"host_id": host, "verdict": "up", "silent_s": 0.0, "last_answer_at": heard}
-        seen = {"warm": True, "observations": [row], "samples": [], "now": world.now}
+        seen = {
+            "warm": True,
+            "observations": [row],
+            "samples": [],
+            "now": world.now,
+            "watched_ms": int,
+        }
         await world.do(observations.record_round, name, 1, **seen)
     assert await last_answer(world, host) == START + timedelta(seconds=9)
     assert len(await world.do(observations.latest, host)) == 2
@@ -63,7 +77,7 @@ async def test_the_last_answer_is_the_newest_of_any_monitor(world: World) -> Non
 async def sample(world: World, host: object, free: int) -> None:
     row = {"host_id": host, "memory_total_mib": 1000, "memory_free_mib": free, "cpus": 2}
     row |= {"took_s": 0.01, "guests": [{"name": "db"}]}
-    seen = {"warm": True, "observations": [], "samples": [row], "now": world.now}
+    seen = {"warm": True, "observations": [], "samples": [row], "now": world.now, "watched_ms": int}
     await world.do(observations.record_round, "m1", free, **seen)
 
 
@@ -91,7 +105,13 @@ async def test_a_round_of_a_hundred_hosts_is_written_in_one_go(world: World) -> 
     ]
     figures: Row = {"memory_total_mib": 1, "memory_free_mib": 1, "took_s": 0.1, "guests": []}
     samples: list[Row] = [{"host_id": host} | figures for host in hosts]
-    seen = {"warm": True, "observations": rows, "samples": samples, "now": world.now}
+    seen = {
+        "warm": True,
+        "observations": rows,
+        "samples": samples,
+        "now": world.now,
+        "watched_ms": int,
+    }
     await world.do(observations.record_round, "m1", 1, **seen)
     assert {row["host_id"] for row in await world.do(observations.latest)} == set(hosts)
 

@@ -266,7 +266,13 @@ async def test_hosts_come_with_their_vms_last_answer_and_open_incident(engine: E
     heard = world.now
     other: Row = {"host_id": busy, "verdict": "silent", "silent_s": 3.0, "misses": 1}
     other |= {"others_seen": 1, "last_answer_at": None}
-    rows = {"observations": [other], "samples": [], "warm": True, "now": world.later(5)}
+    rows = {
+        "observations": [other],
+        "samples": [],
+        "watched_ms": int,
+        "warm": True,
+        "now": world.later(5),
+    }
     await world.do(observations.record_round, "m2", 1, **rows)
     incident = await world.incident(busy)
     one, two = (await ask(engine, ListHosts())).items

@@ -1,7 +1,6 @@
 """The rows of a recovery: votes, the one fence, the victims, the end."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -243,6 +242,19 @@ async def assess_order(death: Death) -> AssessOrder:
     )
 
 
+async def test_a_fence_is_bound_to_what_was_heard_when_it_was_decided_on(engine: Engine) -> None:
+    death = await Death(engine, await engine.world.host()).build()
+    order = await assess_order(death)
+    child = FenceChildOrder(**order.model_dump(exclude={"readings", "policy", "doubted"}))
+    decision = Decision(move=Move.FENCE, why="because")
+    await engine.recoveries.note_decision(order, decision, START, {"m1": 7})
+    fence = await engine.recoveries.open_fence(child)
+    await engine.recoveries.note_decision(order, decision, START, {"m1": 9})
+    assert await engine.recoveries.open_fence(child) == fence
+    (row,) = [row for row in await engine.rows("operation") if row["id"] == fence]
+    assert row["params"]["heard"] == {"m1": 7}
+
+
 async def test_votes_say_who_is_live_silent_and_warm(engine: Engine) -> None:
     world = engine.world
     host = await world.host()
@@ -250,7 +262,7 @@ async def test_votes_say_who_is_live_silent_and_warm(engine: Engine) -> None:
     await world.observe(host, 7, verdict="connecting", others_seen=2)
     (vote,) = await engine.recoveries.votes(await engine.ref(host))
     assert (vote.sequence, vote.live, vote.silent, vote.others_seen) == (7, True, True, 2)
-    assert vote.warm
+    assert (vote.warm, vote.heard_sequence) == (True, None)
     world.later(61)
     (vote,) = await engine.recoveries.votes(await engine.ref(host))
     assert not vote.live
@@ -263,8 +275,8 @@ async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
     death = await Death(engine, await world.host("h1")).build()
     await world.put("host", death.host, state="non_responsive", own_host=True)
     other = await world.host("h2", state="non_responsive")
-    terms: dict[str, Any] = {"not_seen_since": START, "now": world.now, "fences_per_window": 1}
-    terms["window_start"] = world.now - timedelta(seconds=300)
+    terms: dict[str, Any] = {"heard": {}, "now": world.now, "fences_per_window": 1}
+    terms["window_s"] = 300.0
     assert await world.do(incidents.claim_fence, other, 1, await world.operation(), **terms)
     await world.host("h3")
     facts = await engine.recoveries.fence_facts(await assess_order(death), ())
@@ -281,10 +293,11 @@ async def test_a_decision_is_kept_and_only_going_on_enters_the_next_phase(
 ) -> None:
     death = await Death(engine, await engine.world.host()).build()
     decision = Decision(move=move, why="because")
-    await engine.recoveries.note_decision(await assess_order(death), decision, START)
+    heard = {"m1": 7}
+    await engine.recoveries.note_decision(await assess_order(death), decision, START, heard)
     (row,) = await engine.rows("incident")
     assert (row["phase"], row["decision"]["why"]) == (phase, "because")
-    assert row["decision"]["at"] == START.isoformat()
+    assert (row["decision"]["at"], row["decision"]["heard"]) == (START.isoformat(), heard)
 
 
 async def report(death: Death, *states: OperationState, returned: bool = False) -> str:

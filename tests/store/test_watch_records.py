@@ -59,8 +59,9 @@ async def test_a_round_is_kept_as_latest_view_and_as_sample(engine: Engine) -> N
         reading=reading,
         detail=None,
         last_answer_at=engine.world.now,
+        heard_sequence=1,
     )
-    await watch.record("m1", 1, (seen,), warm=True)
+    await watch.record("m1", 1, (seen,), warm=True, watched_ms=lambda: 7)
     view = await engine.backend.run_query(GetHost(host_id=host))
     assert view.last_answer_at == START
     (sample,) = await engine.backend.run_query(HostSamples(host_id=host))

@@ -27,6 +27,7 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.now = START
+        self.watched_ms = 0  # by `m1`, on its own monotonic clock
         self.cluster_id = new_id()
 
     async def build(self) -> "World":
@@ -161,7 +162,7 @@ class World:
         row: Row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "evidence": []}
         row |= {"incident_id": incident_id, "digest": "", "issued_at": self.now}
         issued = await self.do(
-            incidents.issue_certificate, row, not_seen_since=self.now, why="reads off"
+            incidents.issue_certificate, row, heard=await self.heard(host_id), why="reads off"
         )
         assert issued
         certificate_id: UUID = row["id"]
@@ -172,11 +173,29 @@ class World:
         await self.do(observations.register_monitor, name, self.now)
 
     async def observe(self, host_id: UUID, sequence: int = 1, **values: Any) -> None:
-        """One round of the monitor `m1` that saw one host."""
+        """One round of the monitor `m1` that saw one host, which answered if it is called up."""
         seen: Row = {"host_id": host_id, "verdict": "up", "silent_s": 0.0, "misses": 0}
-        seen |= {"others_seen": 1, "last_answer_at": self.now}
-        rows = {"observations": [seen | values], "samples": [], "warm": True, "now": self.now}
+        seen |= {"others_seen": 1, "last_answer_at": self.now} | values
+        seen = {"heard_sequence": sequence if seen["verdict"] == "up" else None} | seen
+        await self.round(sequence, seen)
+
+    async def round(self, sequence: int, *seen: Row) -> None:
+        """One round of the monitor `m1`."""
+        rows: Row = {"observations": list(seen), "samples": [], "warm": True, "now": self.now}
+        rows["watched_ms"] = lambda: self.watched_ms
         await self.do(observations.record_round, "m1", sequence, **rows)
+
+    async def watch(self, seconds: float) -> None:
+        """The monitor `m1` watches on, whatever the clocks say."""
+        (known,) = await self.do(observations.monitors)
+        await self.round(known["sequence"] + 1)
+        self.watched_ms += int(seconds * 1000)
+        await self.round(known["sequence"] + 2)
+
+    async def heard(self, host_id: UUID) -> dict[str, int]:
+        """The round in which each monitor had its last answer of a host."""
+        rows = await self.do(observations.latest, host_id)
+        return {row["monitor"]: row["heard_sequence"] for row in rows if row["heard_sequence"]}
 
     async def put(self, entity: str, entity_id: UUID, **values: Any) -> None:
         """Set columns of an object, past every rule."""

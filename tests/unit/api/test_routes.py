@@ -65,7 +65,7 @@ async def test_a_hosts_samples_come_newest_first_and_within_the_limit(desk: Desk
     row = {"host_id": host_id, "memory_total_mib": 64, "memory_free_mib": 32, "cpus": 2}
     row |= {"took_s": 0.01, "guests": [{"name": "db"}]}
     await desk.world.monitor()
-    seen = {"warm": True, "observations": [], "now": now}
+    seen = {"watched_ms": int, "warm": True, "observations": [], "now": now}
     await desk.world.do(observations.record_round, "m1", 1, samples=[row], **seen)
     (sample,) = (await desk.get(f"/hosts/{host_id}/samples", params={"limit": 5})).json()
     assert (sample["memory_free_mib"], sample["guests"]) == (32, [{"name": "db"}])

@@ -178,7 +178,7 @@ async def test_the_foreign_guests_of_a_host_are_listed_with_the_time_of_the_look
     guest: Row = {"vm_id": str(guest_id), "name": "old", "state": "running", "memory_kib": 2048}
     row: Row = {"host_id": host_id, "memory_total_mib": 64, "memory_free_mib": 32, "cpus": 2}
     row |= {"took_s": 0.01, "guests": [guest]}
-    seen: Row = {"warm": True, "observations": [], "now": world.now}
+    seen: Row = {"watched_ms": int, "warm": True, "observations": [], "now": world.now}
     await world.do(observations.record_round, "m1", 1, samples=[row], **seen)
     found = (await desk.get(f"/hosts/{host_id}/foreign-guests")).json()
     assert found["at"] is not None

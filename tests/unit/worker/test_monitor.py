@@ -36,6 +36,25 @@ async def test_a_host_that_answers_stays_up_and_its_power_is_not_asked(scene: Sc
     assert (row["verdict"], row["misses"], row["boot_mark"]) == ("up", 0, 1)
 
 
+async def test_a_silent_host_keeps_the_number_of_the_round_in_which_it_answered_last(
+    scene: Scene,
+) -> None:
+    async with scene.watched():
+        await scene.rounds(3)
+        scene.answer(SILENT)
+        await scene.rounds(3)
+        before = await scene.seen()
+    (monitor,) = await scene.world.do(observations.monitors)
+    assert 0 < before["heard_sequence"] < before["sequence"]
+    async with scene.watched():
+        scene.answer(reading())
+        await scene.rounds(3)
+        after = await scene.seen()
+    (again,) = await scene.world.do(observations.monitors)
+    assert after["heard_sequence"] > monitor["sequence"]
+    assert again["watched_ms"] > monitor["watched_ms"] > 0
+
+
 async def test_each_answered_poll_leaves_a_sample_with_its_guests(scene: Scene) -> None:
     async def samples() -> list[Row]:
         since = utc_now() - timedelta(hours=1)
@@ -56,7 +75,7 @@ async def test_samples_older_than_an_hour_are_forgotten(scene: Scene) -> None:
     row |= {"took_s": 0.0, "guests": []}
     old = utc_now() - timedelta(hours=2)
     await scene.world.monitor()
-    seen = {"warm": True, "observations": [], "samples": [row], "now": old}
+    seen = {"watched_ms": int, "warm": True, "observations": [], "samples": [row], "now": old}
     await scene.world.do(observations.record_round, "m1", 1, **seen)
 
     async def forgotten() -> bool:

@@ -1,0 +1,50 @@
+"""No jump of an engine machine's clock spends the fence budget twice, or blinds a recovery."""
+
+from typing import Any
+
+import pytest
+
+from simulator import settling
+from simulator.faults.plan import Fault, Plan
+from simulator.report import Report
+from simulator.seeds import simulate
+from simulator.stage import Setup
+
+pytestmark = pytest.mark.unit
+
+CUT: dict[str, Any] = {"net": "management", "way": "both"}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a spent budget holds is not waited for."""
+    monkeypatch.setattr(settling, "ALONE_S", 60.0)
+    monkeypatch.setattr(settling, "PERSON_S", 30.0)
+
+
+def run(*faults: Fault, machines: int = 1) -> Report:
+    plan = Plan(pattern="clock", faults=faults, lasts_s=70, machines=machines)
+    return simulate(1, plan, Setup.small(hosts=5, vms=6))
+
+
+def jump(by_s: float, at_s: float, machine: str = "engine-1", **more: Any) -> Fault:
+    return Fault(kind="clock.jump", subject=machine, at_s=at_s, args={"by_s": by_s}, **more)
+
+
+def cut_off(host: str, at_s: float, **more: Any) -> Fault:
+    return Fault(kind="link.cut", subject=host, at_s=at_s, args=CUT, **more)
+
+
+@pytest.mark.parametrize("by_s", [400.0, -400.0])
+def test_a_jump_after_a_fence_does_not_make_room_for_a_second_one(by_s: float) -> None:
+    certified = {"after_event": "certificate.issued"}
+    report = run(cut_off("h3", 1), jump(by_s, 1, **certified), cut_off("h2", 2, **certified))
+    assert report.good, (report.inside, report.defects)
+    assert report.fences == 1
+
+
+@pytest.mark.parametrize("by_s", [300.0, -300.0])
+def test_a_silent_host_is_fenced_in_time_after_a_jump(by_s: float) -> None:
+    report = run(jump(by_s, 0.5), cut_off("h3", 1))
+    assert report.good, (report.inside, report.defects)
+    assert report.fences == 1
