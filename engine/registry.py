@@ -1,7 +1,7 @@
 """Every action and query there is, wired with what they need.
 
-They are found: each concrete class in a module of `engine.actions` and `engine.queries` is one. What
-its constructor asks for is given to it by the type that it names: a new one is its own file alone.
+They are found: each concrete class of a module of `engine.actions` and `engine.queries` is one.
+What its constructor asks for is given to it by the type it names: a new one is its own file alone.
 """
 
 import inspect
