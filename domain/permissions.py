@@ -35,6 +35,9 @@ class Role(StrEnum):
     ENGINE = "engine"  # the engine's own steps
 
 
+OWN_PARTS = frozenset({Role.MONITOR, Role.ENGINE})
+"""Roles of the engine's own parts, whom nobody can ask."""
+
 EVERYTHING = frozenset(Permission)
 RUNNING = frozenset(
     {
@@ -59,7 +62,7 @@ def refuse(principal: str, role: Role, permission: Permission) -> Denied | None:
     """Why a principal may not do something, or None when it may."""
     if permission in GRANTS[role]:
         return None
-    holders = sorted(other.value for other, granted in GRANTS.items() if permission in granted)
+    holders = sorted(r.value for r in Role if r not in OWN_PARTS and permission in GRANTS[r])
     return Denied(
         "PERMISSION_DENIED",
         f"{principal} is {role} and may not `{permission}`",

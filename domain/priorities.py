@@ -10,7 +10,7 @@ from uuid import UUID
 
 from domain.base import Frozen
 from domain.context import PriorityClass
-from domain.permissions import Role
+from domain.permissions import OWN_PARTS, Role
 
 PROTECTED_KINDS = frozenset({"vm.start", "vm.migrate"})
 """Kinds that bring a VM back or keep it running: a protected VM's go before other requests."""
@@ -34,10 +34,6 @@ RAISES_TO = BY_ROLE | {
 before the requests of others, a program that acts for them stays behind all of those."""
 
 
-OWN_PARTS = frozenset({Role.MONITOR, Role.ENGINE})
-"""What the engine asks of itself is about a failure, whatever the action."""
-
-
 class Urgency(Frozen):
     """What the table looks at."""
 
@@ -55,7 +51,7 @@ def priority_of(facts: Urgency) -> PriorityClass:
         given = PriorityClass.PROTECTED
     elif facts.parent is not None:
         given = facts.parent
-    elif facts.role in OWN_PARTS:
+    elif facts.role in OWN_PARTS:  # about a failure, whatever the action
         given = BY_ROLE[facts.role]
     else:
         given = max(facts.default, BY_ROLE[facts.role])
