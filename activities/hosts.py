@@ -74,8 +74,17 @@ class HostRecords(Protocol):
         """
         ...
 
-    async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
-        """Close this host's runs that were read as gone; names of their VMs."""
+    async def expected_runs(self, host: HostRef) -> tuple[UUID, ...]:
+        """This host's runs whose process a reading from now on would show."""
+        ...
+
+    async def settle_runs(
+        self, host: HostRef, expected: tuple[UUID, ...], alive: tuple[UUID, ...]
+    ) -> tuple[str, ...]:
+        """Close this host's runs that were expected and read as gone; names of their VMs.
+
+        Superseded EPOCH_STALE once the host is in other hands.
+        """
         ...
 
     async def admit(self, order: AdmitOrder) -> int:
@@ -135,6 +144,8 @@ class Hosts:
         async with self._session(step) as session:
             mark = await session.boot_mark()
             _refuse_newer(step.host, mark)
+            # Asked before the reading: a start that ends meanwhile is not to be called gone.
+            expected = await self._records.expected_runs(step.host)
             domains = await session.domains()
             _refuse_autostart(step.host, domains)
             judged = tuple(d for d in domains if d.generation is not None or d.alive)
@@ -151,7 +162,8 @@ class Hosts:
             await self._read_back_gone(session, stale)
             kept = [d for d in known if verdicts[d.vm_id].keep and d.alive]
             await session.set_boot_mark(step.host.epoch + 1)
-        ended = await self._records.settle_runs(step.host, tuple(d.vm_id for d in kept))
+        alive = tuple(domain.vm_id for domain in kept)
+        ended = await self._records.settle_runs(step.host, expected, alive)
         reading = await self._hypervisor.poll(step.host.uri, step.policy.connect_deadline_s)
         return Reconciliation(
             kept=tuple(domain.name for domain in kept),

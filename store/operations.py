@@ -77,6 +77,15 @@ async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     return await one(connection, sa.select(operation).where(operation.c.id == operation_id))
 
 
+async def newest_of(connection: AsyncConnection, kind: str, target_id: UUID) -> UUID | None:
+    """The newest operation of a kind on a target."""
+    query = sa.select(operation.c.id).where(
+        operation.c.target_id == target_id, operation.c.kind == kind
+    )
+    found = await one(connection, query.order_by(operation.c.id.desc()).limit(1))
+    return None if found is None else found["id"]
+
+
 async def claim(
     connection: AsyncConnection, operation_id: UUID, attempt: int, run_id: str, now: datetime
 ) -> bool:

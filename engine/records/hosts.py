@@ -1,11 +1,13 @@
 """Rows of hosts, as the steps that bring a host into service keep them."""
 
+from functools import partial
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
-from domain.errors import Conflict, Superseded
+from domain.errors import Conflict, Refused, Superseded
 from domain.foreign import FIRST_GENERATION
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
@@ -17,9 +19,15 @@ from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.fencing import FenceRecords
-from store import hosts, inventory, locks, operations, runs
+from store import hosts, inventory, left_down, locks, operations, runs
 from store.database import Database
+from store.left_down import FOUND_GONE
 from store.rows import Row
+
+log = structlog.get_logger()
+
+LOOKED_AT = 200
+"""VMs left down that one look takes up. Higher: a longer round. Lower: the last start later."""
 
 
 class HostRecords(FenceRecords):
@@ -93,18 +101,39 @@ class HostRecords(FenceRecords):
         )
         return (verdict,)
 
-    async def settle_runs(self, host: HostRef, alive: tuple[UUID, ...]) -> tuple[str, ...]:
-        """Close this host's runs that were read as gone; names of their VMs.
+    async def expected_runs(self, host: HostRef) -> tuple[UUID, ...]:
+        """This host's runs whose process a reading from now on would show.
 
-        A start under way is left alone: its `create()` may still come, on a connection opened
+        A start under way is none of them: its `create()` may still come, on a connection opened
         before. It is carried into the new epoch and ends with its own operation.
         """
 
+        async def work(connection: AsyncConnection) -> tuple[UUID, ...]:
+            active = await runs.active_runs(connection, host.host_id)
+            return tuple(
+                [run["id"] for run in active if not await _start_under_way(connection, run)]
+            )
+
+        return await self._database.read(work)
+
+    async def settle_runs(
+        self, host: HostRef, expected: tuple[UUID, ...], alive: tuple[UUID, ...]
+    ) -> tuple[str, ...]:
+        """Close this host's runs that were expected and read as gone; names of their VMs.
+
+        Superseded (`EPOCH_STALE`) once the host is not `reconciling` at this epoch any more: what
+        was read of it then says nothing about the runs that it has now.
+        """
+
         async def work(connection: AsyncConnection) -> tuple[str, ...]:
+            row = await inventory.get(connection, "host", host.host_id)
+            stands = (HostState.RECONCILING, host.epoch)
+            if row is None or (row["state"], row["epoch"]) != stands:
+                raise _moved_on(host)
             names = []
             for run in await runs.active_runs(connection, host.host_id):
-                if run["vm_id"] not in alive and not await _start_under_way(connection, run):
-                    await runs.end(connection, run["id"], "found gone", self._clock())
+                if run["id"] in expected and run["vm_id"] not in alive:
+                    await runs.end(connection, run["id"], FOUND_GONE, self._clock())
                     vm = await inventory.get(connection, "vm", run["vm_id"])
                     names.append(vm["name"] if vm else str(run["vm_id"]))
             return tuple(sorted(names))
@@ -129,27 +158,56 @@ class HostRecords(FenceRecords):
             return True
 
         if not await self._database.write(work):
-            raise Superseded(
-                "EPOCH_STALE",
-                f"{host.name} does not stand at epoch {host.epoch} in reconciling any more",
-                next_step="look at the host and activate it again",
-            )
+            raise _moved_on(host)
         return epoch
 
     async def _start_again(self, connection: AsyncConnection, order: AdmitOrder, name: str) -> None:
-        """Order the start of a protected VM that was found gone; within the admission."""
+        """Order the start of a protected VM that was found gone; within the admission.
+
+        What forbids it now may be over later: then `start_left_down` finds it.
+        """
         vm = await inventory.find(connection, "vm", name)
-        parent = await operations.get(connection, order.operation_id)
-        if vm is None or parent is None or not (vm["protected"] and vm["wanted"]):
-            return
-        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-        if cluster is None or not cluster["armed"]:
+        if vm is None or not (vm["protected"] and vm["wanted"]):
             return
         if await runs.active_run(connection, vm["id"]) is not None:
             return
-        if await locks.holder(connection, "vm", vm["id"]) is None:
-            start = StartVm(vm_id=vm["id"])
-            await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")
+        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+        armed = cluster is not None and cluster["armed"]
+        if not armed or not await self._start(connection, order.operation_id, vm["id"]):
+            await left_down.leave_down(connection, vm["id"])
+
+    async def start_left_down(self) -> int:
+        """Order the starts that had to wait for an armed cluster, or for somebody's lock; how many.
+
+        Repeatable, and safe beside others.
+        """
+        waiting = await self._database.read(lambda c: left_down.left_down(c, LOOKED_AT))
+        started = 0
+        for run in waiting:
+            try:
+                started += await self._database.write(partial(self._pick_up, run["id"]))
+            except Refused as error:  # the others are to be started all the same
+                log.warning("left down", vm_id=str(run["vm_id"]), code=error.code, why=error.detail)
+        return started
+
+    async def _pick_up(self, run_id: UUID, connection: AsyncConnection) -> bool:
+        waiting = await left_down.left_down(connection, 1, run_id=run_id)
+        if not waiting:
+            return False
+        run = waiting[0]
+        activation = await operations.newest_of(connection, "host.activate", run["host_id"])
+        if activation is None or not await self._start(connection, activation, run["vm_id"]):
+            return False
+        return await left_down.pick_up(connection, run_id)
+
+    async def _start(self, connection: AsyncConnection, activation: UUID, vm_id: UUID) -> bool:
+        """Order a start as a part of an activation; False while somebody holds the VM's lock."""
+        parent = await operations.get(connection, activation)
+        if parent is None or await locks.holder(connection, "vm", vm_id) is not None:
+            return False
+        start = StartVm(vm_id=vm_id)
+        await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")
+        return True
 
     async def fail(self, order: FailOrder) -> None:
         """Move the host to `non_operational` with the reason.
@@ -167,6 +225,14 @@ class HostRecords(FenceRecords):
                 await hosts.move(connection, row["id"], HostEvent.FAILED, order.why, now)
 
         await self._database.write(work)
+
+
+def _moved_on(host: HostRef) -> Superseded:
+    return Superseded(
+        "EPOCH_STALE",
+        f"{host.name} does not stand at epoch {host.epoch} in reconciling any more",
+        next_step="look at the host and activate it again",
+    )
 
 
 async def _same_machine(

@@ -157,19 +157,37 @@ async def test_runs_that_were_read_as_gone_are_closed_and_the_living_stay(engine
     alive, gone = await world.vm("alive", memory_mib=100), await world.vm("gone")
     for vm in (alive, gone):
         await world.running(vm, host)
+    await world.put("host", host, state="reconciling")
     ref = await engine.ref(host)
-    assert await engine.hosts.settle_runs(ref, (alive,)) == ("gone",)
-    assert await engine.hosts.settle_runs(ref, (alive,)) == ()
+    expected = await engine.hosts.expected_runs(ref)
+    assert await engine.hosts.settle_runs(ref, expected, (alive,)) == ("gone",)
+    assert await engine.hosts.settle_runs(ref, expected, (alive,)) == ()
     assert columns(await world.do(runs.active_runs, host), "vm_id") == [alive]
     assert (await world.get("host", host))["memory_reserved_mib"] == 100
 
 
 async def test_settling_one_host_leaves_the_runs_of_others_alone(engine: Engine) -> None:
     world = engine.world
-    await world.running(await world.vm(), await world.host("other"))
-    ref = await engine.ref(await world.host("this"))
-    assert await engine.hosts.settle_runs(ref, ()) == ()
+    other = await world.host("other")
+    run = await world.running(await world.vm(), other)
+    ref = await engine.ref(await world.host("this", state="reconciling"))
+    assert await engine.hosts.expected_runs(ref) == ()
+    assert await engine.hosts.settle_runs(ref, (run["id"],), ()) == ()
     assert len(await world.do(runs.active_runs)) == 1
+
+
+@pytest.mark.parametrize("now", [{"epoch": 2}, {"state": "up"}, {"state": "non_operational"}])
+async def test_what_was_read_of_a_host_ends_no_run_once_it_has_moved_on(
+    engine: Engine, now: dict[str, object]
+) -> None:
+    world, host = engine.world, await engine.world.host()
+    run = await world.running(await world.vm(), host)
+    await world.put("host", host, state="reconciling")
+    ref = await engine.ref(host)
+    await world.put("host", host, **now)
+    with pytest.raises(Superseded, match="EPOCH_STALE"):
+        await engine.hosts.settle_runs(ref, (run["id"],), ())
+    assert (await world.run(run["id"]))["state"] == "running"
 
 
 async def admission(engine: Engine, host: UUID) -> AdmitOrder:

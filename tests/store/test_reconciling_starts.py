@@ -1,5 +1,7 @@
 """Starts that meet a host being brought into service: nothing doubled, nothing forgotten."""
 
+import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,10 +11,11 @@ from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
 from engine.actions.clusters import ArmCluster
 from engine.closing import close_operation
-from store import incidents, runs
+from store import incidents, locks, runs
 from store.rows import Row
 from tests.store.engine_room import Engine
 from tests.store.test_recovery_records import Death
+from tests.store.world import START
 
 pytestmark = pytest.mark.store
 
@@ -27,7 +30,8 @@ async def starting(engine: Engine, vm: UUID, host: UUID) -> Row:
 
 
 async def settle(engine: Engine, host: UUID, *alive: UUID) -> tuple[str, ...]:
-    return await engine.hosts.settle_runs(await engine.ref(host), alive)
+    ref = await engine.ref(host)
+    return await engine.hosts.settle_runs(ref, await engine.hosts.expected_runs(ref), alive)
 
 
 async def test_a_start_under_way_is_not_closed_by_reconciling_and_joins_the_new_epoch(
@@ -41,6 +45,19 @@ async def test_a_start_under_way_is_not_closed_by_reconciling_and_joins_the_new_
     await engine.hosts.admit(order)
     after = await engine.world.run(run["id"])
     assert (after["state"], after["active"], after["epoch"]) == ("starting", 1, 2)
+
+
+async def test_a_start_that_ends_well_behind_the_reading_is_not_called_gone(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    vm, host = await world.vm(), await world.host()
+    run = await starting(engine, vm, host)
+    ref = await engine.ref(host)
+    expected = await engine.hosts.expected_runs(ref)
+    assert await world.do(runs.started, run["id"], world.now)
+    assert await engine.hosts.settle_runs(ref, expected, ()) == ()
+    assert (await world.run(run["id"]))["state"] == "running"
 
 
 async def test_a_start_whose_operation_has_ended_is_closed_by_reconciling(engine: Engine) -> None:
@@ -73,12 +90,16 @@ async def test_a_claimed_run_is_not_taken_back_without_its_host(engine: Engine) 
     assert not ended
 
 
-async def rebooted(engine: Engine, *, protected: bool = True, wanted: bool = True) -> UUID:
+async def rebooted(
+    engine: Engine, *, protected: bool = True, wanted: bool = True, busy: UUID | None = None
+) -> UUID:
     """A host that lost its guest in a reboot and is admitted again; the activation."""
     world = engine.world
     vm = await world.vm(protected=protected, wanted=wanted)
     host = await world.host()
     await world.running(vm, host)
+    if busy is not None:
+        await world.lock(vm, busy)
     await world.put("host", host, state="reconciling")
     activation = await world.operation(host, kind="host.activate", state="running")
     ended = await settle(engine, host)
@@ -99,7 +120,7 @@ async def test_a_protected_vm_that_a_reboot_took_is_started_again(engine: Engine
 
 @pytest.mark.parametrize("changes", [{"protected": False}, {"wanted": False}])
 async def test_a_vm_that_nobody_protects_or_wants_is_left_down_after_a_reboot(
-    engine: Engine, changes: dict[str, bool]
+    engine: Engine, changes: dict[str, Any]
 ) -> None:
     await rebooted(engine, **changes)
     assert [r for r in await engine.rows("operation") if r["parent_id"] is not None] == []
@@ -109,6 +130,70 @@ async def test_nothing_is_started_by_itself_in_a_disarmed_cluster(engine: Engine
     await engine.act(ArmCluster(cluster_id=engine.world.cluster_id, armed=False))
     await rebooted(engine)
     assert [r for r in await engine.rows("operation") if r["parent_id"] is not None] == []
+
+
+async def arm(engine: Engine, armed: bool = True) -> None:
+    await engine.act(ArmCluster(cluster_id=engine.world.cluster_id, armed=armed))
+
+
+async def starts(engine: Engine) -> list[Row]:
+    """What the engine has ordered by itself."""
+    return [row for row in await engine.rows("operation") if row["parent_id"] is not None]
+
+
+async def test_a_vm_that_a_reboot_took_from_a_disarmed_cluster_is_started_once_it_is_armed(
+    engine: Engine,
+) -> None:
+    await arm(engine, False)
+    activation = await rebooted(engine)
+    assert await engine.hosts.start_left_down() == 0
+    await arm(engine)
+    started = [await engine.hosts.start_left_down() for _ in range(2)]
+    (start,) = await starts(engine)
+    assert (started, start["parent_id"], start["kind"]) == ([1, 0], activation, "vm.start")
+
+
+async def test_many_that_look_at_once_start_it_once(engine: Engine) -> None:
+    await arm(engine, False)
+    await rebooted(engine)
+    await arm(engine)
+    looks = [engine.hosts.start_left_down() for _ in range(4)]
+    assert sum(await asyncio.gather(*looks)) == 1
+    assert len(await starts(engine)) == 1
+
+
+async def test_a_vm_that_somebody_was_busy_with_is_started_once_that_has_ended(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    busy = await world.operation(kind="vm.edit")
+    await rebooted(engine, busy=busy)
+    assert await engine.hosts.start_left_down() == 0
+    await world.do(locks.free, busy)
+    assert await engine.hosts.start_left_down() == 1
+    assert len(await starts(engine)) == 1
+
+
+@pytest.mark.parametrize("change", [{"wanted": False}, {"protected": False}, {"removed_at": START}])
+async def test_a_vm_that_nobody_wants_back_by_then_stays_down(engine: Engine, change: Row) -> None:
+    await arm(engine, False)
+    await rebooted(engine)
+    (vm,) = await engine.rows("vm")
+    await engine.world.put("vm", vm["id"], **change)
+    await arm(engine)
+    assert await engine.hosts.start_left_down() == 0
+
+
+async def test_a_vm_that_a_person_has_started_meanwhile_is_left_alone(engine: Engine) -> None:
+    world = engine.world
+    await arm(engine, False)
+    await rebooted(engine)
+    (vm,) = await engine.rows("vm")
+    run = await world.running(vm["id"], await world.host("h2"))
+    await arm(engine)
+    assert await engine.hosts.start_left_down() == 0
+    assert await world.do(runs.end, run["id"], "asked to end", world.now)
+    assert await engine.hosts.start_left_down() == 0
 
 
 async def test_a_second_proof_restarts_what_a_withdrawn_one_had_left_down(engine: Engine) -> None:

@@ -1,0 +1,57 @@
+"""Statements on VMs that were found gone and could not be started again at that moment.
+
+The latest run of such a VM says so; whoever takes that word back starts it.
+"""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.rows import Row, changed, many
+from store.schema import cluster, vm
+from store.schema_ha import vm_run
+
+FOUND_GONE = "found gone"
+"""Why a run ended whose process was not there any more when its host was reconciled."""
+
+LEFT_DOWN = "found gone, to be started again"
+
+
+async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
+    """Note that a VM whose latest run was found gone is to be started again later. Repeatable."""
+    latest = sa.select(vm.c.generation).where(vm.c.id == vm_id).scalar_subquery()
+    query = vm_run.update().where(
+        vm_run.c.vm_id == vm_id,
+        vm_run.c.generation == latest,
+        vm_run.c.end_reason.in_([FOUND_GONE, LEFT_DOWN]),
+    )
+    return await changed(connection, query.values(end_reason=LEFT_DOWN)) == 1
+
+
+async def left_down(
+    connection: AsyncConnection, limit: int, *, run_id: UUID | None = None
+) -> list[Row]:
+    """Latest runs of VMs that are still to be started again, where that is allowed by now."""
+    latest = sa.and_(vm.c.id == vm_run.c.vm_id, vm.c.generation == vm_run.c.generation)
+    query = (
+        sa.select(vm_run)
+        .join(vm, latest)
+        .join(cluster, cluster.c.id == vm.c.cluster_id)
+        .where(
+            vm.c.protected.is_(True),
+            vm.c.wanted.is_(True),
+            vm.c.removed_at.is_(None),
+            cluster.c.armed.is_(True),
+            vm_run.c.end_reason == LEFT_DOWN,
+        )
+    )
+    if run_id is not None:
+        query = query.where(vm_run.c.id == run_id)
+    return await many(connection, query.order_by(vm_run.c.id).limit(limit))
+
+
+async def pick_up(connection: AsyncConnection, run_id: UUID) -> bool:
+    """Take a VM that was left down, in order to start it; False when somebody else has."""
+    query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.end_reason == LEFT_DOWN)
+    return await changed(connection, query.values(end_reason=FOUND_GONE)) == 1
