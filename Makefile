@@ -35,7 +35,7 @@ format: ## Format the sources and fix what can be fixed without thinking
 	@$(BIN)/ruff check --fix .
 
 simulate: setup ## Ten minutes of faults in virtual time; what is found goes to var/simulate
-	@$(BIN)/holdfast simulate run --minutes 10 --workers $$(nproc)
+	@$(BIN)/holdfast simulate run --minutes 10 --workers $$(nproc) --coverage 100
 
 bench: setup ## Measure, and print a table with the machine's load beside it
 	@$(BIN)/python -m benchmarks

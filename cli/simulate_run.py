@@ -10,7 +10,8 @@ import typer
 
 from cli.failures import Exit, failure
 from cli.nouns.cluster import Profile
-from cli.render import lasting, print_facts, print_json, print_line, print_table
+from cli.render import print_json, print_line
+from cli.simulate_report import Sample, as_json_of, print_run, print_tally
 from cli.terminal import say
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SEEDS = 100
 FOLDER = Path("var/simulate")
-SHOWN = 40
-"""Lines of a timeline that are printed; the file holds all of them."""
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -42,10 +40,14 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where evidence is written.")] = FOLDER,
+    coverage: Annotated[
+        int, typer.Option(min=0, help="Seeds on which branch coverage is measured, afterwards.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Draw faults from seeds and run the engine under them; exit code 1 on a violation."""
     from simulator.campaign import campaign
+    from simulator.covered import covered
 
     if seed is not None and (seeds is not None or minutes is not None):
         raise failure(Exit.USAGE, "SEED_OR_SEEDS", "--seed goes with neither --seeds nor --minutes")
@@ -57,10 +59,11 @@ def run(
         tally = campaign(wanted, setup=setup, workers=workers, ends_at=ends_at, told=told.tell)
     files = list(_kept(tally.bad, folder))
     took_s = time.monotonic() - began
+    sample = Sample(coverage, covered(first, coverage)) if coverage else None
     if as_json:
-        print_json(_as_json(tally, files, took_s))
+        print_json(as_json_of(tally, files, took_s, sample))
     else:
-        _print(tally, files, took_s)
+        print_tally(tally, files, took_s, sample)
     if tally.bad:
         raise typer.Exit(int(Exit.FAILED))
 
@@ -79,7 +82,7 @@ def replay(
         shown = report.model_dump(mode="json")
         print_json(shown | {"same": replayed.same, "differences": list(replayed.differences)})
     else:
-        _print_run(report, every_line=True)
+        print_run(report, every_line=True)
         print_line("the same run, event for event" if replayed.same else "another run:")
         for difference in replayed.differences:
             print_line(f"  {difference}")
@@ -146,86 +149,3 @@ class _Progress:
                 f"{tally.seeds} seeds, {tally.virtual_s / 3600:.1f} virtual hours, "
                 f"{sum(tally.injected.values())} faults, {tally.violations} violations"
             )
-
-
-def _print(tally: "Tally", files: list[Path], took_s: float) -> None:
-    rows = [
-        (
-            kind,
-            tally.runs[kind],
-            tally.injected[kind],
-            tally.recovered[kind],
-            tally.violated[kind],
-            tally.beyond[kind],
-        )
-        for kind in sorted(tally.injected)
-    ]
-    header = ("FAULT", "RUNS", "INJECTED", "RECOVERIES", "VIOLATIONS", "OUTSIDE")
-    print_table(header, rows, empty="no fault was injected")
-    print_line()
-    outcomes = ", ".join(f"{number} {word}" for word, number in sorted(tally.recoveries.items()))
-    print_facts(
-        (
-            ("seeds", tally.seeds),
-            ("virtual time", lasting(tally.virtual_s)),
-            ("real time", lasting(took_s)),
-            ("faults", sum(tally.injected.values())),
-            ("incidents", outcomes or "none"),
-            ("certificates", tally.certificates),
-            ("fences", tally.fences),
-            ("violations", tally.violations),
-            ("outside of the promise", tally.outside),
-        )
-    )
-    for report, file in zip(tally.bad, files, strict=True):
-        print_line()
-        _print_run(report, every_line=False)
-        print_line(f"repeat it: holdfast simulate replay {file}")
-
-
-def _print_run(report: "Report", *, every_line: bool) -> None:
-    print_line(f"seed {report.seed}, {report.plan}".splitlines()[0])
-    for fault in report.plan.faults:
-        print_line(f"  {fault}")
-    lines = report.timeline if every_line else report.timeline[-SHOWN:]
-    for line in lines:
-        print_line(line)
-    for violation in report.violations:
-        print_line(f"VIOLATION {violation}")
-    for defect in report.defects:
-        print_line(f"DEFECT {defect}")
-
-
-def _as_json(tally: "Tally", files: list[Path], took_s: float) -> dict[str, object]:
-    kinds = {
-        kind: {
-            "runs": tally.runs[kind],
-            "injected": tally.injected[kind],
-            "recoveries": tally.recovered[kind],
-            "violations": tally.violated[kind],
-            "outside": tally.beyond[kind],
-        }
-        for kind in sorted(tally.injected)
-    }
-    bad = [
-        {
-            "seed": report.seed,
-            "violations": [violation.model_dump(mode="json") for violation in report.inside],
-            "defects": list(report.defects),
-            "evidence": str(file),
-        }
-        for report, file in zip(tally.bad, files, strict=True)
-    ]
-    return {
-        "seeds": tally.seeds,
-        "virtual_s": round(tally.virtual_s, 3),
-        "real_s": round(took_s, 3),
-        "faults": sum(tally.injected.values()),
-        "incidents": dict(sorted(tally.recoveries.items())),
-        "certificates": tally.certificates,
-        "fences": tally.fences,
-        "violations": tally.violations,
-        "outside": tally.outside,
-        "by_fault": kinds,
-        "bad": bad,
-    }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulator.figures import pytest_terminal_summary as pytest_terminal_summary
 from worker.exit import exit_process
 
 _STATUS = pytest.StashKey[int]()

@@ -84,8 +84,8 @@ def device(host: str, deadline_s: float = 5.0) -> FenceDevice:
     )
 
 
-async def start(scene: Scene, uri: str, generation: int = 1) -> None:
-    async with scene.hypervisor.session(uri, LIMIT_S) as session:
+async def start(scene: Scene, uri: str, generation: int = 1, *, within_s: float = LIMIT_S) -> None:
+    async with scene.hypervisor.session(uri, within_s) as session:
         await session.define(GUEST, generation)
         await session.create(VM, generation)
 
@@ -140,7 +140,7 @@ async def test_a_silent_host_costs_the_deadline_and_says_nothing(scene: Scene) -
     with pytest.raises(NoAnswer) as polled:
         await scene.hypervisor.poll(scene.h1.uri, 0.05)
     with pytest.raises(NoAnswer):
-        await start(scene, "qemu+tcp://nowhere/system")
+        await start(scene, "qemu+tcp://nowhere/system", within_s=0.05)
     assert polled.value.code == "HOST_NO_ANSWER"
     assert await scene.hypervisor.knock(scene.h1.uri, 0.05) is Knock.SILENT
 
