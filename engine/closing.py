@@ -42,6 +42,7 @@ async def close_operation(
     )
     if not closed:
         return False
+    await operations.end_steps(connection, outcome.operation_id, now)
     await locks.free(connection, outcome.operation_id)
     await announce(connection, "outbox")
     row = await operations.get(connection, outcome.operation_id)

@@ -13,7 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.operations import OPEN_STATES, OperationState, StepState
+from domain.operations import OPEN_STATES, OperationState
 from store.bulk import update_many
 from store.plumbing import START
 from store.rows import Row, changed, in_chunks, many, number, one
@@ -209,7 +209,6 @@ async def steps_until(connection: AsyncConnection, operation_id: UUID) -> dateti
         sa.select(step.c.deadline_at)
         .where(
             step.c.operation_id == operation_id,
-            step.c.state == StepState.RUNNING.value,
             step.c.deadline_at.is_not(None),
         )
         .order_by(step.c.deadline_at.desc())
@@ -228,7 +227,6 @@ async def at_work(connection: AsyncConnection, rows: Iterable[Row], now: datetim
     for some in in_chunks([row["id"] for row in rows if row["attempt"] > 1]):
         query = sa.select(step.c.operation_id).where(
             step.c.operation_id.in_(some),
-            step.c.state == StepState.RUNNING.value,
             step.c.deadline_at > now,
         )
         found |= {row["operation_id"] for row in await many(connection, query)}

@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.operations import OPEN_STATES, OperationState, StepState
+from domain.operations import OPEN_STATES, OperationState, Problem, StepState
 from store.bulk import insert_many, update_many
 from store.rows import Row, changed, in_chunks, many, one
 from store.schema import operation, step
@@ -31,6 +31,16 @@ async def insert(connection: AsyncConnection, values: Row) -> None:
     """Write an accepted operation."""
     await changed(connection, operation.insert().values(**values))
 
+
+END_UNKNOWN: Row = {
+    "state": StepState.FAILED.value,
+    "problem": Problem(
+        code="STEP_END_UNKNOWN",
+        detail="its operation has ended, and how this step ended was not recorded",
+        next_step="look at what it was about: the step may have done its work, or not",
+    ).model_dump(mode="json"),
+}
+"""A step of an operation that has ended, which never said how it ended itself."""
 
 ACCEPT_AGAIN = (
     operation.update()
@@ -207,18 +217,46 @@ async def steps(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
 
 
 async def begin_step(connection: AsyncConnection, values: Row) -> None:
-    """Write a step's start, or its next try; repeatable."""
-    key = sa.and_(
-        step.c.operation_id == values["operation_id"],
-        step.c.attempt == values["attempt"],
-        step.c.step_id == values["step_id"],
-    )
-    again = {k: values[k] for k in ("state", "tries", "deadline_at")} | {"finished_at": None}
-    if values["tries"] == 1:
-        # A workflow that continued as new counts its steps from one again: the newer step shows.
-        again |= {"name": values["name"], "started_at": values["started_at"], "detail": None}
+    """Write a step's start, or its next try; repeatable.
+
+    An operation that has ended gets no open step: a new one is shown as one whose end is unknown,
+    until that is written, and of a known one only the deadline moves.
+    """
+    key = _step(values["operation_id"], values["attempt"], values["step_id"])
+    again: Row
+    if await _has_ended(connection, values["operation_id"]):
+        values = values | END_UNKNOWN | {"finished_at": values["started_at"]}
+        again = {"deadline_at": values["deadline_at"]}
+    else:
+        again = {k: values[k] for k in ("state", "tries", "deadline_at")} | {"finished_at": None}
+        if values["tries"] == 1:
+            # A workflow that continued as new counts its steps from one again: the newer one shows.
+            again |= {"name": values["name"], "started_at": values["started_at"], "detail": None}
     if await changed(connection, step.update().where(key).values(**again)) == 0:
         await changed(connection, step.insert().values(**values))
+
+
+def _step(operation_id: UUID, attempt: int, step_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        step.c.operation_id == operation_id, step.c.attempt == attempt, step.c.step_id == step_id
+    )
+
+
+async def _has_ended(connection: AsyncConnection, operation_id: UUID) -> bool:
+    query = sa.select(operation.c.state).where(operation.c.id == operation_id)
+    found = await one(connection, query)
+    return found is not None and found["state"] not in OPEN
+
+
+async def end_steps(connection: AsyncConnection, operation_id: UUID, now: datetime) -> None:
+    """Show no step of an operation as running; those that were may say later how they ended.
+
+    They keep their deadlines: until then they may still be at work.
+    """
+    query = step.update().where(
+        step.c.operation_id == operation_id, step.c.state == StepState.RUNNING.value
+    )
+    await changed(connection, query.values(**END_UNKNOWN, finished_at=now))
 
 
 async def finish_step(
@@ -232,11 +270,16 @@ async def finish_step(
     detail: str | None = None,
     problem: Row | None = None,
 ) -> None:
-    """Write how a step's latest try ended; repeatable."""
-    query = step.update().where(
-        step.c.operation_id == operation_id, step.c.attempt == attempt, step.c.step_id == step_id
-    )
-    values = {"state": state.value, "finished_at": now, "problem": problem}
+    """Write how a step's latest try ended, so that it has no deadline any more; repeatable.
+
+    A try that ends after its operation changes nothing of one that has succeeded before.
+    """
+    query = step.update().where(_step(operation_id, attempt, step_id))
+    if await _has_ended(connection, operation_id):
+        good = query.where(step.c.state == StepState.SUCCEEDED.value)
+        if await changed(connection, good.values(deadline_at=None)):
+            return
+    values = {"state": state.value, "finished_at": now, "problem": problem, "deadline_at": None}
     if detail is not None:
         values["detail"] = detail[:1024]
     await changed(connection, query.values(**values))

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.operations import WorkflowState
+from domain.operations import OperationState, Outcome, Problem, WorkflowState
 from engine.actions.operations import CancelOperation, RetryOperation
 from engine.cancelling import STEP_AT_WORK
 from engine.records.operations import StepRecords
@@ -126,6 +126,97 @@ async def test_what_a_batch_still_holds_waits_for_its_own_steps_too(scene: Scene
     world.later(STEP_S)
     assert await scene.sweep() == 1
     assert (await scene.row(operation))["state"] == "cancelled"
+
+
+async def shown(scene: Scene) -> list[tuple[str, str | None]]:
+    """State and problem of each step."""
+    return [
+        (row["state"], (row["problem"] or {}).get("code"))
+        for row in await scene.engine.rows("step")
+    ]
+
+
+async def ended(scene: Scene, operation: UUID, *, attempt: int = 1) -> None:
+    """Its own workflow closes it."""
+    state = OperationState.FAILED
+    outcome = Outcome(operation_id=operation, state=state, attempt=attempt)
+    await scene.engine.operations.close(outcome)
+
+
+UNKNOWN_END = ("failed", "STEP_END_UNKNOWN")
+
+
+async def test_no_step_is_shown_as_running_once_its_operation_has_ended(scene: Scene) -> None:
+    operation = await scene.start()
+    await begin_step(scene, operation)
+    scene.world.later(5)
+    await ended(scene, operation)
+    assert await shown(scene) == [UNKNOWN_END]
+    (row,) = await scene.engine.rows("step")
+    assert row["finished_at"] == scene.world.now
+
+
+async def test_a_step_that_begins_late_opens_nothing_in_an_operation_that_has_ended(
+    scene: Scene,
+) -> None:
+    operation = await scene.start()
+    steps = StepRecords(scene.world.database, scene.world.clock)
+    await ended(scene, operation)
+    await steps.begin(operation, 1, "3", "guest.withdraw", 1, STEP_S)
+    assert await shown(scene) == [UNKNOWN_END]
+    await steps.finish(operation, 1, "3")
+    assert await shown(scene) == [("succeeded", None)]
+
+
+async def test_a_late_try_of_a_step_that_has_succeeded_is_not_shown_but_waited_for(
+    scene: Scene,
+) -> None:
+    world, operation = scene.world, await scene.start()
+    steps = StepRecords(world.database, world.clock)
+    await begin_step(scene, operation)
+    await steps.finish(operation, 1, "2")
+    await ended(scene, operation)
+    await begin_step(scene, operation)
+    assert await shown(scene) == [("succeeded", None)]
+    row = (await scene.row(operation)) | {"attempt": 2}
+    assert await world.do(control.at_work, [row], world.now) == {operation}
+    await steps.finish(operation, 1, "2", problem=Problem(code="SUPERSEDED", detail="late"))
+    assert await shown(scene) == [("succeeded", None)]
+    assert await world.do(control.at_work, [row], world.now) == set()
+
+
+async def test_a_step_that_ends_after_its_operation_still_says_how(scene: Scene) -> None:
+    operation = await scene.start()
+    steps = StepRecords(scene.world.database, scene.world.clock)
+    await begin_step(scene, operation)
+    await ended(scene, operation)
+    await steps.finish(operation, 1, "2", detail="running")
+    assert await shown(scene) == [("succeeded", None)]
+    (row,) = await scene.engine.rows("step")
+    assert (row["detail"], row["deadline_at"]) == ("running", None)
+
+
+async def test_a_step_whose_end_is_unknown_may_be_at_work_until_its_deadline(
+    scene: Scene,
+) -> None:
+    world, operation = scene.world, await scene.start()
+    await begin_step(scene, operation)
+    await ended(scene, operation)
+    await scene.engine.act(RetryOperation(operation_id=operation))
+    row = await scene.row(operation)
+    assert await world.do(control.at_work, [row], world.now) == {operation}
+    world.later(STEP_S)
+    assert await world.do(control.at_work, [row], world.now) == set()
+
+
+async def test_a_next_try_has_its_own_steps_beside_those_of_the_last(scene: Scene) -> None:
+    operation = await scene.start()
+    await begin_step(scene, operation)
+    await ended(scene, operation)
+    await scene.engine.act(RetryOperation(operation_id=operation))
+    steps = StepRecords(scene.world.database, scene.world.clock)
+    await steps.begin(operation, 2, "2", "guest.start", 1, STEP_S)
+    assert await shown(scene) == [UNKNOWN_END, ("running", None)]
 
 
 async def importing(scene: Scene) -> Import:
