@@ -6,6 +6,7 @@ process that was killed is started again a moment later, as `holdfast up` does.
 """
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -88,6 +89,17 @@ class NoSecrets:
         """Every agent is there."""
 
 
+@dataclass(frozen=True)
+class Release:
+    """Workflow code of one release of the engine."""
+
+    number: int
+    workflows: tuple[type, ...]
+
+
+TODAY = Release(0, WORKFLOWS)
+
+
 @dataclass
 class Running:
     """One process and what it is made of."""
@@ -109,14 +121,31 @@ class SimulatedEngine:
         self._server = server
         self._outside = outside
         self.running: dict[str, Running] = {}
+        self.machines: dict[str, tuple[str, ...]] = {}  # and the roles that each has
+        self.dark: set[str] = set()  # machines without power
+        self.releases: dict[str, Release] = {}  # of machines that were upgraded
         self.database_up = True
         self.before_statement: Callable[[Process, str], None] = lambda _process, _sql: None
         self.retired: list[Running] = []
 
     def start(self, machine: str = "engine-1", roles: tuple[str, ...] = ROLES) -> None:
         """Start processes on one machine; `name` of each is its role and machine."""
+        known = self.machines.get(machine, ())
+        self.machines[machine] = (*known, *(role for role in roles if role not in known))
         for role in roles:
             self._spawn(role, machine)
+
+    def lose_machine(self, machine: str) -> None:
+        """Every process of a machine dies at once, and nothing starts them again."""
+        self.dark.add(machine)
+        for role in self.machines.get(machine, ()):
+            self.kill(f"{role}@{machine}")
+
+    def regain_machine(self, machine: str) -> None:
+        """A machine boots, and its processes start."""
+        if machine in self.dark:
+            self.dark.remove(machine)
+            self.start(machine, self.machines.get(machine, ()))
 
     def kill(self, name: str, *, again_after_s: float = RESTART_S) -> None:
         """SIGKILL one process; its supervisor starts it again."""
@@ -130,7 +159,7 @@ class SimulatedEngine:
         if found.worker is not None:
             found.worker.bury()
         machine = found.process.machine
-        self._server.later(again_after_s, self._spawn, found.role, machine)
+        self._loop.call_later(again_after_s, self._spawn, found.role, machine, context=_nobody())
 
     async def act(self, params: Params, context: ActionContext) -> Receipt:
         """Run an action through the one door, in the API's process."""
@@ -141,7 +170,7 @@ class SimulatedEngine:
 
     def _spawn(self, role: str, machine: str) -> None:
         name = f"{role}@{machine}"
-        if name in self.running:
+        if name in self.running or machine in self.dark:
             return
         process = Process(name, machine)
         made = self._make(role, process)
@@ -180,19 +209,21 @@ class SimulatedEngine:
         await asyncio.Event().wait()
 
     async def _work(self, made: Running) -> None:
-        self._poll(made, options.OPERATIONS, ordinary_steps(made.parts), WORKFLOWS, 32)
+        release = self.releases.get(made.process.machine, TODAY)
+        self._poll(made, options.OPERATIONS, ordinary_steps(made.parts), release, 32)
 
     async def _fence(self, made: Running) -> None:
-        self._poll(made, options.FENCING, fencing_steps(made.parts), (), FENCING_SLOTS)
+        self._poll(made, options.FENCING, fencing_steps(made.parts), Release(0, ()), FENCING_SLOTS)
 
     def _poll(
-        self, made: Running, queue: str, steps: list[Any], workflows: tuple[type, ...], slots: int
+        self, made: Running, queue: str, steps: list[Any], release: Release, slots: int
     ) -> None:
         made.worker = VirtualWorker(
             self._server,
             made.process,
             queue,
-            workflows=workflows,
+            workflows=release.workflows,
+            release=release.number,
             activities=steps,
             interceptors=[StepInterceptor(StepRecords(made.database))],
             workflow_slots=WORKFLOW_SLOTS,
@@ -210,6 +241,13 @@ class SimulatedEngine:
         duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)
         delivery = QuietDelivery(BOARD, made.database, made.workflows)
         await relay(delivery, made.database, tuple(quiet_duties(BOARD, duties)))
+
+
+def _nobody() -> contextvars.Context:
+    """What starts a process is none of the engine's, nor Temporal's."""
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, None)
+    return context
 
 
 MAINS: dict[str, Callable[[SimulatedEngine, Running], Awaitable[None]]] = {

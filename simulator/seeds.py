@@ -24,6 +24,7 @@ from simulator.report import Report, digest, timeline
 from simulator.settling import Settling
 from simulator.stage import Setup, Stage, on_stage, set_stage
 from simulator.tape import Recorder
+from simulator.temporal.errors import NonDeterminism
 
 WARM_S = 10.0
 """Virtual seconds until a monitor's word counts in every profile that is drawn."""
@@ -135,4 +136,8 @@ def _sentence(error: BaseException) -> str:
         name = found.tb_frame.f_code.co_filename
         place = f" ({'/'.join(name.split('/')[-2:])}:{found.tb_lineno})"
         found = found.tb_next
+    if isinstance(error, NonDeterminism):
+        # A diff, with whole payloads in some of its lines.
+        lines = (line[:100] for line in str(error).splitlines())
+        return f"NonDeterminism: {chr(10).join(lines):.4000}{place}"
     return f"{type(error).__name__}: {error!s:.500}{place}"

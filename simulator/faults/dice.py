@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from simulator.engine import ROLES
+from simulator.faults.machines import Way
 from simulator.faults.plan import Fault, Value
 from simulator.stage import DATABASE, TEMPORAL, Setup
 from simulator.world.network import Net
@@ -20,15 +21,15 @@ MOMENTS = (
 )
 """Behind which events a fault may come; those of a recovery, most of all."""
 
-MACHINE = "engine-1"
 WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost")
 
 
 class Dice:
-    """Draws single faults that fit a setup."""
+    """Draws single faults that fit a setup and so many machines of the engine."""
 
-    def __init__(self, rng: Random, setup: Setup) -> None:
+    def __init__(self, rng: Random, setup: Setup, machines: int = 1) -> None:
         self.rng = rng
+        self.machines = [f"engine-{number + 1}" for number in range(machines)]
         self.hosts = [host.name for host in setup.hosts]
         self.racks = list(dict.fromkeys(host.rack for host in setup.hosts))
         self.vms = [vm.name for vm in setup.vms]
@@ -47,9 +48,13 @@ class Dice:
         """Some host."""
         return self.rng.choice(self.hosts)
 
+    def machine(self) -> str:
+        """Some machine of the engine."""
+        return self.rng.choice(self.machines)
+
     def process(self) -> str:
         """Some process."""
-        return f"{self.rng.choice(ROLES)}@{MACHINE}"
+        return f"{self.rng.choice(ROLES)}@{self.machine()}"
 
     def host_failure(self, host: str | None = None) -> Fault:
         """What ends in a recovery, unless it heals before."""
@@ -122,9 +127,9 @@ class Dice:
         """One endpoint loses a network."""
         net = self.rng.choice(tuple(Net))
         ends = {
-            Net.MANAGEMENT: [*self.hosts, MACHINE, DATABASE, TEMPORAL],
+            Net.MANAGEMENT: [*self.hosts, *self.machines, DATABASE, TEMPORAL],
             Net.STORAGE: self.hosts,
-            Net.BMC: [*(f"bmc-{host}" for host in self.hosts), MACHINE],
+            Net.BMC: [*(f"bmc-{host}" for host in self.hosts), *self.machines],
         }
         return Fault(
             kind="link.cut",
@@ -140,24 +145,78 @@ class Dice:
         return Fault(kind=kind, at_s=self.at(), lasts_s=self.lasts())
 
     def of_engine(self) -> Fault:
-        """Any fault of the engine's processes and of what they need."""
+        """Any fault of the engine's processes and machines, and of what they need."""
+        return self.rng.choice((self.of_process, self.of_process, self.of_machine))()
+
+    def of_process(self) -> Fault:
+        """One process, or what all of them need."""
         kinds = (
             *("process.kill", "process.kill", "process.freeze", "process.kill_before_commit"),
             *("process.kill_after_commit", "database.commit_failed", "database.commit_lost"),
-            *("database.away", "temporal.down", "worker.evict", "clock.jump"),
+            *("database.away", "temporal.down", "worker.evict"),
         )
         kind = self.rng.choice(kinds)
-        subject, args = self.process(), {}
+        subject = self.process()
         if kind in ("database.away", "temporal.down"):
             subject = ""
         elif kind == "worker.evict":
-            subject = f"worker@{MACHINE}"
-        elif kind == "clock.jump":
-            subject = MACHINE
-            args = {"by_s": round(self.rng.choice((-1, 1)) * self.rng.uniform(1, 900), 1)}
-        lasts = kind in ("process.freeze", "database.away", "temporal.down", "clock.jump")
-        lasts_s = round(self.rng.uniform(0.5, 30.0), 2) if lasts else None
-        return Fault(kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s, args=args)
+            subject = f"worker@{self.machine()}"
+        lasts = kind in ("process.freeze", "database.away", "temporal.down")
+        lasts_s = self.a_while() if lasts else None
+        return Fault(kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s)
+
+    def of_machine(self) -> Fault:
+        """One whole machine of the engine: its power, clock and links; or an upgrade."""
+        return self.rng.choice(
+            (self.machine_failure, self.clock_jump, self.cut_from_hosts, self.upgrade)
+        )()
+
+    def machine_failure(self) -> Fault:
+        """A machine dies, or stands still; it may be gone until everything is healed."""
+        kind = self.rng.choice(("machine.power_cut", "machine.freeze"))
+        return Fault(kind=kind, at_s=self.at(), subject=self.machine(), lasts_s=self.lasts())
+
+    def clock_jump(self) -> Fault:
+        """The clock of one machine is wrong for a while."""
+        by_s = round(self.rng.choice((-1, 1)) * self.rng.uniform(1, 900), 1)
+        return Fault(
+            kind="clock.jump",
+            at_s=self.at(),
+            subject=self.machine(),
+            lasts_s=self.a_while(),
+            args={"by_s": by_s},
+        )
+
+    def cut_from_hosts(self) -> Fault:
+        """A machine hears no host any more, and no controller; database and Temporal it does."""
+        net = self.rng.choice((Net.MANAGEMENT, Net.MANAGEMENT, Net.BMC))
+        if net is Net.BMC:
+            kind, args = "link.cut", {"net": net.value, "way": self.way()}
+        else:
+            kind, args = "link.partition", {"net": net.value, "other": "hosts"}
+        return Fault(
+            kind=kind,
+            at_s=self.at(),
+            subject=self.machine(),
+            lasts_s=self.lasts(),
+            args=dict(args),
+        )
+
+    def upgrade(self) -> Fault:
+        """Every machine comes to the next release, as operators do it."""
+        machines = self.rng.sample(self.machines, len(self.machines))
+        way = self.rng.choice((Way.DRAINED, Way.VERSIONED))
+        step_s = round(self.rng.uniform(0.5, 8.0), 2)
+        return Fault(
+            kind="upgrade",
+            at_s=self.at(),
+            subject="+".join(machines),
+            args={"way": way.value, "step_s": step_s},
+        )
+
+    def a_while(self) -> float:
+        """Up to half a minute."""
+        return round(self.rng.uniform(0.5, 30.0), 2)
 
     def of_people(self) -> Fault:
         """What people do meanwhile."""

@@ -9,6 +9,8 @@ swizzle     links cut in one order and healed in another
 engine      a host fails while process after process of the engine dies or stands still
 flapping    one host comes and goes
 people      a host fails while people act, through the engine and behind its back
+machines    a host fails while machines of the engine die, stand still or hear no host; some live on
+upgrade     a host fails, and the engine is upgraded behind an event of its recovery
 """
 
 from collections.abc import Callable
@@ -98,6 +100,19 @@ def people(dice: Dice) -> tuple[Fault, ...]:
     return (dice.host_failure(), *deeds)
 
 
+def machines(dice: Dice) -> tuple[Fault, ...]:
+    troubles = (
+        dice.of_machine() if dice.rng.random() < 0.5 else _behind(dice, dice.of_machine())
+        for _ in range(dice.rng.randint(1, 3))
+    )
+    return (dice.host_failure(), *troubles)
+
+
+def upgrade(dice: Dice) -> tuple[Fault, ...]:
+    more = (dice.anything() for _ in range(dice.rng.randint(0, 2)))
+    return (dice.host_failure(), _behind(dice, dice.upgrade()), *more)
+
+
 def _behind(dice: Dice, fault: Fault) -> Fault:
     changes = {"at_s": round(dice.rng.uniform(0, 2), 3), "after_event": dice.rng.choice(MOMENTS)}
     return fault.model_copy(update=changes)
@@ -115,14 +130,22 @@ PATTERNS: dict[Pattern, int] = {
     engine: 3,
     flapping: 2,
     people: 3,
+    machines: 3,
+    upgrade: 2,
 }
+
+MACHINES: dict[int, int] = {1: 5, 2: 3, 3: 2}
+"""How many machines the engine has, and how often."""
 
 
 def plan_of(seed: int, setup: Setup) -> Plan:
     """The plan of a seed."""
     rng = Entropy(seed).stream("plan")
     (pattern,) = rng.choices(tuple(PATTERNS), weights=tuple(PATTERNS.values()))
-    faults = pattern(Dice(rng, setup))
+    (number,) = rng.choices(tuple(MACHINES), weights=tuple(MACHINES.values()))
+    if pattern is machines:
+        number = max(2, number)  # others live on
+    faults = pattern(Dice(rng, setup, number))
     last_s = max(fault.at_s for fault in faults)
     lasts_s = round(last_s + rng.uniform(10.0, 40.0), 1)
-    return Plan(pattern=pattern.__name__, faults=faults, lasts_s=lasts_s)
+    return Plan(pattern=pattern.__name__, faults=faults, lasts_s=lasts_s, machines=number)

@@ -38,14 +38,12 @@ def heal(troubles: Troubles, fault: Fault) -> None:
 
 
 def _sides(troubles: Troubles, fault: Fault) -> tuple[list[str], list[str]]:
-    left = str(fault.subject).split("+")
-    everyone = [*troubles.stage.centre.hosts, *_machines(troubles), DATABASE, TEMPORAL]
+    """Who is named, and everybody else: or of them the hosts alone, where `other` says so."""
+    left, hosts = str(fault.subject).split("+"), list(troubles.stage.centre.hosts)
+    if fault.args.get("other") == "hosts":
+        return left, [name for name in hosts if name not in left]
+    everyone = [*hosts, *troubles.stage.engine.machines, DATABASE, TEMPORAL]
     return left, [name for name in everyone if name not in left]
-
-
-def _machines(troubles: Troubles) -> list[str]:
-    running = troubles.stage.engine.running.values()
-    return list(dict.fromkeys(made.process.machine for made in running))
 
 
 def split(troubles: Troubles, fault: Fault) -> None:

@@ -2,11 +2,12 @@
 
 from simulator.faults.hosts import HOSTS
 from simulator.faults.links import LINKS
+from simulator.faults.machines import MACHINES
 from simulator.faults.people import PEOPLE
 from simulator.faults.processes import PROCESSES
 from simulator.faults.troubles import Kind
 
-MENU: dict[str, Kind] = {**HOSTS, **LINKS, **PROCESSES, **PEOPLE}
+MENU: dict[str, Kind] = {**HOSTS, **LINKS, **PROCESSES, **MACHINES, **PEOPLE}
 
 
 def is_outside(kind: str) -> bool:

@@ -42,4 +42,6 @@ class Plan(Frozen):
 
     def __str__(self) -> str:
         head = f"{self.pattern}: {len(self.faults)} faults in {self.lasts_s:.0f} s"
+        if self.machines > 1:
+            head += f", {self.machines} machines of the engine"
         return "\n".join((head, *(f"  {fault}" for fault in self.faults)))

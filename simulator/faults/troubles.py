@@ -102,6 +102,8 @@ class Troubles:
         for net in Net:
             centre.networks[net].heal_all()
         centre.set_storage(StorageState.OK)
+        for machine in tuple(stage.engine.dark):
+            stage.engine.regain_machine(machine)
         for made in tuple(self.clocks.values()):
             if made.process.frozen:
                 made.process.thaw(stage.loop)
@@ -133,8 +135,9 @@ class Troubles:
     async def answer_to(self, params: Params, context: ActionContext = PERSON) -> UUID | None:
         """The operation; None when it was refused, or nobody answered in time."""
         engine, name = self.stage.engine, type(params).__name__
-        api = next((made for made in engine.running.values() if made.role == "api"), None)
-        if api is None or api.process.frozen:
+        apis = (made for made in engine.running.values() if made.role == "api")
+        api = next((made for made in apis if not made.process.frozen), None)
+        if api is None:
             self.refused[f"{name} nobody there"] += 1
             return None
         asked = self.stage.loop.spawn(api.process, api.backend.run_action(params, context))

@@ -95,6 +95,7 @@ class Instance:
         self.seen = 0
         self.busy = False
         self.doomed = False
+        self._name = definition.name
         init = first.jobs[0].initialize_workflow
         self._live: WorkflowInstance = RUNNER.create_instance(
             _details(definition, _info(first, init, task_queue), init)
@@ -128,7 +129,7 @@ class Instance:
                 again.jobs.append(job)
             commands = self.activate(again)
             if commands != turn.commands:
-                raise NonDeterminism(_difference(turn, commands))
+                raise NonDeterminism(f"{self._name}: {_difference(turn, commands)}")
         self.seen = len(turns)
 
     def query(self, name: str, arguments: Sequence[Payload]) -> WorkflowCommand:

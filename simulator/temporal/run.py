@@ -124,6 +124,7 @@ class Run:
     waiters: list[Callable[["Run"], None]] = field(default_factory=list)
     sticky: "VirtualWorker | None" = None
     events: int = 1
+    release: int = 0  # the least that a worker needs to go on with it
 
     @property
     def wid(self) -> str:

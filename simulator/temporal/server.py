@@ -57,6 +57,7 @@ class Server:
         self.latency = latency
         self.trace = trace
         self.up = True
+        self.versioned = False  # whether workers tell their release (worker versioning)
         self.on_defect: Callable[[BaseException], None] = _raise
         self.runs: dict[str, list[Run]] = {}
         self.steps = Steps(self)
@@ -76,9 +77,14 @@ class Server:
         """Activity tasks."""
         return self._queues.setdefault(("activity", name), TaskQueue(name))
 
-    def workflow_queue(self, name: str) -> TaskQueue:
-        """Workflow tasks."""
-        return self._queues.setdefault(("workflow", name), TaskQueue(name))
+    def workflow_queue(self, name: str, release: int = 0) -> TaskQueue:
+        """Workflow tasks that workers of a release, and of later ones, may take."""
+        return self._queues.setdefault((f"workflow {release}", name), TaskQueue(name))
+
+    def worked_on_by(self, run: Run, release: int) -> None:
+        """With worker versioning, what newer code has gone on with never goes back to older."""
+        if self.versioned:
+            run.release = max(run.release, release)
 
     def later(self, delay_s: float, do: Callable[..., None], *given: Any) -> Callable[[], None]:
         """Do something of the server's after a time; gives what cancels it."""
@@ -167,7 +173,7 @@ class Server:
     def raise_priority(self, run: Run, priority: int) -> None:
         """Give a run, and what of it waits in queues, another priority."""
         run.rank = replace(run.rank, priority=priority)
-        self.workflow_queue(run.start.task_queue).rerank(run, run.rank)
+        self._queue_of(run).rerank(run, run.rank)
         for step in run.steps.values():
             step.queue.rerank(step, run.rank_of(step.priority))
 
@@ -288,7 +294,7 @@ class Server:
         if run.task is not TaskState.WAITS or run.task_number != number:
             return
         if run.sticky is None:
-            self.workflow_queue(run.start.task_queue).put(run, run.rank)
+            self._queue_of(run).put(run, run.rank)
             return
         run.sticky.own.put(run, run.rank)
         self.later(STICKY_S, self._not_taken, run, number, run.sticky.own)
@@ -298,7 +304,7 @@ class Server:
         if run.task is TaskState.WAITS and run.task_number == number:
             own.remove(run)
             run.sticky = None
-            self.workflow_queue(run.start.task_queue).put(run, run.rank)
+            self._queue_of(run).put(run, run.rank)
 
     def _task_timed_out(self, run: Run, number: int) -> None:
         if run.has(number):
@@ -311,8 +317,11 @@ class Server:
             run.sticky.forget(run)
         self._offer(run)
 
+    def _queue_of(self, run: Run) -> TaskQueue:
+        return self.workflow_queue(run.start.task_queue, run.release)
+
     def _withdraw(self, run: Run) -> None:
-        self.workflow_queue(run.start.task_queue).remove(run)
+        self._queue_of(run).remove(run)
         if run.sticky is not None:
             run.sticky.own.remove(run)
 

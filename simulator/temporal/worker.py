@@ -62,6 +62,7 @@ class VirtualWorker:
         workflow_slots: int = 50,
         activity_slots: int = 32,
         cached: int = 1000,
+        release: int = 0,
         reaches: Reach = lambda: True,
     ) -> None:
         self._server = server
@@ -78,9 +79,10 @@ class VirtualWorker:
         self._reaches = reaches
         self._context = contextvars.copy_context()
         self._asks = False
+        self.release = release
         self._sources = (
             ("workflow", self.own),
-            ("workflow", server.workflow_queue(queue)),
+            *(("workflow", server.workflow_queue(queue, up_to)) for up_to in range(release + 1)),
             ("activity", server.queue(queue)),
         )
 
@@ -138,7 +140,7 @@ class VirtualWorker:
     def runs(self, run: Run) -> bool:
         """Whether it has the code of a run, and answers."""
         there = not (self.process.dead or self.process.frozen)
-        known = run.start.workflow in self._workflows
+        known = run.start.workflow in self._workflows and run.release <= self.release
         return there and known and run.start.task_queue == self._queue
 
     def query(self, run: Run, name: str, *arguments: Any) -> Any:
@@ -174,6 +176,8 @@ class VirtualWorker:
         step = isinstance(task, Step)
         taken = self._server.steps.started(task) if step else self._server.task_taken(task)
         if taken is not None:
+            if not step:
+                self._server.worked_on_by(task, self.release)
             self._free[kind] -= 1
             context = self._context.copy()
             self._loop.spawn(self.process, self._occupied(kind, task, taken), context)

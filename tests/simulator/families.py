@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from domain.profiles import Profile
+from simulator.faults.machines import Way
 from simulator.faults.plan import Fault, Plan, Value
 from simulator.stage import TEMPORAL, HostSetup, Setup, VmSetup
 
@@ -160,3 +161,14 @@ def late_destroy(seed: int) -> tuple[Setup, Plan]:
         fault("person.start_vm", rng.uniform(18, 22), "vm1"),
     )
     return ALONE, plan("late destroy", *faults, lasts_s=60)
+
+
+def upgraded(seed: int) -> tuple[Setup, Plan]:
+    """The engine is upgraded while a VM of a host that is gone is being started elsewhere."""
+    rng = Random(seed)
+    way: dict[str, Value] = {"way": Way.DRAINED.value, "step_s": 1.0}
+    faults = (
+        fault("host.power_cut", rng.uniform(0.5, 2)),
+        fault("upgrade", rng.uniform(0, 0.1), "engine-1", after_event="run.starting", args=way),
+    )
+    return FAST, plan("upgraded", *faults, lasts_s=25)

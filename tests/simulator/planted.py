@@ -32,6 +32,7 @@ from engine.actions.hosts import (
 from engine.records.hosts import HostRecords
 from engine.records.operations import OperationRecords
 from engine.records.runs import RunRecords
+from simulator import next_release
 from simulator.faults.plan import Plan
 from simulator.report import Report
 from simulator.stage import Setup
@@ -51,6 +52,7 @@ from tests.simulator.families import (
     reported_twice,
     two_isolated,
     unheard,
+    upgraded,
     voided,
 )
 from worker.monitor import Monitor
@@ -267,6 +269,11 @@ def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(incidents, "_heard_since", lambda *_given: sa.false())
 
 
+def change_without_a_patch(patch: pytest.MonkeyPatch) -> None:
+    """The next release adds steps to workflows, and runs that began without them are not asked."""
+    patch.setattr(next_release, "patched", lambda _change: True)
+
+
 BUGS = (
     Bug(no_read_back, isolated, 5, 1, ("certified_dead",)),
     Bug(no_certificate_check, voided, 10, 1, ("proof_of_start",)),
@@ -282,4 +289,5 @@ BUGS = (
     Bug(budget_ignored, two_isolated, 10, 1, ("fence_budget",)),
     Bug(lost_answer_starts_again, lost_answer, 10, 1, ("explained", "liveness")),
     Bug(late_cut_is_accepted, late_cut, 20, 1, ("heard",)),
+    Bug(change_without_a_patch, upgraded, 5, 1, ("NonDeterminism",)),
 )

@@ -315,6 +315,8 @@ def test_only_a_lie_and_a_start_by_hand_lie_outside_of_the_promise() -> None:
     assert [kind for kind in MENU if is_outside(kind)] == ["bmc.lying", "hand.start"]
 
 
-def test_every_kind_of_the_menu_is_tried_here() -> None:
-    source = Path(__file__).read_text()
+def test_every_kind_of_the_menu_is_tried_here_or_with_the_engines_machines() -> None:
+    here = Path(__file__)
+    beside = ("test_machine_faults.py", "test_upgrades.py")
+    source = "".join((here.read_text(), *(here.with_name(name).read_text() for name in beside)))
     assert [kind for kind in MENU if f'"{kind}"' not in source] == []
