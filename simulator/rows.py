@@ -31,13 +31,16 @@ class Rows:
         columns = self._columns(name)
         names = ", ".join(f'"{column}"' for column, _convert in columns)
         statement = f"SELECT {names} FROM {name} WHERE {where}"
-        known = self._known.get(name, {})
+        known = self._known.setdefault(name, {})
         found: dict[Found, Row] = {}
         for raw in self._memory.raw.execute(statement, values):
             row = known.get(raw)
             found[raw] = _converted(columns, raw) if row is None else row
         # Rows are looked at much more often than they change: what one holds is converted once.
-        self._known[name] = found if where == ALL else known | found
+        if where == ALL:
+            self._known[name] = found
+        else:
+            known.update(found)
         return list(found.values())
 
     def find(self, table: str, name: str) -> Row:
