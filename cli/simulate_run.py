@@ -111,16 +111,22 @@ def _setup(hosts: int | None, vms: int | None, profile: Profile | None) -> "Setu
 def _kept(bad: "list[Report]", folder: Path) -> Iterator[Path]:
     """Write the files that repeat these runs; the first to show something gets a smaller plan."""
     from simulator.evidence import evidence_of, write
-    from simulator.shrink import shrunk
 
     seen: set[frozenset[str]] = set()
     for report in bad:
-        small = report
+        path = write(evidence_of(report, report.plan), folder / f"seed-{report.seed}.json")
         if report.found() not in seen:
             seen.add(report.found())
-            say(f"seed {report.seed}: making its plan smaller")
-            small = shrunk(report)
-        yield write(evidence_of(small, report.plan), folder / f"seed-{report.seed}.json")
+            write(evidence_of(_smaller(report), report.plan), path)
+        yield path
+
+
+def _smaller(report: "Report") -> "Report":
+    from simulator.shrink import SECONDS_MAX, shrunk
+
+    what = f"seed {report.seed}: making its plan smaller, for {SECONDS_MAX:.0f} s at most"
+    say(f"{what}; Ctrl-C takes the smallest so far")
+    return shrunk(report, told=lambda progress: say(f"seed {report.seed}: {progress}"))
 
 
 class _Progress:

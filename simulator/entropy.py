@@ -12,7 +12,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from engine.clock import clock_from
-from simulator.loop import VirtualLoop
+from simulator.loop import CURRENT, Process, VirtualLoop
 from store.ids import ids_from
 
 
@@ -29,19 +29,20 @@ class Entropy:
 
 
 class Ids:
-    """UUIDv7s of virtual time, in the order in which they are asked for."""
+    """UUIDv7s of each process's own clock; those of one process are in their order."""
 
     def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
         self._loop = loop
         self._rng = rng
-        self._last = 0
+        self._last: dict[Process | None, int] = {}
 
     def __call__(self) -> UUID:
-        """The next one; later than all before, as the real source makes them."""
+        """The next one; later than all before of its process, as the real source makes them."""
+        whose = CURRENT.get()
         millis = int(self._loop.now().timestamp() * 1000)
         wanted = (millis << 80) | (self._rng.getrandbits(74))
-        value = _versioned(max(wanted, self._last + (1 << 16)))
-        self._last = value
+        value = _versioned(max(wanted, self._last.get(whose, 0) + (1 << 16)))
+        self._last[whose] = value
         return UUID(int=value)
 
 
