@@ -45,6 +45,7 @@ class Affinity(Frozen):
 
     rules: tuple[AffinityRule, ...] = ()
     running: Mapping[UUID, UUID] = Field(default_factory=dict)  # VM → host
+    coming: frozenset[UUID] = frozenset()  # VMs without a place that are to get one
 
 
 class Contradiction(Frozen):

@@ -3,9 +3,11 @@
 Pure and deterministic: the same facts give the same plan. The reservation itself is a conditional
 update in the store, so a plan made from old facts is refused there, never half carried out.
 
-VMs are placed one at a time, in restart order. A VM that hard rules keep together with others first
-looks for a host that could take them all; beyond that nobody keeps room for those who come later,
-so a plan may leave a VM out that a cleverer one would have placed.
+VMs are placed one at a time, in restart order. A VM that hard rules keep together with others is
+bound by the hard rules of those that are still to come: where they may not be they could never
+join it, since nothing moves a VM that runs. So it waits for a host where all of them may be. Among
+those it first looks for one that has room for them all; beyond that nobody keeps room for those who
+come later, so a plan may leave a VM out that a cleverer one would have placed.
 """
 
 from collections import defaultdict
@@ -90,6 +92,7 @@ def place_all(
     rules = _rules_of(affinity)
     for vm_id in waiting:
         rules.running.pop(vm_id, None)
+    rules.coming.update(waiting)
     choices: list[Placed | NoRoom] = []
     while waiting:
         guest = next(iter(waiting.values()))
@@ -113,9 +116,17 @@ class _Rules:
     of: dict[UUID, list[AffinityRule]]
     companies: dict[UUID, frozenset[UUID]]
     running: dict[UUID, UUID]
+    coming: set[UUID]
 
-    def strain(self, rule: AffinityRule, guest: Guest, room: Room) -> int:
-        return strain(rule, guest.vm_id, room.host_id, self.running)
+    def strain(self, rule: AffinityRule, vm_id: UUID, room: Room) -> int:
+        return strain(rule, vm_id, room.host_id, self.running)
+
+    def binding(self, guest: Guest) -> list[tuple[UUID, AffinityRule]]:
+        """The hard rules that bind a VM: its own, then those of whoever is to join it."""
+        kept = self.companies.get(guest.vm_id, frozenset()) & self.coming
+        joining = sorted(vm for vm in kept if vm != guest.vm_id and vm not in self.running)
+        members = (guest.vm_id, *joining)
+        return [(vm, rule) for vm in members for rule in self.of.get(vm, []) if rule.hard]
 
 
 def _rules_of(affinity: Affinity) -> _Rules:
@@ -123,18 +134,16 @@ def _rules_of(affinity: Affinity) -> _Rules:
     for rule in sorted(affinity.rules, key=lambda rule: rule.name):
         for vm_id in set(rule.vm_ids):
             of[vm_id].append(rule)
-    return _Rules(dict(of), companies(affinity.rules), dict(affinity.running))
+    kept = companies(affinity.rules)
+    return _Rules(dict(of), kept, dict(affinity.running), set(affinity.coming))
 
 
 def _choose(
     guest: Guest, rooms: tuple[Room, ...], group: tuple[Guest, ...], rules: _Rules
 ) -> Placed | NoRoom:
-    own = rules.of.get(guest.vm_id, [])
     allowed, used = rooms, []
-    for rule in own:
-        if not rule.hard:
-            continue
-        left = tuple(room for room in allowed if rules.strain(rule, guest, room) == 0)
+    for vm_id, rule in rules.binding(guest):
+        left = tuple(room for room in allowed if rules.strain(rule, vm_id, room) == 0)
         if not left and allowed:
             return NoRoom(vm_id=guest.vm_id, detail=_none_left(guest, rule, len(allowed), rooms))
         used += [rule.name] if len(left) < len(allowed) else []
@@ -142,36 +151,28 @@ def _choose(
     fitting = [room for room in allowed if room.free_mib >= guest.memory_mib]
     if not fitting:
         return NoRoom(vm_id=guest.vm_id, detail=_too_small(guest, allowed, rooms, used))
-    soft = [rule for rule in own if not rule.hard]
+    soft = [rule for rule in rules.of.get(guest.vm_id, []) if not rule.hard]
 
     def rank(room: Room) -> tuple[bool, int, int, int, str]:
-        given = sum(rules.strain(rule, guest, room) for rule in soft)
-        return (not _takes(room, group, rules), given, -room.free_mib, room.vms, room.name)
+        given = sum(rules.strain(rule, guest.vm_id, room) for rule in soft)
+        return (not _takes(room, group), given, -room.free_mib, room.vms, room.name)
 
     best = min(fitting, key=rank)
-    gave_way = tuple(rule.name for rule in soft if rules.strain(rule, guest, best))
+    gave_way = tuple(rule.name for rule in soft if rules.strain(rule, guest.vm_id, best))
     return Placed(vm_id=guest.vm_id, host_id=best.host_id, epoch=best.epoch, gave_way=gave_way)
 
 
-def _takes(room: Room, group: tuple[Guest, ...], rules: _Rules) -> bool:
-    """Whether a host could take all of a group, by memory and by their hard rules."""
-    if len(group) == 1:
-        return True
-    if sum(member.memory_mib for member in group) > room.free_mib:
-        return False
-    return all(
-        rules.strain(rule, member, room) == 0
-        for member in group
-        for rule in rules.of.get(member.vm_id, [])
-        if rule.hard
-    )
+def _takes(room: Room, group: tuple[Guest, ...]) -> bool:
+    """Whether a host has room for all of a group; their hard rules allow it already."""
+    return len(group) == 1 or sum(member.memory_mib for member in group) <= room.free_mib
 
 
 def _none_left(guest: Guest, rule: AffinityRule, before: int, rooms: tuple[Room, ...]) -> str:
     hosts = f"{len(rooms)} usable hosts"
     if before < len(rooms):
         hosts = f"{before} of {hosts} that its other rules leave"
-    return f"{guest.name}: {rule.words} leaves none of the {hosts}"
+    whose = "" if guest.vm_id in rule.vm_ids else ", of a VM that it is kept together with,"
+    return f"{guest.name}: {rule.words}{whose} leaves none of the {hosts}"
 
 
 def _too_small(

@@ -190,3 +190,30 @@ async def test_a_recovery_keeps_the_rules_and_says_what_gave_way(engine: Engine)
     assert places["app"] is not None
     assert (places["db"].host_name, places["app"].host_name) == ("free", "full")
     assert {places[name].gave_way for name in ("db", "app")} == {("close",), ()}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("other", "busy", "host"),
+    [
+        ({"protected": True}, False, "h2"),
+        ({"protected": False}, True, "h2"),
+        ({"protected": False}, False, "h1"),
+        ({"protected": True, "wanted": False}, False, "h1"),
+    ],
+    ids=["the engine starts it", "somebody starts it", "nobody starts it", "nobody wants it"],
+)
+async def test_a_vm_goes_where_those_that_will_join_it_may_be(
+    engine: Engine, other: Row, busy: bool, host: str
+) -> None:
+    world = engine.world
+    h1, _h2 = await world.host("h1", memory_mib=4096), await world.host("h2")
+    app, foe = await vms_of(engine, "app", "foe")
+    cache = await world.vm("cache", **other)
+    await world.running(foe, h1)
+    await create(engine, "pair", app, cache)
+    await create(engine, "spread", cache, foe, together=False)
+    if busy:
+        await world.lock(cache, await world.operation(cache))
+    run = (await place(engine, app)).run
+    assert run is not None
+    assert run.host_name == host

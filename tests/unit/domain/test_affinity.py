@@ -97,6 +97,46 @@ def test_a_hard_rule_that_leaves_no_host_is_named_with_its_numbers() -> None:
     )
 
 
+COMPANY = (rule("pair", "a b"), rule("spread", "b c", together=False))
+"""a is bound by b's rule about c: they are kept together."""
+
+
+@pytest.mark.parametrize(
+    ("known", "coming", "chosen"),
+    [
+        (affinity(*COMPANY, c="h1"), "a b", "h2"),
+        (affinity(*COMPANY, c="h1"), "a", "h1"),
+        (affinity(*COMPANY, b="h1", c="h1"), "a", "h1"),
+        (affinity(rule("pair", "a b"), rule("pinned", "b", "h3")), "a b", "h3"),
+        (affinity(rule("one", "a b"), rule("two", "b c"), c="h3"), "a b", "h3"),
+    ],
+    ids=["apart", "nobody is to come", "it is there already", "only on", "in a row"],
+)
+def test_a_vm_is_bound_by_the_hard_rules_of_those_that_are_to_join_it(
+    known: Affinity, coming: str, chosen: str
+) -> None:
+    joining = frozenset(id_of(vm) for vm in coming.split())
+    choice = place_one(guest("a"), ROOMS, known.model_copy(update={"coming": joining}))
+    assert host_of(choice) == chosen
+
+
+def test_a_vm_waits_for_a_host_where_those_that_are_to_join_it_may_be_and_says_so() -> None:
+    known = affinity(*COMPANY, c="h1").model_copy(update={"coming": frozenset({id_of("b")})})
+    assert place_one(guest("a"), ROOMS[:1], known) == NoRoom(
+        vm_id=id_of("a"),
+        detail="a: hard rule spread (apart), of a VM that it is kept together with, leaves none "
+        "of the 1 usable hosts",
+    )
+    assert placed("a b", ROOMS[:1], known) == {"a": None, "b": None}
+    assert placed("a b", ROOMS, known) == {"a": "h2", "b": "h2"}
+
+
+def test_a_group_too_large_for_any_host_begins_where_all_of_it_may_be() -> None:
+    rooms = (room("h1", memory_mib=300), room("h2", memory_mib=200))
+    known = affinity(*COMPANY, c="h1")
+    assert placed("a b", rooms, known) == {"a": "h2", "b": None}
+
+
 def test_a_rule_that_leaves_only_full_hosts_is_named_beside_the_gap() -> None:
     known = affinity(rule("pinned", "a", "h2 h3"))
     rooms = (room("h1"), room("h2", memory_mib=100), room("h3", memory_mib=90))
