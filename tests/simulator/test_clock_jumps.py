@@ -43,8 +43,11 @@ def test_a_jump_after_a_fence_does_not_make_room_for_a_second_one(by_s: float) -
     assert report.fences == 1
 
 
+@pytest.mark.parametrize("machines", [1, 2])
 @pytest.mark.parametrize("by_s", [300.0, -300.0])
-def test_a_silent_host_is_fenced_in_time_after_a_jump(by_s: float) -> None:
-    report = run(jump(by_s, 0.5), cut_off("h3", 1))
+def test_a_silent_host_is_fenced_in_time_after_a_jump(by_s: float, machines: int) -> None:
+    report = run(jump(by_s, 0.5), cut_off("h3", 1), machines=machines)
     assert report.good, (report.inside, report.defects)
     assert report.fences == 1
+    (claimed,) = [line for line in report.timeline if "fence.claimed" in line]
+    assert float(claimed.split()[0]) < 30  # the clock is set right after 70 s
