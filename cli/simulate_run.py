@@ -17,10 +17,14 @@ from cli.terminal import say
 if TYPE_CHECKING:
     from simulator.campaign import Tally
     from simulator.report import Report
+    from simulator.shrink import Progress
     from simulator.stage import Setup
 
 DEFAULT_SEEDS = 100
 FOLDER = Path("var/simulate")
+TELL_EVERY_S = 5.0
+"""How long a search for a smaller plan is silent while it finds none."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -126,7 +130,16 @@ def _smaller(report: "Report") -> "Report":
 
     what = f"seed {report.seed}: making its plan smaller, for {SECONDS_MAX:.0f} s at most"
     say(f"{what}; Ctrl-C takes the smallest so far")
-    return shrunk(report, told=lambda progress: say(f"seed {report.seed}: {progress}"))
+    shown = len(report.plan.faults), 0.0
+
+    def tell(progress: "Progress") -> None:
+        nonlocal shown
+        faults, at_s = shown
+        if progress.faults < faults or progress.took_s >= at_s + TELL_EVERY_S:
+            shown = progress.faults, progress.took_s
+            say(f"seed {report.seed}: {progress}")
+
+    return shrunk(report, told=tell)
 
 
 class _Progress:

@@ -37,7 +37,7 @@ from engine.keys import Key, fingerprint, keep_key, replayed
 from engine.previews import shown
 from engine.public import RateLimit, refuse_private
 from engine.queries.base import FixedQuery, Query, QueryParams
-from engine.refusals import refused_event
+from engine.refusals import refused_event, remember
 from engine.roles import Roles
 from engine.rows import context_of
 from engine.views import DryRunView
@@ -324,11 +324,8 @@ class Backend:
         except Refused as error:
             if action.audited:
                 row = refused_event(action, params, context, error, self._clock())
-                current_unit().on_rollback(lambda: self._write_event(row))
+                current_unit().on_rollback(lambda: remember(self.database, row))
             raise
-
-    async def _write_event(self, row: Row) -> None:
-        await self.database.write(lambda connection: plumbing.append_event(connection, row))
 
     async def _deliver(self, operation_ids: tuple[UUID, ...]) -> None:
         if self._deliverer is None:

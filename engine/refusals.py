@@ -1,19 +1,38 @@
-"""The audit event of an action that was refused. It is written after the rollback, by itself."""
+"""The audit event of an action that was refused. It is written after the rollback, by itself.
 
+Nothing else writes it again, so a database that fails just then is asked again for a moment.
+Whoever was refused waits for that: what a longer outage swallows is in the log alone.
+"""
+
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from domain.context import ActionContext
-from domain.errors import EngineError
+from domain.errors import EngineError, Unavailable
 from engine.actions.base import Action, Params, Target, Tx
+from store import plumbing
+from store.database import Database
 from store.ids import new_id
 from store.rows import Row
+
+log = structlog.get_logger()
+
+TRIES = 4
+FIRST_WAIT_S = 0.05
+"""Between the first two tries, doubled after each. Higher: more is remembered. Lower: a refusal in
+an outage is answered sooner."""
 
 NOBODY = UUID(int=0)
 """The subject of a refused request that named no object yet."""
 
+REMEMBERED = ("type", "subject_id", "principal", "reason", "data")
+"""What the log keeps of an event that could not be written."""
 
 REASONS_MAX = 50
 """Most reasons in one event: a batch may have a thousand, and its answer carries all of them."""
@@ -70,6 +89,26 @@ def refused_event(
         "data": {"code": error.code, "detail": error.detail[:1024], "problems": problems},
         "at": now,
     }
+
+
+async def remember(database: Database, row: Row) -> None:
+    """Write the event once; a try whose commit had no answer may have written it."""
+    tried = 0
+
+    async def write(connection: AsyncConnection) -> None:
+        if tried == 0 or not await plumbing.has_event(connection, row["id"]):
+            await plumbing.append_event(connection, row)
+
+    while True:
+        try:
+            return await database.write(write)
+        except Unavailable as error:
+            tried += 1
+            if tried == TRIES:
+                told = {name: str(row[name]) for name in REMEMBERED}
+                log.warning("refusal not remembered", code=error.code, **told)
+                return None
+        await asyncio.sleep(FIRST_WAIT_S * 2 ** (tried - 1))
 
 
 def _subject(action: Action[Any, Any], params: Params) -> tuple[str, UUID | None]:

@@ -171,6 +171,11 @@ async def append_event(connection: AsyncConnection, values: Row) -> None:
     await append_events(connection, [values])
 
 
+async def has_event(connection: AsyncConnection, event_id: UUID) -> bool:
+    """Whether an event was written."""
+    return await one(connection, sa.select(event.c.id).where(event.c.id == event_id)) is not None
+
+
 async def unnumbered_events(connection: AsyncConnection) -> bool:
     """Whether any committed event waits for its number."""
     query = sa.select(event.c.id).where(event.c.seq.is_(None)).limit(1)

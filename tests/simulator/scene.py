@@ -18,8 +18,11 @@ from simulator.world.host import VirtualHost
 class Scene:
     """One stage with its troubles."""
 
-    def __init__(self, stage: Stage, run: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, stage: Stage, run: Callable[[Any], Any], caught: list[BaseException]
+    ) -> None:
         self.stage = stage
+        self.caught = caught  # what the engine's processes have logged as defects
         self.recorder = Recorder(stage)
         self.watch = Watch(stage, self.recorder)
         self.troubles = Troubles(stage, self.recorder, MENU)
@@ -65,7 +68,8 @@ class Scene:
 @contextmanager
 def scene(setup: Setup | None = None, seed: int = 1) -> Iterator[Scene]:
     """A scene that nothing has happened on yet; its engine is not running."""
-    with quiet([]):
+    caught: list[BaseException] = []
+    with quiet(caught):
         stage = set_stage(seed, setup or Setup.small())
         with on_stage(stage) as run:
-            yield Scene(stage, run)
+            yield Scene(stage, run, caught)
