@@ -128,7 +128,7 @@ def _retry(troubles: Troubles, operation_id: UUID) -> None:
 
 
 def _operations(troubles: Troubles, kind: str) -> list[dict[str, Any]]:
-    return troubles.stage.rows.table("operation", "kind = ? ORDER BY id", kind)
+    return troubles.stage.rows.table("operation", "kind = ? ORDER BY rowid", kind)
 
 
 PEOPLE: dict[str, Kind] = {

@@ -51,3 +51,40 @@ def test_a_silent_host_is_fenced_in_time_after_a_jump(by_s: float, machines: int
     assert report.fences == 1
     (claimed,) = [line for line in report.timeline if "fence.claimed" in line]
     assert float(claimed.split()[0]) < 30  # the clock is set right after 70 s
+
+
+@pytest.mark.parametrize("machine", ["engine-1", "engine-2", "engine-3"])
+@pytest.mark.parametrize("by_s", [400.0, -400.0])
+def test_machines_that_disagree_on_the_time_spend_the_budget_once(
+    by_s: float, machine: str
+) -> None:
+    certified = {"after_event": "certificate.issued"}
+    report = run(
+        cut_off("h3", 1),
+        jump(by_s, 1, machine, **certified),
+        cut_off("h2", 2, **certified),
+        machines=3,
+    )
+    assert report.good, (report.inside, report.defects)
+    assert report.fences == 1
+
+
+@pytest.mark.parametrize("by_s", [300.0, -300.0])
+def test_a_silent_host_is_fenced_in_time_though_one_machines_clock_is_wrong(by_s: float) -> None:
+    report = run(jump(by_s, 0.5, "engine-2"), cut_off("h3", 1), machines=2)
+    assert report.good, (report.inside, report.defects)
+    assert report.fences == 1
+
+
+def test_a_restart_that_failed_while_the_clock_was_wrong_says_why_its_vm_is_down() -> None:
+    """Its rows are older, by their times and ids, than those of the start before it."""
+    faults = (
+        Fault(kind="host.power_cut", subject="h3", at_s=1, lasts_s=2.0),
+        jump(-340.0, 1.0, after_event="host.power_lost", lasts_s=20.0),
+        Fault(kind="storage.gone", at_s=0, after_event="step.started:guest.define"),
+    )
+    plan = Plan(pattern="clock", faults=faults, lasts_s=30)
+    report = simulate(1, plan, Setup.small())
+    assert report.good, (report.inside, report.defects)
+    assert "storage.changed" in {line.split()[1] for line in report.timeline}
+    assert report.started == 1  # by the person who is asked

@@ -6,7 +6,8 @@ import pytest
 
 from simulator.engine import ROLES
 from simulator.faults.draw import MACHINES, plan_of
-from simulator.faults.plan import Fault
+from simulator.faults.plan import Fault, Plan
+from simulator.seeds import simulate
 from simulator.stage import Setup
 from simulator.world.network import Net
 from tests.simulator.scene import Scene, scene
@@ -132,6 +133,20 @@ def test_a_host_that_dies_is_recovered_by_the_machine_that_is_left() -> None:
         on.until(lambda: "incident.closed" in on.kinds)
         assert [row["outcome"] for row in on.stage.rows.table("incident")] == ["recovered"]
         assert on.watch.inside == []
+
+
+@pytest.mark.parametrize("machines", [2, 3])
+def test_a_machine_that_hears_no_host_fences_none_that_another_machine_hears(machines: int) -> None:
+    deaf = Fault(
+        kind="link.partition",
+        at_s=1.0,
+        subject="engine-1",
+        args={"net": "management", "other": "hosts"},
+    )
+    plan = Plan(pattern="deaf", faults=(deaf,), lasts_s=90.0, machines=machines)
+    report = simulate(1, plan, Setup.small(hosts=4, vms=4))
+    assert report.good, (report.inside, report.defects)
+    assert (report.fences, report.certificates) == (0, 0)
 
 
 def test_plans_draw_one_to_three_machines_and_faults_of_each() -> None:
