@@ -123,6 +123,7 @@ class SimulatedEngine:
         self.running: dict[str, Running] = {}
         self.machines: dict[str, tuple[str, ...]] = {}  # and the roles that each has
         self.dark: set[str] = set()  # machines without power
+        self.still: set[str] = set()  # machines that stand still
         self.releases: dict[str, Release] = {}  # of machines that were upgraded
         self.database_up = True
         self.before_statement: Callable[[Process, str], None] = lambda _process, _sql: None
@@ -138,6 +139,7 @@ class SimulatedEngine:
     def lose_machine(self, machine: str) -> None:
         """Every process of a machine dies at once, and nothing starts them again."""
         self.dark.add(machine)
+        self.still.discard(machine)
         for role in self.machines.get(machine, ()):
             self.kill(f"{role}@{machine}")
 
@@ -146,6 +148,22 @@ class SimulatedEngine:
         if machine in self.dark:
             self.dark.remove(machine)
             self.start(machine, self.machines.get(machine, ()))
+
+    def freeze_machine(self, machine: str) -> None:
+        """Every process of a machine stands still, also what would start one that was killed."""
+        self.still.add(machine)
+        for made in self.running.values():
+            if made.process.machine == machine:
+                made.process.freeze()
+
+    def thaw_machine(self, machine: str) -> None:
+        """They go on, late, and those that were killed meanwhile start."""
+        self.still.discard(machine)
+        for made in tuple(self.running.values()):
+            if made.process.machine == machine and made.process.frozen:
+                made.process.thaw(self._loop)
+        for role in self.machines.get(machine, ()):
+            self._spawn(role, machine)
 
     def kill(self, name: str, *, again_after_s: float = RESTART_S) -> None:
         """SIGKILL one process; its supervisor starts it again."""
@@ -170,7 +188,7 @@ class SimulatedEngine:
 
     def _spawn(self, role: str, machine: str) -> None:
         name = f"{role}@{machine}"
-        if name in self.running or machine in self.dark:
+        if name in self.running or machine in self.dark | self.still:
             return
         process = Process(name, machine)
         made = self._make(role, process)

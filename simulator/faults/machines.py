@@ -38,16 +38,12 @@ def get_power(troubles: Troubles, fault: Fault) -> None:
 
 def freeze(troubles: Troubles, fault: Fault) -> None:
     """Every process stands still, as in a virtual machine that is paused."""
-    for made in troubles.stage.engine.running.values():
-        if made.process.machine == fault.subject:
-            made.process.freeze()
+    troubles.stage.engine.freeze_machine(fault.subject)
 
 
 def thaw(troubles: Troubles, fault: Fault) -> None:
     """They go on, late."""
-    for made in tuple(troubles.stage.engine.running.values()):
-        if made.process.machine == fault.subject and made.process.frozen:
-            made.process.thaw(troubles.stage.loop)
+    troubles.stage.engine.thaw_machine(fault.subject)
 
 
 def upgrade(troubles: Troubles, fault: Fault) -> None:

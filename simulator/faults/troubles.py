@@ -102,8 +102,10 @@ class Troubles:
         for net in Net:
             centre.networks[net].heal_all()
         centre.set_storage(StorageState.OK)
-        for machine in tuple(stage.engine.dark):
+        for machine in sorted(stage.engine.dark):
             stage.engine.regain_machine(machine)
+        for machine in sorted(stage.engine.still):
+            stage.engine.thaw_machine(machine)
         for made in tuple(self.clocks.values()):
             if made.process.frozen:
                 made.process.thaw(stage.loop)

@@ -78,6 +78,19 @@ def test_a_machine_that_stands_still_goes_on_late_and_the_other_one_does_all_alo
         assert goes_on(on, "engine-2")
 
 
+def test_nothing_starts_a_process_that_is_killed_on_a_machine_that_stands_still() -> None:
+    with scene() as on:
+        two_machines(on)
+        on.inject(
+            Fault(kind="machine.freeze", at_s=0, subject="engine-2", lasts_s=10.0),
+            Fault(kind="process.kill", at_s=1.0, subject="worker@engine-2"),
+        )
+        on.passes(5.0)
+        assert "worker@engine-2" not in on.stage.engine.running
+        on.passes(10.0)
+        assert not on.stage.engine.running["worker@engine-2"].process.frozen
+
+
 def test_the_clock_of_one_machine_jumps_and_no_others() -> None:
     with scene() as on:
         two_machines(on)
