@@ -18,7 +18,7 @@ from activities.ports import Hypervisor, PowerSwitch
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import NoAnswer, Refused
-from domain.inventory import FenceDevice, PowerReading, Silence
+from domain.inventory import Confirmation, FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
 from domain.readings import Knock
@@ -38,6 +38,13 @@ class FenceStep(Frozen):
     host: HostRef
     incident_id: UUID
     policy: Policy
+
+
+class ConfirmedOrder(Frozen):
+    """Look whether anything speaks against a person's word that a host is dead."""
+
+    step: FenceStep
+    confirmation: Evidence
 
 
 class CertifyOrder(Frozen):
@@ -131,11 +138,33 @@ class Fencing:
             host=step.host.name,
         )
 
+    @activity.defn(name="fencing.check_word")
+    async def check_word(self, order: ConfirmedOrder) -> tuple[Evidence, ...]:
+        """A person's word with what every channel says; all of it is kept as evidence.
+
+        Refused (`SIGN_OF_LIFE`) when a device reads on or the host does anything but stay silent;
+        NoAnswer (`KNOCK_NOT_POSSIBLE`) when it could not be knocked at.
+        """
+        step = order.step
+        readings = await self._readings(step, await self._records.devices(step.host.host_id))
+        if on := [e.device for e in readings if e.verdict is PowerReading.ON]:
+            raise Refused(
+                "SIGN_OF_LIFE",
+                f"{', '.join(on)} reads on though {order.confirmation.device} says that "
+                f"{step.host.name} is dead",
+                next_step="go and look at the machine again",
+                host=step.host.name,
+            )
+        knock = await self._knock(step, f"{order.confirmation.device} says that it is dead")
+        await self._records.add_evidence(step, (knock,))
+        return (order.confirmation, *readings, knock)
+
     @activity.defn(name="fencing.certify")
     async def certify(self, order: CertifyOrder) -> Certificate:
         """Issue the death certificate; repeating it gives the same one."""
         proofs = {e.device for e in order.evidence if e.verdict is PowerReading.OFF}
-        if len(proofs) < order.proofs_required:
+        confirmed = any(e.verdict is Confirmation.DEAD for e in order.evidence)
+        if not confirmed and len(proofs) < order.proofs_required:
             raise Refused(
                 "PROOFS_MISSING",
                 f"{len(proofs)} of {order.proofs_required} independent proofs that "
@@ -163,13 +192,13 @@ class Fencing:
         await self._records.add_evidence(step, readings)
         return readings
 
-    async def _knock(self, step: FenceStep) -> Evidence:
+    async def _knock(self, step: FenceStep, though: str = "its power reads off") -> Evidence:
         began, host = _clock(), step.host
         knock = await self._hypervisor.knock(host.uri, step.policy.knock_s)
         if knock is not Knock.SILENT:
             raise Refused(
                 "SIGN_OF_LIFE",
-                f"{host.name} {SIGNS_OF_LIFE[knock]} at {host.uri} though its power reads off",
+                f"{host.name} {SIGNS_OF_LIFE[knock]} at {host.uri} though {though}",
                 next_step="check that the fence device belongs to this host: it may be lying",
                 host=host.name,
             )

@@ -79,6 +79,10 @@ class RecoveryRecords(Protocol):
         """What each monitor last wrote about a host."""
         ...
 
+    async def confirmation(self, incident_id: UUID) -> Evidence | None:
+        """The last word of a person that the incident's host is dead, or None."""
+        ...
+
     async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
         """What the storm guard looks at."""
         ...
@@ -134,6 +138,7 @@ class Recovery:
             answers=any(vote.fresh and not vote.silent for vote in votes),
             readings=verdicts,
             fence=await self._records.fence_facts(order, votes),
+            confirmation=await self._records.confirmation(order.incident_id),
         )
         decision = decide(facts, order.policy)
         heard = {v.monitor: v.heard_sequence for v in first if v.heard_sequence is not None}

@@ -199,6 +199,16 @@ class Silence(StrEnum):
     SILENT = "silent"
 
 
+CONFIRMATION = "confirmation"
+"""The kind of evidence that a person gives; its device is the person."""
+
+
+class Confirmation(StrEnum):
+    """What a person says of a host after having gone and looked."""
+
+    DEAD = "dead"
+
+
 class PowerReading(StrEnum):
     """What a power controller says; no answer, a time-out or an error is `unknown`."""
 

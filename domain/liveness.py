@@ -8,11 +8,15 @@ that moment is not believed. Time in which nobody looked is not silence: a monit
 stopped for a minute has seen one missed poll, not a minute of them.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 
 from domain.base import Frozen
 from domain.inventory import PowerReading
 from domain.profiles import Timing
+
+MONITOR_LIVE = timedelta(seconds=60)
+"""A monitor that has not written for this long is gone rather than late."""
 
 
 class PollResult(StrEnum):

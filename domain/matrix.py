@@ -18,9 +18,9 @@ HOST_ALWAYS = frozenset({"host.edit"})
 ACTIVATE = frozenset({"host.activate", REBOOTED})
 HOST: Mapping[str, frozenset[str]] = {
     H.UP: HOST_ALWAYS | {"vm.import", REBOOTED},
-    H.CONNECTING: HOST_ALWAYS | {"host.recover", REBOOTED},
-    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover"},
-    H.FENCING: HOST_ALWAYS,
+    H.CONNECTING: HOST_ALWAYS | {"host.recover", "host.confirm_dead", REBOOTED},
+    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
+    H.FENCING: HOST_ALWAYS | {"host.confirm_dead"},
     H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
     H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},

@@ -5,7 +5,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
-from domain.inventory import GuestSpec, HostState, PowerReading, Silence
+from domain.inventory import Confirmation, GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
 
 
@@ -64,11 +64,15 @@ class ImportVmOrder(Order):
 
 
 class FenceHostOrder(Order):
-    """Prove one host off; `cut` False when its power is known to be off already."""
+    """Prove one host off; `cut` False when its power is known to be off already.
+
+    With a person's `confirmation` no controller is asked to prove it: nothing may speak against it.
+    """
 
     host: HostRef
     incident_id: UUID
     cut: bool = True
+    confirmation: "Evidence | None" = Field(default=None, exclude_if=lambda fact: fact is None)
 
 
 class RecoverHostOrder(Order):
@@ -93,9 +97,10 @@ class Evidence(Frozen):
 
     kind: str = "power_reading"
     device: str
-    verdict: PowerReading | Silence
+    verdict: PowerReading | Silence | Confirmation
     took_s: float
     at: str  # UTC, RFC 3339
+    detail: str = Field(default="", exclude_if=lambda text: not text)  # a person's reason
 
 
 class Certificate(Frozen):

@@ -16,6 +16,7 @@ class Permission(StrEnum):
     CLUSTER_ARM = "cluster.arm"
     HOST_CONFIGURE = "host.configure"
     HOST_OPERATE = "host.operate"
+    HOST_CONFIRM_DEAD = "host.confirm_dead"
     HOST_RECOVER = "host.recover"
     NETWORK_CONFIGURE = "network.configure"
     FENCE_CONFIGURE = "fence.configure"
@@ -42,6 +43,7 @@ EVERYTHING = frozenset(Permission)
 RUNNING = frozenset(
     {
         Permission.CLUSTER_ARM,
+        Permission.HOST_CONFIRM_DEAD,
         Permission.HOST_OPERATE,
         Permission.VM_CONFIGURE,
         Permission.VM_OPERATE,
@@ -51,7 +53,7 @@ RUNNING = frozenset(
 GRANTS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: EVERYTHING,
     Role.OPERATOR: RUNNING,
-    Role.AUTOMATION: RUNNING - {Permission.CLUSTER_ARM},
+    Role.AUTOMATION: RUNNING - {Permission.CLUSTER_ARM, Permission.HOST_CONFIRM_DEAD},
     Role.VIEWER: frozenset(),
     Role.MONITOR: frozenset({Permission.HOST_RECOVER, Permission.HOST_OPERATE}),
     Role.ENGINE: EVERYTHING,

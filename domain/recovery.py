@@ -3,9 +3,12 @@
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
+from pydantic import Field
+
 from domain.base import Frozen
 from domain.errors import Invalid
 from domain.inventory import PowerReading
+from domain.orders import Evidence
 from domain.placement import Guest, restart_order
 from domain.profiles import Policy
 from domain.storm import EVEN_WHEN_OFF, FenceFacts, Held, why_held
@@ -16,6 +19,7 @@ class Move(StrEnum):
 
     RETURN = "return"  # it answers again: nothing is to be moved
     ACCEPT = "accept"  # its power reads off already: that is proof enough
+    CONFIRMED = "confirmed"  # a person says that it is dead, and nothing speaks against it
     FENCE = "fence"  # cut its power and read back
     HOLD = "hold"  # wait; the reasons say for what
 
@@ -26,6 +30,7 @@ class Decision(Frozen):
     move: Move
     why: str
     held: tuple[Held, ...] = ()
+    confirmation: Evidence | None = Field(default=None, exclude_if=lambda fact: fact is None)
 
 
 class RecoveryFacts(Frozen):
@@ -35,6 +40,7 @@ class RecoveryFacts(Frozen):
     answers: bool  # answered a poll since it was reported
     readings: tuple[PowerReading, ...]  # one for each fence device
     fence: FenceFacts
+    confirmation: Evidence | None = None  # a person's word that it is dead
 
 
 def decide(facts: RecoveryFacts, policy: Policy) -> Decision:
@@ -42,13 +48,19 @@ def decide(facts: RecoveryFacts, policy: Policy) -> Decision:
     if facts.answers:
         return Decision(move=Move.RETURN, why=f"{facts.host} answers again")
     readings = facts.readings
-    if readings and all(reading is PowerReading.OFF for reading in readings):
-        if held := tuple(h for h in why_held(facts.fence, policy) if h.reason in EVEN_WHEN_OFF):
-            return _hold(held)
+    proven = bool(readings) and all(reading is PowerReading.OFF for reading in readings)
+    confirmed = facts.confirmation is not None and PowerReading.ON not in readings
+    held = why_held(facts.fence, policy)
+    if (proven or confirmed) and (firm := tuple(h for h in held if h.reason in EVEN_WHEN_OFF)):
+        return _hold(firm)
+    if proven:
         return Decision(
             move=Move.ACCEPT, why=f"{len(readings)} of {len(readings)} power devices read off"
         )
-    if held := why_held(facts.fence, policy):
+    if confirmed and (word := facts.confirmation):
+        why = f"{word.device} says that {facts.host} is dead: {word.detail}"
+        return Decision(move=Move.CONFIRMED, why=why, confirmation=word)
+    if held:
         return _hold(held)
     return Decision(move=Move.FENCE, why=f"{facts.host} is silent and nothing speaks against it")
 

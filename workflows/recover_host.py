@@ -63,6 +63,9 @@ FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
 comes later. Lower: a restart that waits for days fills this workflow's history."""
 
+LOOK_WHILE_JUDGING = "look-while-judging"
+"""Patch: before it, a signal that came while nothing was waited for woke nobody."""
+
 
 @workflow.defn
 class RecoverHost:
@@ -72,6 +75,7 @@ class RecoverHost:
     def __init__(self, order: RecoverHostOrder) -> None:
         self._order = order
         self._looks_wanted = 0
+        self._looks_judged = 0  # how many of them the last judgement has answered
         self._holds = 0
         self._doubted = order.doubted
 
@@ -90,7 +94,7 @@ class RecoverHost:
             decision = await self._decide()
             if decision.move is Move.RETURN:
                 return await self._report((), returned=True)
-            claimed = await self._prove_and_claim(cut=decision.move is Move.FENCE)
+            claimed = await self._prove_and_claim(decision)
             if isinstance(claimed, RestartPlan):
                 return await to_its_end(self._finish(claimed))
             # Not proven, or not any more: say why and judge anew; something may be back. A reading
@@ -98,8 +102,8 @@ class RecoverHost:
             self._doubted = self._doubted or claimed.code == "SIGN_OF_LIFE"
             await self._hold(claimed.code, claimed.detail)
 
-    async def _prove_and_claim(self, *, cut: bool) -> RestartPlan | Problem:
-        fence = await self._prove(cut=cut)
+    async def _prove_and_claim(self, decision: Decision) -> RestartPlan | Problem:
+        fence = await self._prove(decision)
         if fence.certificate_id is None:
             return fence.problem or Problem(code="FENCE_CANCELLED", detail="no certificate")
         go_on()
@@ -115,6 +119,7 @@ class RecoverHost:
         waited = False
         while True:
             go_on()
+            self._looks_judged = self._looks_wanted
             decision = await self._assess()
             if decision.move is not Move.HOLD:
                 if waited:
@@ -152,7 +157,9 @@ class RecoverHost:
         )
 
     async def _hold(self, code: str, detail: str) -> None:
-        looks = self._looks_wanted
+        # A look that is wanted while it judges, or while the fence is tried, is not waited away.
+        early = workflow.patched(LOOK_WHILE_JUDGING)
+        looks = self._looks_judged if early else self._looks_wanted
         await show_waiting(self._order, code, detail)
         if workflow.info().is_continue_as_new_suggested():
             workflow.continue_as_new(self._order.model_copy(update={"doubted": self._doubted}))
@@ -169,7 +176,7 @@ class RecoverHost:
         except TimeoutError:
             return
 
-    async def _prove(self, *, cut: bool) -> Outcome:
+    async def _prove(self, decision: Decision) -> Outcome:
         order = self._order
         child = FenceChildOrder(
             operation_id=order.operation_id, incident_id=order.incident_id, host=order.host
@@ -189,7 +196,8 @@ class RecoverHost:
             policy=order.policy,
             host=order.host,
             incident_id=order.incident_id,
-            cut=cut,
+            cut=decision.move is Move.FENCE,
+            confirmation=decision.confirmation,
         )
         try:
             go_on()

@@ -17,6 +17,7 @@ from cli.render import (
     print_table,
 )
 from cli.session import Act, Session, actions, queries
+from cli.terminal import say
 
 app = typer.Typer(help="Hosts: machines that run VMs.", no_args_is_help=True)
 
@@ -127,6 +128,27 @@ def add(
 def activate(act: Act, host: HostName) -> None:
     """Power a host on, settle its old copies, return it to `up`."""
     act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/activate", {})
+
+
+@app.command("confirm-dead")
+@actions
+def confirm_dead(
+    act: Act,
+    host: HostName,
+    how: Annotated[
+        str, typer.Option("--seen", help="How you saw that it is off; it stands on the proof.")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask no more: I have gone and looked.")
+    ] = False,
+) -> None:
+    """Say that a silent host is off, where no controller can prove it. Wrong, it costs disks."""
+    found = act.api.find("host", host)
+    if not yes:
+        say(f"{found['name']}'s VMs will be started elsewhere. If it runs on, two copies of each")
+        say("write to the same disks. Its power must be off, and stay off.")
+        typer.confirm(f"Is the power of {found['name']} off", abort=True, err=True)
+    act.run(f"/hosts/{found['id']}/actions/confirm-dead", {"reason": how})
 
 
 @app.command()

@@ -131,7 +131,7 @@ def _tell_evidence(found: Json) -> None:
         (
             fact["kind"],
             fact["device"],
-            fact["verdict"],
+            _said(fact),
             precise(fact["at"]),
             lasting(fact["took_s"]),
         )
@@ -144,7 +144,7 @@ def _tell_certificate(certificate: Json | None) -> None:
     print_line()
     if certificate is None:
         return print_line("Death certificate: none; nothing may start elsewhere")
-    proofs = [f"{fact['device']} read {fact['verdict']}" for fact in certificate["evidence"]]
+    proofs = [_told(fact) for fact in certificate["evidence"]]
     print_line("Death certificate")
     return print_facts(
         (
@@ -196,3 +196,17 @@ def _tell_vms(found: Json) -> None:
         for vm in found["vms"]
     ]
     return print_table(("VM", "PROTECTED", "BEFORE", "AFTER", "RUNS AGAIN", "RECOVERY"), rows)
+
+
+def _told(fact: Json) -> str:
+    if fact["kind"] == "confirmation":
+        return f"{fact['device']} said {_said(fact)}"
+    return f"{fact['device']} read {fact['verdict']}"
+
+
+def _said(fact: Json) -> str:
+    return (
+        f"{fact['verdict']}: {fact['detail']}"
+        if fact["kind"] == "confirmation"
+        else fact["verdict"]
+    )

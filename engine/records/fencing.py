@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.fencing import CertifyOrder, FenceStep
 from domain.errors import Refused
-from domain.inventory import FenceDevice
+from domain.inventory import CONFIRMATION, FenceDevice
 from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
@@ -87,7 +87,7 @@ class FenceRecords:
         if found is None:
             row = _certificate_row(order, self._clock())
             heard = await _heard(connection, order.operation_id)
-            why = f"proven off by {', '.join(e.device for e in order.evidence)}"
+            why = _why_dead(order.evidence)
             if not await incidents.issue_certificate(connection, row, heard=heard, why=why):
                 raise Refused(
                     "SIGN_OF_LIFE",
@@ -116,6 +116,13 @@ async def _heard(connection: AsyncConnection, operation_id: UUID) -> dict[str, i
     return heard
 
 
+def _why_dead(evidence: tuple[Evidence, ...]) -> str:
+    said = [fact for fact in evidence if fact.kind == CONFIRMATION]
+    if said:
+        return "; ".join(f"{fact.device} says that it is dead: {fact.detail}" for fact in said)
+    return f"proven off by {', '.join(fact.device for fact in evidence)}"
+
+
 def _evidence_row(step: FenceStep, fact: Evidence) -> Row:
     return {
         "id": new_id(),
@@ -125,7 +132,7 @@ def _evidence_row(step: FenceStep, fact: Evidence) -> Row:
         "kind": fact.kind,
         "device": fact.device,
         "verdict": fact.verdict.value,
-        "detail": "",
+        "detail": fact.detail,
         "took_s": fact.took_s,
         "at": datetime.fromisoformat(fact.at),
     }

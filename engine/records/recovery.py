@@ -1,6 +1,6 @@
 """Rows of incidents, as the steps of a recovery keep them."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,9 +14,10 @@ from activities.recovery import (
 )
 from domain.errors import NotFound, Refused
 from domain.hosts import HostEvent
-from domain.inventory import HostState
+from domain.inventory import CONFIRMATION, Confirmation, HostState
+from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome, Problem
-from domain.orders import HostRef, Restart, RestartPlan
+from domain.orders import Evidence, HostRef, Restart, RestartPlan
 from domain.placement import Guest, Placed, place_all
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
@@ -32,9 +33,6 @@ from engine.rows import context_of
 from store import hosts, incidents, inventory, locks, observations, operations, runs
 from store.database import Database
 from store.rows import Row
-
-MONITOR_LIVE = timedelta(seconds=60)
-"""A monitor that has not written for this long is gone rather than late."""
 
 
 class RecoveryRecords:
@@ -64,6 +62,22 @@ class RecoveryRecords:
             silent=row["verdict"] not in ("up", "refused"),
             others_seen=row["others_seen"],
             warm=monitor["warm"],
+        )
+
+    async def confirmation(self, incident_id: UUID) -> Evidence | None:
+        """The last word of a person that the incident's host is dead, or None."""
+        facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
+        words = [fact for fact in facts if fact["kind"] == CONFIRMATION]
+        if not words:
+            return None
+        word = words[-1]
+        return Evidence(
+            kind=word["kind"],
+            device=word["device"],
+            verdict=Confirmation(word["verdict"]),
+            took_s=word["took_s"],
+            at=word["at"].isoformat(),
+            detail=word["detail"],
         )
 
     async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
@@ -98,7 +112,7 @@ class RecoveryRecords:
             plain = decision.model_dump(mode="json")
             plain |= {"at": judged_at.isoformat(), "heard": heard}
             await incidents.note_decision(connection, order.incident_id, plain)
-            if decision.move in (Move.ACCEPT, Move.FENCE):
+            if decision.move in (Move.ACCEPT, Move.CONFIRMED, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
 
         await self._database.write(work)

@@ -27,7 +27,16 @@ from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetail
 
 from tests.workflow.batch_scenarios import BATCHES
 from tests.workflow.bench import Bench
-from tests.workflow.failovers import FENCES, RECOVERIES, an_isolated_host_is_fenced
+from tests.workflow.failovers import (
+    FENCES,
+    RECOVERIES,
+    a_disarmed_cluster_holds_until_it_is_armed,
+    a_held_recovery_is_cancelled,
+    a_host_answers_again_before_the_proof,
+    a_person_confirms_what_no_controller_tells,
+    a_silent_controller_holds_until_it_answers,
+    an_isolated_host_is_fenced,
+)
 from tests.workflow.imports import IMPORTS
 from tests.workflow.scenarios import SCENARIOS, Scenario
 from worker.parts import WORKFLOWS, sandbox
@@ -70,6 +79,12 @@ async def itself(_bench: Bench, operation: UUID) -> UUID:
     return operation
 
 
+async def last_fence(bench: Bench, operation: UUID) -> UUID:
+    """The last fence of a recovery."""
+    found: UUID = (await bench.children_of(operation, "host.fence"))[-1]["id"]
+    return found
+
+
 async def first_fence(bench: Bench, operation: UUID) -> UUID:
     """The first fence of a recovery."""
     found: UUID = (await bench.children_of(operation, "host.fence"))[0]["id"]
@@ -82,8 +97,12 @@ async def first_restart(bench: Bench, operation: UUID) -> UUID:
     return found
 
 
+def _name(scenario: Scenario) -> str:
+    return scenario.__name__.replace("_", "-")
+
+
 def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
-    return Golden(workflow, scenario, pick, scenario.__name__.replace("_", "-"))
+    return Golden(workflow, scenario, pick, _name(scenario))
 
 
 ALL: tuple[Golden, ...] = (
@@ -93,7 +112,21 @@ ALL: tuple[Golden, ...] = (
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),
+    _golden("FenceHost", a_person_confirms_what_no_controller_tells, last_fence),
 )
+LOOKED_TOO_LATE = (
+    a_host_answers_again_before_the_proof,
+    a_silent_controller_holds_until_it_answers,
+    a_disarmed_cluster_holds_until_it_is_armed,
+    a_held_recovery_is_cancelled,
+)
+EARLIER: tuple[Golden, ...] = tuple(
+    Golden("RecoverHost", item, itself, f"before-look-while-judging/{_name(item)}")
+    for item in LOOKED_TOO_LATE
+)
+"""Histories of code that is replaced: today's code still goes on with what it left. Never recorded
+again."""
+
 HAPPY = {golden.workflow: golden for golden in reversed(ALL)}
 """The happy path of each workflow: the first of its goldens."""
 

@@ -1,4 +1,6 @@
-"""Record every golden history and snapshot anew: `python -m tests.replay.record`; read the diff.
+"""Record histories and snapshots anew: `python -m tests.replay.record [WORD]`; read the diff.
+
+With a word, only those with it in their name. Histories of earlier code are never recorded again.
 
 Runs each scenario on a bench with a dev server of its own. Stack traces are emptied, since they
 name this machine's folders and a replay does not read them.
@@ -12,23 +14,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.replay.golden import ALL, FOLDER, Golden, replay
+from tests.replay.golden import ALL, EARLIER, FOLDER, Golden, replay
 from tests.workflow.bench import Bench, bench, quick, template
 from worker.exit import exit_process
 from worker.temporal_server import running_temporal
 
 
-async def record_all(folder: Path) -> None:
+async def record_all(folder: Path, word: str = "") -> None:
     """Record everything; files of goldens that are no more are removed."""
     made_from = await template(folder)
     say = sys.stderr.write
     async with running_temporal(folder, os.environ, lambda line: None) as endpoint:
-        for golden in ALL:
+        for golden in (item for item in ALL if word in str(item.path)):
             with quick():
                 async with bench(endpoint.address, made_from, folder) as made:
                     await _record(made, golden)
             say(f"recorded {golden.workflow} {golden.name}\n")
-    wanted = {path for golden in ALL for path in (golden.path, golden.snapshot)}
+    wanted = {path for golden in (*ALL, *EARLIER) for path in (golden.path, golden.snapshot)}
     for path in set(FOLDER.rglob("*.json")) - wanted:
         path.unlink()
 
@@ -60,7 +62,7 @@ def write(path: Path, value: Any) -> None:
 def main() -> None:
     """Record, and leave as processes that used a Temporal client must."""
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(record_all(Path(folder)))
+        asyncio.run(record_all(Path(folder), *sys.argv[1:2]))
     exit_process(0)
 
 

@@ -13,14 +13,14 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import UnsandboxedWorkflowRunner
 from temporalio.workflow import NondeterminismError
 
-from tests.replay.golden import ALL, FOLDER, HAPPY, Golden, replay, steps_of
+from tests.replay.golden import ALL, EARLIER, FOLDER, HAPPY, Golden, replay, steps_of
 from worker.parts import WORKFLOWS
 from workflows import options
 
 pytestmark = pytest.mark.replay
 
 START = HAPPY["StartVm"]
-EACH = pytest.mark.parametrize("golden", ALL, ids=lambda g: f"{g.workflow}-{g.name}")
+EACH = pytest.mark.parametrize("golden", [*ALL, *EARLIER], ids=lambda g: f"{g.workflow}-{g.name}")
 
 
 def changed(golden: Golden, old: str, new: str) -> WorkflowHistory:
@@ -49,7 +49,7 @@ def test_every_workflow_is_recorded_well_failed_and_cancelled() -> None:
 
 
 def test_the_files_are_those_of_the_scenarios() -> None:
-    wanted = {path for golden in ALL for path in (golden.path, golden.snapshot)}
+    wanted = {path for golden in (*ALL, *EARLIER) for path in (golden.path, golden.snapshot)}
     assert set(FOLDER.rglob("*.json")) == wanted
 
 

@@ -66,6 +66,12 @@ class Scene:
         """The host's failure is being judged."""
         self.ids["incident"] = await self.world.incident(self.ids["host"])
 
+    async def judged_incident(self) -> None:
+        """The host's failure is being judged by a recovery that is under way."""
+        await self.open_incident()
+        recovery = await self.world.operation(self.ids["host"], kind="host.recover")
+        await self.world.put("incident", self.ids["incident"], operation_id=recovery)
+
     async def proven_and_unclaimed(self) -> None:
         """The host is proven dead, and its recovery ended before it took the VM that ran there."""
         world, host = self.world, self.ids["host"]
@@ -109,6 +115,7 @@ STATES: dict[str, Callable[[Scene, str], Awaitable[None]]] = {
 
 
 NEEDS: dict[str, Callable[[Scene], Awaitable[None]]] = {
+    "host.confirm_dead": Scene.judged_incident,
     "cluster.remove": Scene.empty_cluster,
     "host.fence": Scene.open_incident,
     "host.recover down": Scene.proven_and_unclaimed,
@@ -133,6 +140,7 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "host.remove": host,
         "host.activate": host,
         "host.recover": host | {"epoch": 1, "why": "silent", "reported_by": "m1"},
+        "host.confirm_dead": host | {"reason": "I stood before it"},
         "host.fence": host | {"incident_id": ids.get("incident", new_id())},
         "fence.add": host
         | {"name": "b2", "agent": "fence_ipmilan", "secrets": {"password": SecretStr("x")}},

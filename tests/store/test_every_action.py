@@ -46,6 +46,7 @@ JUDGED_BY_NONE = {"host.add", "host.fence", "vm.create"}
 """Kinds that make their entity, or that the operation they are part of has judged: in any state."""
 
 FORBIDDEN_BY = {
+    "host.confirm_dead": "NO_OPEN_INCIDENT",
     "vm.start": "VM_NOT_DOWN",
     "vm.start unknown": "HOST_NOT_PROVEN_DEAD",
     "vm.stop": "VM_NOT_RUNNING",

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.context import ActionContext
 from domain.locks import exclusive
 from store import incidents, inventory, locks, observations, operations, runs, vms
+from store.columns import metadata
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -198,8 +199,8 @@ class World:
         return {row["monitor"]: row["heard_sequence"] for row in rows if row["heard_sequence"]}
 
     async def put(self, entity: str, entity_id: UUID, **values: Any) -> None:
-        """Set columns of an object, past every rule."""
-        table = inventory.TABLES[entity]
+        """Set columns of a row, past every rule."""
+        table = metadata.tables[entity]
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(table.update().where(table.c.id == entity_id).values(**values))

@@ -7,6 +7,7 @@ one that nobody protects.
 from collections.abc import Awaitable
 from uuid import UUID
 
+from engine.actions.confirmations import ConfirmHostDead
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
 from tests.workflow.scenarios import Scenario, cancel_is_known, finished
@@ -138,6 +139,18 @@ async def _open(bench: Bench) -> None:
     gate.open()
 
 
+async def a_person_confirms_what_no_controller_tells(bench: Bench) -> UUID:
+    """RecoverHost: held by a dead controller, confirmed by a person, its VMs started elsewhere."""
+    await guests(bench)
+    h1 = bench.centre.hosts["h1"]
+    h1.lose_power()
+    h1.bmc = Bmc.DEAD
+    operation = await bench.report("h1")
+    await bench.waits(operation, "BMC_NO_ANSWER")
+    await bench.act(ConfirmHostDead(host_id=bench.hosts["h1"], reason="I pulled its cords"))
+    return await finished(bench, operation)
+
+
 RECOVERIES: tuple[Scenario, ...] = (
     an_isolated_host_is_fenced,
     a_power_cut_needs_no_fence,
@@ -147,6 +160,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_restart_that_fails_makes_the_recovery_fail,
     a_held_recovery_is_cancelled,
     a_recovery_is_cancelled_while_its_fence_runs,
+    a_person_confirms_what_no_controller_tells,
 )
 FENCES: tuple[Scenario, ...] = (
     an_isolated_host_is_fenced,

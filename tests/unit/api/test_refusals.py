@@ -40,6 +40,7 @@ UNKNOWN = [
     ("POST", "/clusters/{}/actions/arm", "CLUSTER_NOT_FOUND"),
     ("POST", "/clusters/{}/actions/disarm", "CLUSTER_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/activate", "HOST_NOT_FOUND"),
+    ("POST", "/hosts/{}/actions/confirm-dead", "HOST_NOT_FOUND"),
     ("PATCH", "/vms/{}", "VM_NOT_FOUND"),
     ("DELETE", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
@@ -55,7 +56,10 @@ UNKNOWN = [
 ]
 
 
-BODIES: dict[str, dict[str, int] | None] = {"prioritise": {"priority": 4}}
+BODIES: dict[str, dict[str, int] | None] = {
+    "confirm-dead": {"reason": "I saw it"},
+    "prioritise": {"priority": 4},
+}
 """What an address needs to be told before it looks for its object."""
 
 
@@ -238,6 +242,7 @@ async def test_missing_fields_are_named(desk: Desk) -> None:
         (f"/clusters/{NOBODY}/actions/arm", {}),
         (f"/clusters/{NOBODY}/actions/disarm", {}),
         (f"/hosts/{NOBODY}/actions/activate", {}),
+        (f"/hosts/{NOBODY}/actions/confirm-dead", {"reason": "I saw it"}),
         (f"/vms/{NOBODY}/actions/start", {}),
         (f"/vms/{NOBODY}/actions/stop", {}),
     ],

@@ -170,6 +170,11 @@ ACTIONS = [
     ),
     ("host activate h1", f"/hosts/{uid('h1')}/actions/activate", {}),
     (
+        "host confirm-dead h1 --yes --seen unplugged",
+        f"/hosts/{uid('h1')}/actions/confirm-dead",
+        {"reason": "unplugged"},
+    ),
+    (
         "vm create new --memory 2G --vcpus 2 --cluster lab --protected --priority 7 "
         "--depends-on db01 --disk /srv/a.img,qcow2,shareable --kernel /boot/k --cmdline quiet",
         "/vms",
