@@ -56,7 +56,7 @@ UNKNOWN = [
 ]
 
 
-BODIES: dict[str, dict[str, int] | None] = {
+BODIES: dict[str, Json] = {
     "confirm-dead": {"reason": "I saw it"},
     "prioritise": {"priority": 4},
 }
