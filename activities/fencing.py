@@ -31,6 +31,12 @@ SIGNS_OF_LIFE = {
 """What a host that is not silent does; only the living do any of it."""
 
 
+ASKED_AGAIN_S = 1.0
+"""How long a device is asked once more that said nothing before, when a person says that its host
+is dead. Higher: the VMs wait longer for a controller that died with its host. Lower: one that only
+had a bad moment cannot contradict."""
+
+
 class FenceStep(Frozen):
     """One step of proving one host off."""
 
@@ -62,6 +68,10 @@ class FenceRecords(Protocol):
 
     async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
         """The host's power controllers, by name."""
+        ...
+
+    async def given_up(self, incident_id: UUID) -> frozenset[str]:
+        """Names of devices whose last answer was none, once a person has said that it is dead."""
         ...
 
     async def claim_fence(self, step: FenceStep) -> None:
@@ -188,7 +198,9 @@ class Fencing:
     async def _readings(
         self, step: FenceStep, devices: tuple[FenceDevice, ...]
     ) -> tuple[Evidence, ...]:
-        readings = tuple(await asyncio.gather(*(self._reading(device) for device in devices)))
+        given_up = await self._records.given_up(step.incident_id)
+        asked = (_briefly(d) if d.name in given_up else d for d in devices)
+        readings = tuple(await asyncio.gather(*(self._reading(device) for device in asked)))
         await self._records.add_evidence(step, readings)
         return readings
 
@@ -214,6 +226,10 @@ class Fencing:
         took_s = round(_clock() - began, 3)
         at = self._now().isoformat()
         return Evidence(device=device.name, verdict=verdict, took_s=took_s, at=at)
+
+
+def _briefly(device: FenceDevice) -> FenceDevice:
+    return device.model_copy(update={"deadline_s": min(device.deadline_s, ASKED_AGAIN_S)})
 
 
 def _clock() -> float:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.fencing import CertifyOrder, FenceStep
 from domain.errors import Refused
-from domain.inventory import CONFIRMATION, FenceDevice
+from domain.inventory import CONFIRMATION, FenceDevice, PowerReading
 from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
@@ -32,6 +32,14 @@ class FenceRecords:
             lambda c: inventory.listing(c, "fence_device", host_id=host_id)
         )
         return tuple(fence_device(row) for row in rows)
+
+    async def given_up(self, incident_id: UUID) -> frozenset[str]:
+        """Names of devices whose last answer was none, once a person has said that it is dead."""
+        facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
+        if not any(fact["kind"] == CONFIRMATION for fact in facts):
+            return frozenset()
+        last = {fact["device"]: fact["verdict"] for fact in facts}
+        return frozenset(name for name, said in last.items() if said == PowerReading.UNKNOWN)
 
     async def claim_fence(self, step: FenceStep) -> None:
         """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) otherwise."""

@@ -2,13 +2,14 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
 
-from activities.fencing import CertifyOrder, FenceStep
+from activities.fencing import ASKED_AGAIN_S, CertifyOrder, FenceStep, Fencing
 from domain.errors import Refused
-from domain.inventory import PowerReading
+from domain.inventory import CONFIRMATION, Confirmation, FenceDevice, PowerReading
 from domain.orders import Evidence
 from store import incidents, inventory
 from tests.store.engine_room import POLICY, Engine, columns
@@ -174,3 +175,48 @@ async def test_a_host_that_has_moved_on_gets_no_certificate_for_its_old_epoch(
     with pytest.raises(Refused):
         await engine.fences.certify(order)
     assert await engine.rows("death_certificate") == []
+
+
+class Mute:
+    """A controller that says nothing, and notes how long it was waited for."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+
+    async def read(self, device: FenceDevice) -> PowerReading:
+        """No answer."""
+        self.waited_s.append(device.deadline_s)
+        return PowerReading.UNKNOWN
+
+    off = on = AsyncMock()
+
+
+@pytest.mark.parametrize(
+    ("said", "waited_s"),
+    [
+        ([], 10.0),
+        ([PowerReading.UNKNOWN], 10.0),
+        ([PowerReading.UNKNOWN, Confirmation.DEAD], ASKED_AGAIN_S),
+        ([Confirmation.DEAD, PowerReading.UNKNOWN], ASKED_AGAIN_S),
+        ([PowerReading.UNKNOWN, Confirmation.DEAD, PowerReading.ON], 10.0),
+        ([Confirmation.DEAD], 10.0),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else None,
+)
+async def test_a_mute_controller_is_asked_only_briefly_once_a_person_has_said_dead(
+    engine: Engine, said: list[PowerReading | Confirmation], waited_s: float
+) -> None:
+    power, ask = Mute(), await step(engine, *await dying(engine))
+    for verdict in said:
+        word = verdict is Confirmation.DEAD
+        engine.world.later(1)
+        fact = Evidence(
+            kind=CONFIRMATION if word else "power_reading",
+            device="ann" if word else "bmc1",
+            verdict=verdict,
+            took_s=0.1,
+            at=engine.world.now.isoformat(),
+        )
+        await engine.fences.add_evidence(ask, (fact,))
+    await Fencing(power, AsyncMock(), engine.fences).read_power(ask)
+    assert power.waited_s == [waited_s]

@@ -1,6 +1,6 @@
 """The knock before a certificate: what counts as silence, and what stays on record."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -26,6 +26,9 @@ class Rows:
 
     async def devices(self, host_id: object) -> tuple[FenceDevice, ...]:
         return (self.device,)
+
+    async def given_up(self, incident_id: UUID) -> frozenset[str]:
+        return frozenset()
 
     async def claim_fence(self, step: FenceStep) -> None:
         raise AssertionError("reading back claims no fence")
