@@ -23,7 +23,7 @@ workers=$((cores < 4 ? cores : 4))
 
 stage "style, types and import rules" make --no-print-directory lint
 stage "unit, store, workflow and replay tests" \
-  .venv/bin/pytest -n "$workers" --dist loadfile -m "not lab"
+  .venv/bin/pytest -n "$workers" --dist loadfile --no-loadscope-reorder -m "not lab"
 # One after the other: lab tests watch real time-outs, which a busy neighbour would stretch.
 stage "lab tests" .venv/bin/pytest -m lab
 

@@ -118,6 +118,7 @@ RETRY = {
 
 PLAIN: dict[str, Callable[[WorkflowCommand, Any], Shown]] = {
     "start_timer": _timer,
+    "set_patch_marker": lambda _command, own: {"patch": own.patch_id},
     "cancel_timer": lambda _command, own: {"cancels_timer": str(own.seq)},
     "complete_workflow_execution": lambda _command, own: {"completes": readable([own.result])},
     "fail_workflow_execution": lambda _command, own: {

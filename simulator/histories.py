@@ -92,6 +92,9 @@ class History:
             self.starts[body(event).scheduled_event_id] = event
         elif name == "ACTIVITY_TASK_TIMED_OUT":
             self.timed_out.add(body(event).scheduled_event_id)
+        elif name == "UPSERT_WORKFLOW_SEARCH_ATTRIBUTES":
+            # What a patch writes beside its marker; the workflow did not command it.
+            return set(body(event).search_attributes.indexed_fields) == {"TemporalChangeVersion"}
         # A task that failed or timed out is given out again, with all that it told.
         return name == "ACTIVITY_TASK_STARTED" or name.startswith("WORKFLOW_TASK_")
 
@@ -108,6 +111,11 @@ def name_of(event: HistoryEvent) -> str:
 def body(event: HistoryEvent) -> Any:
     """Its attributes."""
     return getattr(event, str(event.WhichOneof("attributes")))
+
+
+def is_local_result(event: HistoryEvent) -> bool:
+    """Whether an event is the end of a local activity."""
+    return name_of(event) == "MARKER_RECORDED" and body(event).marker_name == "core_local_activity"
 
 
 def local_result(event: HistoryEvent) -> dict[str, Any]:
@@ -153,7 +161,10 @@ def _timer(_history: History, event: HistoryEvent) -> Shown:
 
 
 def _marker(_history: History, event: HistoryEvent) -> Shown:
-    if body(event).marker_name != "core_local_activity":
+    if body(event).marker_name == "core_patch":
+        (data,) = readable(body(event).details["patch-data"].payloads)
+        return {"patch": data["id"]}
+    if not is_local_result(event):
         raise Incomparable(f"event {event.event_id} is a marker {body(event).marker_name}")
     found = local_result(event)
     return {"local": found["activity_type"], "id": found["activity_id"]}

@@ -12,7 +12,7 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivationJob
 from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
-from simulator.histories import History, body, local_result, name_of
+from simulator.histories import History, body, is_local_result, local_result
 from simulator.loop import VirtualLoop
 from simulator.temporal import failures
 from simulator.temporal.run import Run, StartOf, TaskState
@@ -123,7 +123,7 @@ class Locals:
         self._names: dict[str, None] = {}
         for number, task in enumerate(history.tasks):
             for event in task.commanded:
-                if name_of(event) == "MARKER_RECORDED":
+                if is_local_result(event):
                     found = local_result(event)
                     self._names[found["activity_type"]] = None
                     self._markers[found["activity_id"]] = (number, event)

@@ -2,6 +2,7 @@
 interpreter's teardown and turn a passed run into a failed one (see worker/exit.py)."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,14 @@ from tests.simulator.figures import pytest_terminal_summary as pytest_terminal_s
 from worker.exit import exit_process
 
 _STATUS = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, then those with many: the last file is waited for alone."""
+    slow = {item.path for item in items if "slow" in item.keywords and "lab" not in item.keywords}
+    count = Counter(item.path for item in items)
+    if slow:
+        items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

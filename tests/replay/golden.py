@@ -34,6 +34,7 @@ from tests.workflow.failovers import (
     a_held_recovery_is_cancelled,
     a_host_answers_again_before_the_proof,
     a_person_confirms_what_no_controller_tells,
+    a_recovery_is_cancelled_while_its_fence_runs,
     a_silent_controller_holds_until_it_answers,
     an_isolated_host_is_fenced,
 )
@@ -119,6 +120,7 @@ LOOKED_TOO_LATE = (
     a_silent_controller_holds_until_it_answers,
     a_disarmed_cluster_holds_until_it_is_armed,
     a_held_recovery_is_cancelled,
+    a_recovery_is_cancelled_while_its_fence_runs,
 )
 EARLIER: tuple[Golden, ...] = tuple(
     Golden("RecoverHost", item, itself, f"before-look-while-judging/{_name(item)}")
