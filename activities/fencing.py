@@ -105,7 +105,7 @@ class Fencing:
     @activity.defn(name="fencing.read_power")
     async def read_power(self, step: FenceStep) -> tuple[Evidence, ...]:
         """Ask every device of a host; harms nobody. What each says is kept as evidence."""
-        return await self._readings(step, await self._records.devices(step.host.host_id))
+        return await self._readings(step, await self._asked(step))
 
     @activity.defn(name="fencing.power_off")
     async def power_off(self, step: FenceStep) -> None:
@@ -156,7 +156,7 @@ class Fencing:
         NoAnswer (`KNOCK_NOT_POSSIBLE`) when it could not be knocked at.
         """
         step = order.step
-        readings = await self._readings(step, await self._records.devices(step.host.host_id))
+        readings = await self._readings(step, await self._asked(step))
         if on := [e.device for e in readings if e.verdict is PowerReading.ON]:
             raise Refused(
                 "SIGN_OF_LIFE",
@@ -195,12 +195,16 @@ class Fencing:
             )
         return devices
 
+    async def _asked(self, step: FenceStep) -> tuple[FenceDevice, ...]:
+        """The host's devices; one that a person's word has made up for is asked only briefly."""
+        devices = await self._records.devices(step.host.host_id)
+        given_up = await self._records.given_up(step.incident_id)
+        return tuple(_briefly(d) if d.name in given_up else d for d in devices)
+
     async def _readings(
         self, step: FenceStep, devices: tuple[FenceDevice, ...]
     ) -> tuple[Evidence, ...]:
-        given_up = await self._records.given_up(step.incident_id)
-        asked = (_briefly(d) if d.name in given_up else d for d in devices)
-        readings = tuple(await asyncio.gather(*(self._reading(device) for device in asked)))
+        readings = tuple(await asyncio.gather(*(self._reading(device) for device in devices)))
         await self._records.add_evidence(step, readings)
         return readings
 

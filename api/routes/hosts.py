@@ -4,13 +4,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import Field
 
 from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
-from domain.base import Frozen
-from engine.actions.confirmations import ConfirmHostDead
+from engine.actions.confirmations import ConfirmHostDead, Word
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
 from engine.queries.foreign import ForeignGuests
@@ -79,12 +77,6 @@ async def add_host(body: AddHost, door: DoorDep) -> Answer:
 async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Power a host on, reconcile it and return it to `up`."""
     return await door.run(ActivateHost(host_id=host_id))
-
-
-class Word(Frozen):
-    """How it was seen that the host is off."""
-
-    reason: str = Field(min_length=3, max_length=1000)
 
 
 @router.post("/{host_id}/actions/confirm-dead", **ACTION)

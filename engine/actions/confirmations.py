@@ -18,11 +18,16 @@ from store.ids import new_id
 from store.rows import Row
 
 
-class ConfirmHostDead(Params):
+class Word(Params):
+    """How it was seen that a host is off."""
+
+    reason: str = Field(min_length=3, max_length=1000)
+
+
+class ConfirmHostDead(Word):
     """I have seen that this host is off and stays off, and I say how."""
 
     host_id: UUID
-    reason: str = Field(min_length=3, max_length=1000)
 
 
 @dataclass(frozen=True)
