@@ -5,8 +5,10 @@ the first answers without keep-alive (a frozen daemon blocks for ever). So the a
 first by a connect that can be given up, and a hung connection's sockets are shut down under it:
 libvirt then sees an end of file and gives the thread back.
 
-Races  A descriptor may be closed and used again at any time. It is duplicated before it is looked
-       at, and what is looked at is what is shut down; a socket is known by its inode.
+Races  A descriptor may be closed and used again at any time. What is shut down is a duplicate that
+       was looked at after it was made; a socket is known by its inode.
+Never  is a duplicate of a file closed: POSIX gives back all of a process's locks on a file when any
+       descriptor of it is closed. The engine's own database is such a file (decision 7).
 """
 
 import asyncio
@@ -132,37 +134,55 @@ def _said(ended: Iterable[int]) -> str:
 def sockets_to(addresses: Iterable[Address]) -> frozenset[int]:
     """Inodes of this process's TCP sockets whose other end is one of the addresses."""
     wanted = frozenset(addresses)
-    return frozenset(inode for inode, end in _own_sockets() if _peer(end) in wanted)
+    return frozenset(inode for number, inode in _own_sockets() if _peer(number) in wanted)
 
 
 def hang_up(inodes: frozenset[int]) -> None:
     """Shut these sockets down in both directions; one that is gone is skipped. Idempotent."""
-    for inode, end in _own_sockets():
+    for number, inode in _own_sockets():
         if inode in inodes:
-            with suppress(OSError):  # Not connected any more: that was the aim.
-                end.shutdown(socket.SHUT_RDWR)
+            _shut_down(number, inode)
 
 
-def _own_sockets() -> Iterator[tuple[int, socket.socket]]:
-    """Each socket of this process as a duplicate, which is closed when the next is asked for."""
+def _own_sockets() -> Iterator[tuple[int, int]]:
+    """Number and inode of each descriptor of this process that is a socket at this moment."""
     for name in os.listdir("/proc/self/fd"):
         try:
-            descriptor = os.dup(int(name))
+            status = os.stat(f"/proc/self/fd/{name}")
         except OSError:
-            continue  # Closed since it was listed.
-        status = os.fstat(descriptor)
-        if not stat.S_ISSOCK(status.st_mode):
-            os.close(descriptor)
-            continue
-        with socket.socket(fileno=descriptor) as end:
-            yield status.st_ino, end
+            continue  # Closed since it was listed, or it stands for nothing that has a status.
+        if stat.S_ISSOCK(status.st_mode):
+            yield int(name), status.st_ino
 
 
-def _peer(end: socket.socket) -> Address | None:
-    if end.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
+def _peer(number: int) -> Address | None:
+    """The other end of the connection that `number` is; None when it is none."""
     try:
-        name = end.getpeername()
+        borrowed = socket.socket(fileno=number)
+    except OSError:
+        return None  # Closed meanwhile, or another thing by now.
+    try:
+        if borrowed.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        name = borrowed.getpeername()
     except OSError:
         return None  # Not connected.
+    finally:
+        borrowed.detach()
     return str(name[0]), int(name[1])
+
+
+def _shut_down(number: int, inode: int) -> None:
+    try:
+        duplicate = os.dup(number)
+    except OSError:
+        return  # Closed since it was listed.
+    status = os.fstat(duplicate)
+    if not stat.S_ISSOCK(status.st_mode):
+        # The number has become a file within these lines. Closing the duplicate would release the
+        # file's locks, so it is kept: one descriptor lost is nothing, one lock lost is data lost.
+        return
+    with socket.socket(fileno=duplicate) as end:
+        if status.st_ino == inode:
+            with suppress(OSError):  # Not connected any more: that was the aim.
+                end.shutdown(socket.SHUT_RDWR)

@@ -105,10 +105,9 @@ class Database:
     async def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the database file; nothing to do elsewhere.
 
-        Never by SQLite itself: its automatic checkpoint starts beside other writers, and a
-        version before 3.51.3 can then lose a committed transaction (the "WAL-reset bug" of its
-        documentation). TRUNCATE starts under the writer's lock, which excludes that. A reader in
-        the way ends the attempt after `CHECKPOINT_MS`; the next one succeeds.
+        Never by SQLite itself (decision 7). A reader or a writer in the way ends the attempt after
+        `CHECKPOINT_MS` with Unavailable (DATABASE_BUSY): part of the log is moved then, it stays as
+        long as it is, and the next attempt goes on.
         """
         if self.dialect != "sqlite" or in_memory(self.url):
             return
@@ -117,7 +116,9 @@ class Database:
             assert raw is not None
             await raw.execute(f"PRAGMA busy_timeout={CHECKPOINT_MS}")
             try:
-                await raw.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                ((blocked, *_),) = await raw.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                if blocked:  # SQLite says so in a row of its answer, and not as an error
+                    raise failures.busy("the log was not emptied: others were reading or writing")
             except sqlite3.OperationalError as error:
                 raise failures.busy(f"the log was not moved: {error}") from error
             finally:
