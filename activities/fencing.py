@@ -1,9 +1,10 @@
 """Steps of a fence: cut the power, read it back, certify. Never "cycle".
 
 A power controller's answer to the command proves nothing; only a reading of off, taken afterwards
-from every device of the host, does. "Already off" is success, no answer never is. The claim that
-precedes the cut is one statement in the store that holds every condition (armed, budget, epoch, not
-heard since), so a step that wakes up late cuts nothing.
+from every device of one level while none of the host reads on, does (`domain.topology`). "Already
+off" is success, no answer never is. The claim that precedes the cut is one statement in the store
+that holds every condition (armed, budget, epoch, not heard since), so a step that wakes up late
+cuts nothing.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
+from pydantic import Field
 from temporalio import activity
 
 from activities.ports import Hypervisor, PowerSwitch
+from activities.power import ask, read
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import NoAnswer, Refused
@@ -22,6 +25,7 @@ from domain.inventory import Confirmation, FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
 from domain.readings import Knock
+from domain.topology import next_level, proven_level
 
 SIGNS_OF_LIFE = {
     Knock.REFUSED: "refuses connections",
@@ -38,12 +42,35 @@ had a bad moment cannot contradict."""
 
 
 class FenceStep(Frozen):
-    """One step of proving one host off."""
+    """One step of proving one host off; `level` None: the first one, or whichever proves it."""
 
     operation_id: UUID
     host: HostRef
     incident_id: UUID
     policy: Policy
+    level: int | None = Field(default=None, exclude_if=lambda level: level is None)
+
+
+class LevelCut(Frozen):
+    """Which of several levels was cut; `why` says what went wrong with it, if anything."""
+
+    level: int
+    why: str = ""
+
+
+class ReadLevelOrder(Frozen):
+    """Read one level back, given what was read at those before it, after the first cut."""
+
+    step: FenceStep
+    earlier: tuple[Evidence, ...] = ()
+
+
+class LevelRead(Frozen):
+    """What was read at one level; not proven means that the next one is to be cut."""
+
+    proven: bool
+    evidence: tuple[Evidence, ...]
+    why: str
 
 
 class ConfirmedOrder(Frozen):
@@ -108,45 +135,94 @@ class Fencing:
         return await self._readings(step, await self._asked(step))
 
     @activity.defn(name="fencing.power_off")
-    async def power_off(self, step: FenceStep) -> None:
-        """Cut the power through every device that does not read off already; repeatable."""
+    async def power_off(self, step: FenceStep) -> LevelCut | None:
+        """Cut one level, its devices side by side, unless they read off already; repeatable.
+
+        None for a host that has but one level. A device that does not take the command is only
+        told of where another level follows, else raised (NoAnswer), once the others were cut.
+        """
         devices = await self._devices(step)
-        for device in devices:
-            if await self._power.read(device) is PowerReading.OFF:
-                continue
+        level = next_level(devices, step.level or 1)
+        if level is None:
+            raise _unproven(step, f"no fence device is left from level {step.level} on")
+        one_by_one = asyncio.Lock()
+        cutting = [self._cut(step, d, one_by_one) for d in devices if d.level == level]
+        failed = [e for e in await asyncio.gather(*cutting, return_exceptions=True) if e]
+        last = next_level(devices, level + 1) is None
+        for error in failed:
+            if last or not isinstance(error, NoAnswer):
+                raise error
+        if last and next_level(devices) == level:
+            return None
+        return LevelCut(level=level, why="; ".join(str(error) for error in failed))
+
+    async def _cut(self, step: FenceStep, device: FenceDevice, one_by_one: asyncio.Lock) -> None:
+        if await read(self._power, device) is PowerReading.OFF:
+            return
+        if device.delay_s:
+            await asyncio.sleep(device.delay_s)
+        for left in reversed(range(device.retries + 1)):
             # The claim stands just before the agent is run, so nothing stale lies between.
-            await self._records.claim_fence(step)
-            await self._power.off(device)
+            async with one_by_one:
+                await self._records.claim_fence(step)
+            try:
+                await self._power.off(device)
+                return
+            except NoAnswer:
+                if not left:
+                    raise
 
     @activity.defn(name="fencing.read_back")
     async def read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
-        """Read until every device says off, then knock at the host, which must stay silent.
+        """Read until a level says off, then knock at the host, which must stay silent.
 
-        NoAnswer when a device does not say off within the limit, or when the knock could not be
-        tried (`KNOCK_NOT_POSSIBLE`): not having asked is no silence. Refused (`SIGN_OF_LIFE`) when
+        NoAnswer when no level does within the limit, or when the knock could not be tried
+        (`KNOCK_NOT_POSSIBLE`): not having asked is no silence. Refused (`SIGN_OF_LIFE`) when
         the host takes a connection or refuses it: then the device lies, or is another host's.
         """
         devices = await self._devices(step)
-        last: tuple[Evidence, ...] = ()
+        last, proven = await self._read_until_off(step, devices, ())
+        if not proven:
+            raise _unproven(step, _said(last))
+        return (*last, await self._kept_knock(step))
 
-        async def all_off() -> bool:
-            nonlocal last
-            last = await self._readings(step, devices)
-            return all(reading.verdict is PowerReading.OFF for reading in last)
+    @activity.defn(name="fencing.read_level")
+    async def read_level(self, order: ReadLevelOrder) -> LevelRead:
+        """As `read_back`, of one level; not proven is an answer where another level follows."""
+        step = order.step
+        devices = await self._devices(step)
+        last, proven = await self._read_until_off(step, devices, order.earlier)
+        if proven:
+            knock = await self._kept_knock(step)
+            why = f"level {step.level} reads off: {_said(last)}"
+            return LevelRead(proven=True, evidence=(*last, knock), why=why)
+        if next_level(devices, (step.level or 1) + 1) is None:
+            raise _unproven(step, _said(last))
+        why = f"level {step.level} does not prove it, the next one is to be cut: {_said(last)}"
+        return LevelRead(proven=False, evidence=last, why=why)
 
-        policy = step.policy
-        every_s, within_s = policy.off_read_every_s, policy.off_read_back_s
-        if await until(all_off, every_s=every_s, within_s=within_s):
-            knock = await self._knock(step)
-            await self._records.add_evidence(step, (knock,))
-            return (*last, knock)
-        said = ", ".join(f"{reading.device}: {reading.verdict}" for reading in last)
-        raise NoAnswer(
-            "POWER_NOT_PROVEN_OFF",
-            f"{step.host.name} is not proven off after {within_s:.0f} s ({said})",
-            next_step="check the power controller, or cut the power by hand",
-            host=step.host.name,
-        )
+    async def _read_until_off(
+        self, step: FenceStep, devices: tuple[FenceDevice, ...], earlier: tuple[Evidence, ...]
+    ) -> tuple[tuple[Evidence, ...], bool]:
+        """What was read last, and whether it proves the host off."""
+        policy, last, proven = step.policy, tuple[Evidence, ...](), False
+        proofs = policy.timing.proofs_required
+
+        async def settled() -> bool:
+            nonlocal last, proven
+            now = await self._readings(step, devices)
+            last = _with_witnesses(now, earlier)
+            witnesses = sum(fact.verdict is PowerReading.OFF for fact in last)
+            proven = proven_level(_words(now)) is not None and witnesses >= proofs
+            return proven or _takes_another(now, step.level)
+
+        await until(settled, every_s=policy.off_read_every_s, within_s=policy.off_read_back_s)
+        return last, proven
+
+    async def _kept_knock(self, step: FenceStep) -> Evidence:
+        knock = await self._knock(step)
+        await self._records.add_evidence(step, (knock,))
+        return knock
 
     @activity.defn(name="fencing.check_word")
     async def check_word(self, order: ConfirmedOrder) -> tuple[Evidence, ...]:
@@ -204,7 +280,12 @@ class Fencing:
     async def _readings(
         self, step: FenceStep, devices: tuple[FenceDevice, ...]
     ) -> tuple[Evidence, ...]:
-        readings = tuple(await asyncio.gather(*(self._reading(device) for device in devices)))
+        said = await ask(self._power, devices, proofs=step.policy.timing.proofs_required)
+        at = self._now().isoformat()
+        readings = tuple(
+            Evidence(device=d.name, verdict=verdict, took_s=took_s, at=at, level=d.level)
+            for d, (verdict, took_s) in zip(devices, said, strict=True)
+        )
         await self._records.add_evidence(step, readings)
         return readings
 
@@ -224,16 +305,45 @@ class Fencing:
             kind="libvirt_knock", device=host.name, verdict=Silence.SILENT, took_s=took_s, at=at
         )
 
-    async def _reading(self, device: FenceDevice) -> Evidence:
-        began = _clock()
-        verdict = await self._power.read(device)
-        took_s = round(_clock() - began, 3)
-        at = self._now().isoformat()
-        return Evidence(device=device.name, verdict=verdict, took_s=took_s, at=at)
+
+def _words(readings: tuple[Evidence, ...]) -> list[tuple[int, PowerReading]]:
+    return [(fact.level, PowerReading(fact.verdict)) for fact in readings]
+
+
+def _with_witnesses(
+    now: tuple[Evidence, ...], earlier: tuple[Evidence, ...]
+) -> tuple[Evidence, ...]:
+    """What devices say now, beside the word of one that read off before and says nothing now.
+
+    A controller fed by an outlet that is cut at a later level falls silent by that very cut.
+    """
+    off = {fact.device: fact for fact in earlier if fact.verdict is PowerReading.OFF}
+    silent = PowerReading.UNKNOWN
+    return tuple(off.get(f.device, f) if f.verdict is silent else f for f in now)
+
+
+def _takes_another(now: tuple[Evidence, ...], level: int | None) -> bool:
+    """Whether waiting is no use: this level reads off and one that follows has to as well."""
+    here = [fact.verdict is PowerReading.OFF for fact in now if fact.level == level]
+    return bool(here) and all(here) and any(fact.level > (level or 0) for fact in now)
+
+
+def _said(readings: tuple[Evidence, ...]) -> str:
+    return ", ".join(f"{fact.device}: {fact.verdict}" for fact in readings)
+
+
+def _unproven(step: FenceStep, said: str) -> NoAnswer:
+    return NoAnswer(
+        "POWER_NOT_PROVEN_OFF",
+        f"{step.host.name} is not proven off after {step.policy.off_read_back_s:.0f} s ({said})",
+        next_step="check the power controller, or cut the power by hand",
+        host=step.host.name,
+    )
 
 
 def _briefly(device: FenceDevice) -> FenceDevice:
-    return device.model_copy(update={"deadline_s": min(device.deadline_s, ASKED_AGAIN_S)})
+    deadline_s = min(device.deadline_s, ASKED_AGAIN_S)
+    return device.model_copy(update={"deadline_s": deadline_s, "retries": 0})
 
 
 def _clock() -> float:

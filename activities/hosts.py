@@ -106,9 +106,13 @@ class Hosts:
 
     @activity.defn(name="host.power_on")
     async def power_on(self, step: HostStep) -> str:
-        """Switch on every device that reads off; a host without devices is left as it is."""
+        """Switch on every device that reads off, the highest level first; without any, nothing.
+
+        What was cut last feeds what was cut first: an outlet its host's BMC.
+        """
         switched = []
-        for device in await self._records.devices(step.host.host_id):
+        devices = await self._records.devices(step.host.host_id)
+        for device in sorted(devices, key=lambda device: -device.level):
             if await self._power.read(device) is PowerReading.OFF:
                 await self._power.on(device)
                 switched.append(device.name)

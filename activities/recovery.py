@@ -20,6 +20,7 @@ from domain.orders import Evidence, HostRef, RestartPlan
 from domain.profiles import Policy
 from domain.recovery import Decision, RecoveryFacts, decide
 from domain.storm import FenceFacts, Vote
+from domain.topology import proven_level
 
 
 class AssessOrder(Frozen):
@@ -130,13 +131,13 @@ class Recovery:
         """Choose the next move and record it with its reasons."""
         judged_at = self._now()
         first = await self._records.votes(order.host)
-        verdicts = tuple(reading.verdict for reading in order.readings)
-        proven = bool(verdicts) and all(verdict is PowerReading.OFF for verdict in verdicts)
-        votes = await self._votes(order, first, wait=order.doubted or not proven)
+        readings = tuple((r.level, PowerReading(r.verdict)) for r in order.readings)
+        proven = proven_level(readings, order.policy.timing.proofs_required)
+        votes = await self._votes(order, first, wait=order.doubted or proven is None)
         facts = RecoveryFacts(
             host=order.host.name,
             answers=any(vote.fresh and not vote.silent for vote in votes),
-            readings=verdicts,
+            readings=readings,
             fence=await self._records.fence_facts(order, votes),
             confirmation=await self._records.confirmation(order.incident_id),
         )

@@ -182,7 +182,12 @@ class FenceDevice(Frozen):
     """A power controller of one host, driven by a ClusterLabs fence agent.
 
     `options` are the agent's own (names as in its metadata) without secrets: those stay encrypted
-    in the store and are read by the driver alone.
+    in the store and are read by the driver alone. What `level` means is said in `domain.topology`.
+
+    delay_s  how long is waited before off, each time. Higher: the guests wait longer. Lower: of
+             two engines that fence each other's machine both succeed.
+    retries  how often an off or a reading without an answer is tried again, each within the
+             deadline. Higher: a dead controller holds its level longer. Lower: a lost packet does.
     """
 
     id: UUID
@@ -191,6 +196,9 @@ class FenceDevice(Frozen):
     agent: str = Field(pattern=r"^fence_[a-z0-9_]+$", max_length=64)
     options: dict[str, str]
     deadline_s: float = 10.0
+    level: int = _added(1, ge=1, le=9)
+    delay_s: float = _added(0.0, ge=0, le=300)
+    retries: int = _added(0, ge=0, le=9)
 
 
 class Silence(StrEnum):

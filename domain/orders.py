@@ -101,6 +101,7 @@ class Evidence(Frozen):
     took_s: float
     at: str  # UTC, RFC 3339
     detail: str = Field(default="", exclude_if=lambda text: not text)  # a person's reason
+    level: int = Field(default=1, exclude_if=lambda level: level == 1)  # of the fence device
 
 
 class Certificate(Frozen):

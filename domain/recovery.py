@@ -12,6 +12,7 @@ from domain.orders import Evidence
 from domain.placement import Guest, restart_order
 from domain.profiles import Policy
 from domain.storm import EVEN_WHEN_OFF, FenceFacts, Held, why_held
+from domain.topology import proven_level
 
 
 class Move(StrEnum):
@@ -38,7 +39,7 @@ class RecoveryFacts(Frozen):
 
     host: str
     answers: bool  # answered a poll since it was reported
-    readings: tuple[PowerReading, ...]  # one for each fence device
+    readings: tuple[tuple[int, PowerReading], ...]  # level and word of each fence device
     fence: FenceFacts
     confirmation: Evidence | None = None  # a person's word that it is dead
 
@@ -47,16 +48,17 @@ def decide(facts: RecoveryFacts, policy: Policy) -> Decision:
     """Choose the next move; a sign of life wins over everything, then proof, then the guard."""
     if facts.answers:
         return Decision(move=Move.RETURN, why=f"{facts.host} answers again")
-    readings = facts.readings
-    proven = bool(readings) and all(reading is PowerReading.OFF for reading in readings)
-    confirmed = facts.confirmation is not None and PowerReading.ON not in readings
+    words = [word for _level, word in facts.readings]
+    proven = proven_level(facts.readings, policy.timing.proofs_required)
+    confirmed = facts.confirmation is not None and PowerReading.ON not in words
     held = why_held(facts.fence, policy)
     if (proven or confirmed) and (firm := tuple(h for h in held if h.reason in EVEN_WHEN_OFF)):
         return _hold(firm)
     if proven:
-        return Decision(
-            move=Move.ACCEPT, why=f"{len(readings)} of {len(readings)} power devices read off"
-        )
+        off = f"{words.count(PowerReading.OFF)} of {len(words)} power devices read off"
+        whole = PowerReading.UNKNOWN not in words
+        why = off if whole else f"{off}, all of level {proven} among them"
+        return Decision(move=Move.ACCEPT, why=why)
     if confirmed and (word := facts.confirmation):
         why = f"{word.device} says that {facts.host} is dead: {word.detail}"
         return Decision(move=Move.CONFIRMED, why=why, confirmation=word)

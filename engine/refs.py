@@ -54,8 +54,7 @@ def run_ref(run: Row, vm: Row, host: Row, virt_type: str, nics: Sequence[Row]) -
 
 def fence_device(row: Row) -> FenceDevice:
     """A power controller without its secrets."""
-    fields = ("id", "host_id", "name", "agent", "options", "deadline_s")
-    return FenceDevice.model_validate({field: row[field] for field in fields})
+    return FenceDevice.model_validate({field: row[field] for field in FenceDevice.model_fields})
 
 
 def policy_of(cluster: Row) -> Policy:

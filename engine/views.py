@@ -97,6 +97,9 @@ class FenceDeviceView(Frozen):
     agent: str
     options: dict[str, str]
     deadline_s: float
+    level: int
+    delay_s: float
+    retries: int
     last_reading: str | None
     last_read_at: datetime | None
     version: int

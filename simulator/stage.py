@@ -78,6 +78,7 @@ class HostSetup(Frozen):
     cpus: int = 4
     rack: str = "rack-1"
     fence_devices: int = 1
+    outlets: int = 0  # that feed it, and are its second fence level
 
 
 class GroupSetup(Frozen):
@@ -293,6 +294,11 @@ async def _add_host(stage: Stage, host: HostSetup, cluster_id: UUID) -> None:
     for number in range(host.fence_devices):
         name = f"bmc-{host.name}" if host.fence_devices == 1 else f"bmc-{host.name}-{number + 1}"
         await stage.done(AddFenceDevice(host_id=added["target_id"], name=name, agent="fence_sim"))
+    for number in range(host.outlets):
+        name = f"pdu-{host.name}-{number + 1}"
+        stage.centre.hosts[host.name].outlets[name] = True
+        outlet = AddFenceDevice(host_id=added["target_id"], name=name, agent="fence_sim", level=2)
+        await stage.done(outlet)
 
 
 async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, UUID]) -> UUID:

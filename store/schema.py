@@ -61,6 +61,9 @@ fence_device = sa.Table(
     document("options"),
     sa.Column("secrets", sa.LargeBinary, nullable=False),  # sealed by drivers.secrets
     sa.Column("deadline_s", sa.Float, nullable=False),
+    integer("level", 1),
+    sa.Column("delay_s", sa.Float, nullable=False, server_default=sa.text("0")),
+    integer("retries"),
     text("last_reading", nullable=True, length=8),
     time("last_read_at"),
     integer("version", 1),

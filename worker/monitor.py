@@ -23,6 +23,7 @@ from uuid import UUID
 import structlog
 
 from activities.ports import Hypervisor, PowerSwitch
+from activities.power import ask
 from domain.context import ActionContext, PriorityClass
 from domain.errors import EngineError, Refused, Unavailable
 from domain.inventory import HostState, PowerReading
@@ -36,6 +37,7 @@ from domain.liveness import (
 )
 from domain.profiles import TIMINGS, Profile, Timing
 from domain.readings import HostReading
+from domain.topology import proven_level
 from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
@@ -182,11 +184,10 @@ class Monitor:
 
     async def _ask(self, host: WatchedHost) -> None:
         """Ask the power controllers of a silent host, and report what follows."""
-        began = self._now()
-        readings = await asyncio.gather(*(self._power.read(d) for d in host.devices))
-        took_s = (self._now() - began).total_seconds()
+        said = await ask(self._power, host.devices)
         watch = self._watch(host)
-        if readings and all(reading is PowerReading.OFF for reading in readings):
+        words = [(d.level, word) for d, (word, _s) in zip(host.devices, said, strict=True)]
+        if proven_level(words) is not None:
             watch = after_power_reading(watch, PowerReading.OFF)
         if not wants_recovery(watch):
             return
@@ -195,10 +196,10 @@ class Monitor:
             {
                 "kind": "power_reading",
                 "device": device.name,
-                "verdict": reading.value,
+                "verdict": word.value,
                 "took_s": took_s,
             }
-            for device, reading in zip(host.devices, readings, strict=True)
+            for device, (word, took_s) in zip(host.devices, said, strict=True)
         )
         with _contained(host):
             await self._report(host, watch, facts)

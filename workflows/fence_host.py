@@ -1,11 +1,12 @@
 """Prove one host off: cut its power, read it back, certify. Never "cycle".
 
 Phases      cutting (skipped when the power reads off already) → reading back → certifying → done;
+            both level after level where the devices have several, until one level proves it;
             on a person's word: looking for any sign of life → certifying → done.
-Invariants  a certificate needs a reading of off from every device, taken after the cut, or the
-            word of a person that no channel contradicts; and that
-            no monitor has heard the host since the incident began; both are checked by the
-            statement that issues it.
+Invariants  a certificate needs a reading of off from every device of a level and of on from none
+            of the host, taken after the cut, or the word of a person that no channel contradicts;
+            and that no monitor has heard the host since the incident began; both are checked by
+            the statement that issues it.
 Cancel      a power command in flight is waited for; the summary says that power may be off.
 """
 
@@ -13,11 +14,21 @@ from uuid import UUID
 
 from temporalio import workflow
 
-from activities.fencing import CertifyOrder, ConfirmedOrder, FenceStep, Fencing
+from activities.fencing import (
+    CertifyOrder,
+    ConfirmedOrder,
+    FenceStep,
+    Fencing,
+    LevelCut,
+    ReadLevelOrder,
+)
 from domain.operations import Outcome
 from domain.orders import Evidence, FenceHostOrder
 from workflows import options
 from workflows.operation import go_on, run_operation, to_its_end
+
+LEVELS = "fence-levels"
+"""Patch: before it, all devices of a host were cut at once and had to read off together."""
 
 
 @workflow.defn
@@ -62,18 +73,41 @@ class FenceHost:
         return f"{name} is dead: certificate {certificate.certificate_id}"
 
     async def _prove(self, step: FenceStep) -> tuple[Evidence, ...]:
-        order, name = self._order, self._order.host.name
-        if order.cut:
-            await workflow.execute_activity_method(
-                Fencing.power_off,
-                step,
-                **options.fence(order.policy, f"cut the power of {name}"),
-            )
-        go_on()
+        if self._order.cut:
+            cut = await self._power_off(step, f"cut the power of {step.host.name}")
+            go_on()
+            # A worker from before this patch said nothing of levels, and cut them all.
+            if cut is not None and workflow.patched(LEVELS):
+                return await self._climb(step, cut)
         return await workflow.execute_activity_method(
             Fencing.read_back,
             step,
-            **options.fence(order.policy, f"read {name} back as off"),
+            **options.fence(self._order.policy, f"read {step.host.name} back as off"),
+        )
+
+    async def _climb(self, step: FenceStep, cut: LevelCut) -> tuple[Evidence, ...]:
+        """Level after level until one proves it; the last raises what it lacks."""
+        policy, name = self._order.policy, step.host.name
+        earlier: tuple[Evidence, ...] = ()
+        while True:
+            at = step.model_copy(update={"level": cut.level})
+            read = await workflow.execute_activity_method(
+                Fencing.read_level,
+                ReadLevelOrder(step=at, earlier=earlier),
+                **options.fence(policy, f"read {name} back as off, level {cut.level}"),
+            )
+            go_on()
+            if read.proven:
+                return read.evidence
+            earlier = read.evidence
+            above = step.model_copy(update={"level": cut.level + 1})
+            what = f"cut the power of {name}, past level {cut.level}"
+            cut = await self._power_off(above, what) or cut
+            go_on()
+
+    async def _power_off(self, step: FenceStep, what: str) -> LevelCut | None:
+        return await workflow.execute_activity_method(
+            Fencing.power_off, step, **options.fence(self._order.policy, what)
         )
 
     async def _check(self, step: FenceStep) -> tuple[Evidence, ...]:

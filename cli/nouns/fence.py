@@ -22,6 +22,20 @@ app = typer.Typer(help="Fence devices: power controllers of hosts.", no_args_is_
 LOOKS_SECRET = ("pass", "secret", "token", "_key")
 """Options whose value would be stored and shown in clear text, and stand in the argument list."""
 
+LevelOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=9, help="Levels are tried in order; all devices of one have to read off."
+    ),
+]
+DelayOption = Annotated[
+    float | None,
+    typer.Option(parser=duration_s, metavar="DURATION", help="How long to wait before off."),
+]
+RetriesOption = Annotated[
+    int | None, typer.Option(min=0, max=9, help="How often to ask again without an answer.")
+]
+
 
 @app.command("list")
 @queries
@@ -38,15 +52,19 @@ def list_(
         (
             item["name"],
             item["host_name"],
+            item["level"],
             item["agent"],
             item["last_reading"],
             clock(item["last_read_at"]),
             lasting(item["deadline_s"]),
+            lasting(item["delay_s"]) if item["delay_s"] else "-",
+            item["retries"],
             " ".join(f"{key}={value}" for key, value in sorted(item["options"].items())),
         )
         for item in found
     ]
-    header = ("NAME", "HOST", "AGENT", "LAST READING", "READ AT", "DEADLINE", "OPTIONS")
+    read = ("LAST READING", "READ AT", "DEADLINE", "DELAY", "RETRIES")
+    header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "OPTIONS")
     return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
 
 
@@ -77,6 +95,9 @@ def add(
         float,
         typer.Option(parser=duration_s, metavar="DURATION", help="How long an answer may take."),
     ] = "10s",  # type: ignore[assignment]  # the parser turns the default into seconds, too
+    level: LevelOption = None,
+    delay: DelayOption = None,
+    retries: RetriesOption = None,
 ) -> None:
     """Give a host a power controller.
 
@@ -93,7 +114,8 @@ def add(
         "secrets": secrets,
         "deadline_s": deadline,
     }
-    act.run("/fence-devices", body)
+    place = {"level": level, "delay_s": delay, "retries": retries}
+    act.run("/fence-devices", body | {key: value for key, value in place.items() if value})
 
 
 DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or id of a fence device.")]
@@ -132,6 +154,9 @@ def edit(
         float | None,
         typer.Option(parser=duration_s, metavar="DURATION", help="How long an answer may take."),
     ] = None,
+    level: LevelOption = None,
+    delay: DelayOption = None,
+    retries: RetriesOption = None,
     version: VersionOption = None,
 ) -> None:
     """Change a power controller; options and secrets that are not named stay.
@@ -143,6 +168,7 @@ def edit(
     secrets = dict.fromkeys(without_secret or ()) | given
     wanted: dict[str, Any] = {"name": name, "agent": agent, "deadline_s": deadline}
     wanted |= {"options": options or None, "secrets": secrets or None}
+    wanted |= {"level": level, "delay_s": delay, "retries": retries}
     change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
 
 

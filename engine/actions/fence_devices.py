@@ -46,6 +46,9 @@ from store.ids import new_id
 from store.rows import Row
 
 T = TypeVar("T")
+PLAIN = ("name", "agent", "deadline_s", "level", "delay_s", "retries")
+"""Fields that are written as they are said."""
+
 HANDED_OVER = frozenset({"agent", "options"})
 """Columns whose change makes a fence device another one, as a change of its secrets does."""
 
@@ -82,6 +85,9 @@ class AddFenceDevice(Params):
     options: dict[str, str] = Field(default_factory=dict, max_length=64)
     secrets: dict[str, SecretStr] = Field(default_factory=dict, max_length=8)
     deadline_s: float = Field(default=10.0, gt=0, le=300)
+    level: int = Field(default=1, ge=1, le=9)
+    delay_s: float = Field(default=0.0, ge=0, le=300)
+    retries: int = Field(default=0, ge=0, le=9)
 
 
 class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
@@ -138,6 +144,9 @@ class FenceDeviceChanges(Changes):
     options: dict[str, str | None] | None = Field(default=None, max_length=64)
     secrets: dict[str, SecretStr | None] | None = Field(default=None, max_length=8)
     deadline_s: float | None = Field(default=None, gt=0, le=300)
+    level: int | None = Field(default=None, ge=1, le=9)
+    delay_s: float | None = Field(default=None, ge=0, le=300)
+    retries: int | None = Field(default=None, ge=0, le=9)
 
 
 class EditFenceDevice(FenceDeviceChanges, Edit):
@@ -180,9 +189,8 @@ class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
 
     async def plan(self, tx: Tx, params: EditFenceDevice, problems: Problems) -> Plan[Rekeyed]:
         """Check version, name, and what the agent will be given."""
-        plain = ("name", "agent", "deadline_s")
         device = params.fence_device_id
-        change = await change_of(tx, "fence_device", params, device, plain, problems)
+        change = await change_of(tx, "fence_device", params, device, PLAIN, problems)
         row = change.row
         host = await existing(tx, "host", row["host_id"])
         options = merged(row["options"], params.options or {})
@@ -285,7 +293,7 @@ class RemoveFenceDeviceAction(Action[RemoveFenceDevice, Row]):
         confirm(tx, "fence_device", row, written=deleted)
         host = await existing(tx, "host", row["host_id"])
         summary = "; ".join(("removed", *await _defenceless(tx, host)))
-        before = {name: row[name] for name in ("name", "agent", "options", "deadline_s")}
+        before = {name: row[name] for name in (*PLAIN, "options")}
         return Done(summary=summary, before=before, data={"host": host["name"]})
 
 

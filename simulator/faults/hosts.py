@@ -68,16 +68,21 @@ def speed_up(troubles: Troubles, fault: Fault) -> None:
 
 
 def set_bmc(mode: Bmc, does: str, *, outside: bool = False) -> Kind:
-    """A kind that changes how a host's controllers behave."""
+    """A kind that changes how a host's controllers behave, or the one that `device` names."""
 
     def apply(troubles: Troubles, fault: Fault) -> None:
         host = _host(troubles, fault)
-        host.bmc = mode
+        if device := fault.args.get("device"):
+            host.bmcs[str(device)] = mode
+        else:
+            host.bmc = mode
         host.cut_s = float(fault.args.get("cut_s", host.cut_s))
 
     def heal(troubles: Troubles, fault: Fault) -> None:
         host = _host(troubles, fault)
-        if host.bmc is mode:
+        if device := fault.args.get("device"):
+            host.bmcs.pop(str(device), None)
+        elif host.bmc is mode:
             host.bmc = Bmc.OK
 
     return Kind(does, apply, heal, outside=outside)

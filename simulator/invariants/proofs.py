@@ -100,12 +100,17 @@ class Proofs:
 
     def _judge_certificate(self, row: Row, name: str) -> Iterator[Found]:
         devices = self._stage.rows.table("fence_device")
-        names = tuple(d["name"] for d in devices if d["host_id"] == row["host_id"])
+        levels: dict[int, tuple[str, ...]] = {}
+        for device in devices:
+            if device["host_id"] == row["host_id"]:
+                levels[device["level"]] = (*levels.get(device["level"], ()), device["name"])
         if self._boots.alive(name, row["epoch"]):
             why = f"{name} lives in epoch {row['epoch']}, and is certified to be dead"
             yield "certified_dead", why, self._boots.lied(name)
-        if unread := self._boots.unread(name, names):
-            yield "certified_dead", f"{name} is certified, {', '.join(unread)} never read off", None
+        unread = [self._boots.unread(name, levels[level]) for level in sorted(levels)]
+        if all(unread):  # no level has read off as a whole
+            silent = ", ".join(device for level in unread for device in level)
+            yield "certified_dead", f"{name} is certified, {silent} never read off", None
 
     def _moved(self, disarmed_s: float | None) -> Iterator[Found]:
         rows = self._table("vm_run")

@@ -83,8 +83,11 @@ class DataCentre:
         return host
 
     def host_of(self, device: FenceDevice) -> VirtualHost:
-        """The host whose power a device cuts: `bmc-<host>`, more than one `bmc-<host>-<n>`."""
-        name = device.name.removeprefix("bmc-")
+        """The host whose power a device cuts: `bmc-<host>`, more than one `bmc-<host>-<n>`.
+
+        Its outlets are `pdu-<host>-<n>`.
+        """
+        name = device.name.removeprefix("bmc-").removeprefix("pdu-")
         return self.hosts[name if name in self.hosts else name.rpartition("-")[0]]
 
     async def ahead_of(self, call: str) -> None:

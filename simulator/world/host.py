@@ -116,6 +116,7 @@ class VirtualHost:
     mark: int | None = None
     bmc: Bmc = Bmc.OK
     bmcs: dict[str, Bmc] = field(default_factory=dict)  # of single devices, where they differ
+    outlets: dict[str, bool] = field(default_factory=dict)  # that feed it, by device, if they count
     cut_in: int | None = None  # readings until a slow controller's cut takes effect
     lied_in_silence: bool = False  # in this boot: read off while it ran, and no knock could tell
     domains: dict[UUID, VirtualDomain] = field(default_factory=dict)
@@ -171,8 +172,8 @@ class VirtualHost:
         return max(0, self.memory_mib - taken)
 
     def bmc_of(self, device: str) -> Bmc:
-        """How the controller of this name behaves."""
-        return self.bmcs.get(device, self.bmc)
+        """How the controller of this name behaves; one of an outlet has no part in `bmc`."""
+        return self.bmcs.get(device, Bmc.OK if device in self.outlets else self.bmc)
 
     def agent_answers(self, vm_id: UUID) -> bool:
         """Whether the agent in a guest says that it is ready."""
@@ -195,9 +196,23 @@ class VirtualHost:
         """A controller cuts the power; the supply stays."""
         self._stop(by=by)
 
+    def switch_outlet(self, device: str, *, on: bool) -> None:
+        """One of its outlets; it is without current once all of them are off."""
+        self.outlets[device] = on
+        if on:
+            self.supplied = True
+            self._get_power()
+        elif not any(self.outlets.values()):
+            self.supplied = False
+            self._stop(by=device)
+
     def get_power(self) -> None:
         """A new boot; nothing runs. Nobody needs to have asked for it."""
+        self.outlets = dict.fromkeys(self.outlets, True)
         self.supplied = True
+        self._get_power()
+
+    def _get_power(self) -> None:
         if not self.powered:
             self.powered = True
             self._boot()

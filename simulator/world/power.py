@@ -24,7 +24,10 @@ SLOW_READINGS = 3
 
 
 class VirtualPower:
-    """Implements `PowerSwitch`; a device is named `bmc-<host>`, more than one `bmc-<host>-<n>`."""
+    """Implements `PowerSwitch`; a device is named `bmc-<host>`, more than one `bmc-<host>-<n>`.
+
+    The outlets that feed a host are `pdu-<host>-<n>`.
+    """
 
     def __init__(self, centre: DataCentre, machine: str = FIRST_MACHINE) -> None:
         self._centre = centre
@@ -51,7 +54,9 @@ class VirtualPower:
         await self._call(Call.BMC_ON, controller, controller.on)
 
     def _controller(self, device: FenceDevice) -> "_Controller":
-        return _Controller(self._centre, self._centre.host_of(device), device, self._machine)
+        host = self._centre.host_of(device)
+        kind = _Outlet if device.name in host.outlets else _Controller
+        return kind(self._centre, host, device, self._machine)
 
     async def _call(self, call: Call, controller: "_Controller", act: Callable[[], T]) -> T:
         await self._centre.ahead_of(call)
@@ -126,7 +131,8 @@ class _Controller:
         """Take the command."""
         self._let_in()
         self.tell("bmc.command", action="on")
-        self._host.get_power()
+        if self._host.supplied or not self._host.outlets:
+            self._host.get_power()
 
     def tell(self, kind: str, **facts: object) -> None:
         """An event at this device."""
@@ -145,3 +151,35 @@ class _Controller:
 
     def _failed(self, why: str) -> NoAnswer:
         return NoAnswer("FENCE_AGENT_FAILED", f"{self.device.name}: {why}", device=self.device.name)
+
+
+class _Outlet(_Controller):
+    """One outlet that feeds a host: it reads on while it carries current, whatever the host does.
+
+    Its controller is without current itself when the supply before it is gone.
+    """
+
+    @property
+    def awake(self) -> bool:
+        """Whether it answers at all."""
+        fed = self._host.supplied or not any(self._host.outlets.values())
+        return fed and self.mode not in (Bmc.DEAD, Bmc.HANGING)
+
+    def read(self) -> PowerReading:
+        """What it says about itself."""
+        self._let_in()
+        on = self._host.outlets[self.device.name]
+        return PowerReading.ON if on else PowerReading.OFF
+
+    def off(self) -> None:
+        """Take the command, and cut now."""
+        self._let_in()
+        self._centre.powered_off.append(self._host.name)
+        self.tell("bmc.command", action="off")
+        self._host.switch_outlet(self.device.name, on=False)
+
+    def on(self) -> None:
+        """Take the command."""
+        self._let_in()
+        self.tell("bmc.command", action="on")
+        self._host.switch_outlet(self.device.name, on=True)

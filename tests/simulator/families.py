@@ -44,6 +44,24 @@ def isolated(seed: int) -> tuple[Setup, Plan]:
     return FAST, plan("isolated", cut_off("h1", rng.uniform(0.5, 3)))
 
 
+OUTLETS = Setup(
+    hosts=(HostSetup(name="h1", outlets=2), HostSetup(name="h2"), HostSetup(name="h3")),
+    vms=tuple(VmSetup(name=f"vm{number}", host=f"h{number}") for number in (1, 2, 3)),
+    profile=Profile.FAST,
+)
+
+
+def one_outlet(seed: int) -> tuple[Setup, Plan]:
+    """A host whose BMC is dead is cut off, and for a while one of its two outlets takes nothing."""
+    rng = Random(seed)
+    faults = (
+        fault("bmc.dead", 0.1, args={"device": "bmc-h1"}),
+        fault("bmc.dead", 0.2, lasts_s=rng.uniform(100, 120), args={"device": "pdu-h1-2"}),
+        cut_off("h1", rng.uniform(0.5, 3)),
+    )
+    return OUTLETS, plan("one outlet", *faults, lasts_s=130)
+
+
 def power_cut(seed: int) -> tuple[Setup, Plan]:
     """A host loses its power and is activated again."""
     rng = Random(seed)

@@ -1,6 +1,6 @@
 """Bugs to be planted, each a patch of the product, and the seeds that have to find it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
+from activities import fencing, power
+from activities import recovery as activity_recovery
 from activities.fencing import FenceStep, Fencing
 from activities.guests import GuestOrder, Guests, PlaceOrder
 from activities.hosts import CopyVerdict
 from activities.recovery import AssessOrder, Recovery, SeenVote
+from domain import recovery as domain_recovery
 from domain import storm
 from domain.errors import Unavailable
 from domain.inventory import HostState, PowerReading
@@ -47,6 +50,7 @@ from tests.simulator.families import (
     late_cut,
     late_destroy,
     lost_answer,
+    one_outlet,
     power_cut,
     rebooted,
     reported_twice,
@@ -55,6 +59,7 @@ from tests.simulator.families import (
     upgraded,
     voided,
 )
+from worker import monitor
 from worker.monitor import Monitor
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -274,6 +279,17 @@ def change_without_a_patch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(next_release, "patched", lambda _change: True)
 
 
+def one_device_of_a_level_is_enough(patch: pytest.MonkeyPatch) -> None:
+    """A level of which one device reads off counts as read off: the other outlet feeds the host."""
+
+    def lenient(readings: Iterable[tuple[int, PowerReading]], proofs: int = 1) -> int | None:
+        off = [level for level, word in readings if word is PowerReading.OFF]
+        return min(off, default=None) if len(off) >= proofs else None
+
+    for user in (fencing, power, domain_recovery, activity_recovery, monitor):
+        patch.setattr(user, "proven_level", lenient)
+
+
 BUGS = (
     Bug(no_read_back, isolated, 5, 1, ("certified_dead",)),
     Bug(no_certificate_check, voided, 10, 1, ("proof_of_start",)),
@@ -289,5 +305,6 @@ BUGS = (
     Bug(budget_ignored, two_isolated, 10, 1, ("fence_budget",)),
     Bug(lost_answer_starts_again, lost_answer, 10, 1, ("explained", "liveness")),
     Bug(late_cut_is_accepted, late_cut, 20, 1, ("heard",)),
+    Bug(one_device_of_a_level_is_enough, one_outlet, 5, 1, ("certified_dead",)),
     Bug(change_without_a_patch, upgraded, 5, 1, ("NonDeterminism",)),
 )

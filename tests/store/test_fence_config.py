@@ -131,3 +131,23 @@ async def test_the_last_device_of_a_cluster_without_protected_vms_goes_with_less
     device_id = await device(engine)
     summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=device_id))
     assert summary == "removed; warning: h1 has none left, so its death cannot be proven"
+
+
+async def test_level_delay_and_retries_are_kept_changed_and_told(engine: Engine) -> None:
+    host_id = await engine.world.host()
+    place: dict[str, Any] = {"level": 2, "delay_s": 1.5, "retries": 3}
+    await engine.act(AddFenceDevice(host_id=host_id, name="pdu", agent="fence_ipmilan", **place))
+    (row,) = await engine.rows("fence_device")
+    assert {name: row[name] for name in place} == place
+    moved = EditFenceDevice(fence_device_id=row["id"], level=1, delay_s=0, retries=0)
+    receipt = await engine.act(moved)
+    (known,) = await engine.fences.devices(host_id)
+    assert (known.level, known.delay_s, known.retries) == (1, 0, 0)
+    event = await event_of(engine, receipt.operation_id)
+    assert (event["before"], event["after"]) == (place, {"level": 1, "delay_s": 0, "retries": 0})
+
+
+async def test_a_device_from_before_there_were_levels_is_on_the_first(engine: Engine) -> None:
+    device_id = await device(engine)
+    row = await engine.world.get("fence_device", device_id)
+    assert (row["level"], row["delay_s"], row["retries"]) == (1, 0, 0)

@@ -134,10 +134,16 @@ class Bench:
         self.hosts[name] = UUID(str(row["id"]))
         await self.add_device(name, f"bmc-{name}")
 
-    async def add_device(self, host: str, name: str) -> None:
+    async def add_outlet(self, host: str, name: str) -> None:
+        """An outlet that feeds a host, as its second fence level."""
+        self.centre.hosts[host].outlets[name] = True
+        await self.add_device(host, name, level=2)
+
+    async def add_device(self, host: str, name: str, level: int = 1) -> None:
         """A power controller for a host."""
         row = {"id": new_id(), "host_id": self.hosts[host], "name": name, "options": {}}
         row |= {"agent": "fence_ipmilan", "secrets": b"", "deadline_s": 1.0, "created_at": now()}
+        row |= {"level": level}
         await self.write(lambda c: inventory.insert(c, "fence_device", row))
 
     async def add_vm(

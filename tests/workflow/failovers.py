@@ -151,6 +151,25 @@ async def a_person_confirms_what_no_controller_tells(bench: Bench) -> UUID:
     return await finished(bench, operation)
 
 
+async def a_dead_controller_leads_to_the_outlets(bench: Bench) -> UUID:
+    """FenceHost: level 1 is dead and proves nothing, level 2 is cut and does."""
+    await guests(bench)
+    for name in ("pdu-h1-1", "pdu-h1-2"):
+        await bench.add_outlet("h1", name)
+    h1 = bench.centre.hosts["h1"]
+    h1.reachable, h1.bmc = False, Bmc.DEAD
+    return await finished(bench, await bench.report("h1"))
+
+
+async def the_outlets_are_cut_after_the_controller_has_read_off(bench: Bench) -> UUID:
+    """FenceHost: level 1 reads off against outlets that read on, so level 2 is cut, too."""
+    await guests(bench)
+    for name in ("pdu-h1-1", "pdu-h1-2"):
+        await bench.add_outlet("h1", name)
+    bench.centre.hosts["h1"].reachable = False
+    return await finished(bench, await bench.report("h1"))
+
+
 RECOVERIES: tuple[Scenario, ...] = (
     an_isolated_host_is_fenced,
     a_power_cut_needs_no_fence,
@@ -168,4 +187,6 @@ FENCES: tuple[Scenario, ...] = (
     a_silent_controller_holds_until_it_answers,
     a_fence_alone_is_cancelled,
     a_host_that_answers_though_it_reads_off_is_no_dead_host,
+    a_dead_controller_leads_to_the_outlets,
+    the_outlets_are_cut_after_the_controller_has_read_off,
 )

@@ -83,12 +83,14 @@ def fence_facts(
 
 
 def recovery_facts(
-    *readings: PowerReading, answers: bool = False, fence: FenceFacts | None = None
+    *readings: PowerReading | tuple[int, PowerReading],
+    answers: bool = False,
+    fence: FenceFacts | None = None,
 ) -> RecoveryFacts:
-    """A reported host, its power readings, and a guard without objections."""
+    """A reported host, its power readings (of level 1 if not said), and a free guard."""
     return RecoveryFacts(
         host="h1",
         answers=answers,
-        readings=readings,
+        readings=tuple(r if isinstance(r, tuple) else (1, r) for r in readings),
         fence=fence or fence_facts(devices=len(readings)),
     )

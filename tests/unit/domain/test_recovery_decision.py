@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from domain.inventory import PowerReading
 from domain.profiles import Policy
-from domain.recovery import Decision, Move, RecoveryFacts, decide
+from domain.recovery import Decision, Move, decide
 from domain.storm import FenceFacts, HoldReason
 from tests.unit.domain.builders import OFF, ON, UNKNOWN, fence_facts, recovery_facts, vote
 
@@ -118,7 +118,7 @@ def test_nothing_moves_without_life_proof_or_a_free_guard(
     answers: bool, readings: list[PowerReading], armed: bool, own_host: bool, warm: bool
 ) -> None:
     fence = fence_facts(vote(warm=warm), armed=armed, own_host=own_host, devices=len(readings))
-    facts = RecoveryFacts(host="h1", answers=answers, readings=tuple(readings), fence=fence)
+    facts = recovery_facts(*readings, answers=answers, fence=fence)
     move = decide(facts, POLICY).move
     proven = readings != [] and set(readings) == {OFF}
     allowed = not answers and armed and not own_host

@@ -1,0 +1,34 @@
+"""How the fence devices of a host work together: levels, delays and retries.
+
+Frozen once released: a later change of `store.schema` gets a revision of its own. It only adds, and
+what is there gets the values under which all devices of a host have to agree, as they had before.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0005"
+down_revision: str | Sequence[str] | None = "0004"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Add columns."""
+    for column in _fence_device():
+        op.add_column("fence_device", column)
+
+
+def _fence_device() -> tuple[sa.Column[int] | sa.Column[float], ...]:
+    return (
+        sa.Column("level", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("delay_s", sa.Float(), server_default=sa.text("0"), nullable=False),
+        sa.Column("retries", sa.Integer(), server_default=sa.text("0"), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Not offered: going back is restoring the backup made before the upgrade."""
+    raise NotImplementedError("restore the backup that was made before this upgrade")
