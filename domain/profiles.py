@@ -10,6 +10,8 @@ others are ours.
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from domain.base import Frozen
 
 
@@ -48,6 +50,9 @@ class Policy(Frozen):
                         partition can take more of the cluster down. Lower than 1: no automatic
                         recovery at all.
     window_s            length of that window.
+    fence_limit_s       the longest that a fence may take (`domain.topology`); no device is
+                        configured that exceeds it, and the limits of steps follow it. None: an
+                        order from before there was one.
     """
 
     profile: Profile = Profile.BALANCED
@@ -67,6 +72,7 @@ class Policy(Frozen):
     capacity_retry_s: float = 5.0
     fences_per_window: int = 1
     window_s: float = 300.0
+    fence_limit_s: float | None = Field(default=None, exclude_if=lambda limit: limit is None)
 
 
 def policy_for(profile: Profile, **changes: float) -> Policy:

@@ -11,10 +11,22 @@ answer contradicts nothing, or a controller that died with its host would block 
 
 from collections.abc import Iterable
 
+from domain.base import Frozen
 from domain.inventory import FenceDevice, PowerReading
+from domain.profiles import Policy
 
 LEVELS_MAX = 9
 """Levels run from 1 (tried first) to 9, as in Pacemaker."""
+
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 5.0
+"""First and longest wait between tries of a step that touches power, doubled in between. Higher: a
+controller that had a bad moment costs more. Lower: the tries of a dead one follow on each other."""
+
+FENCE_LIMIT_S = 300.0
+"""How long a fence of a host may take at most, unless a cluster says otherwise. A BMC with the
+default deadline needs 125 s in the worst case, with outlets behind it 165 s. Higher: whoever waits
+for a fence waits longer before it is given up. Lower: fewer levels and retries are possible."""
 
 
 def proven_level(readings: Iterable[tuple[int, PowerReading]], proofs: int = 1) -> int | None:
@@ -34,3 +46,66 @@ def proven_level(readings: Iterable[tuple[int, PowerReading]], proofs: int = 1) 
 def next_level(devices: Iterable[FenceDevice], first: int = 1) -> int | None:
     """The lowest level from `first` on that has a device, or None."""
     return min((device.level for device in devices if device.level >= first), default=None)
+
+
+class LevelBudget(Frozen):
+    """The longest that one level may take, in seconds; the last level is tried `tries` times."""
+
+    level: int
+    devices: int
+    off_s: float  # one try to cut it: asked first, delayed, cut, each as often as it may be
+    read_s: float  # one try to read it back, with the knock
+    tries: int
+    waits_s: float  # between its tries, of both
+
+    @property
+    def total_s(self) -> float:
+        """All of its tries."""
+        return self.tries * (self.off_s + self.read_s) + self.waits_s
+
+
+class FenceBudget(Frozen):
+    """The longest that a fence of one host may take until it is proven off or given up."""
+
+    levels: tuple[LevelBudget, ...]
+
+    @property
+    def total_s(self) -> float:
+        """All levels, one after the other."""
+        return sum(level.total_s for level in self.levels)
+
+
+def fence_budget(devices: Iterable[FenceDevice], policy: Policy) -> FenceBudget:
+    """Add up a host's worst case: every device silent to its deadline, every try made in vain.
+
+    What the engine itself needs between its steps (milliseconds, while its database and Temporal
+    answer) is not counted, nor is a recovery's beginning again after it.
+    """
+    known = tuple(devices)
+    numbers = sorted({device.level for device in known})
+    # Whatever level is read back, all devices of the host are asked: any may contradict.
+    look_s = max((_asked_s(device) for device in known), default=0.0)
+    read_s = policy.off_read_back_s + look_s + policy.knock_s
+    levels = []
+    for number in numbers:
+        here = [device for device in known if device.level == number]
+        tries = policy.fence_tries if number == numbers[-1] else 1
+        levels.append(
+            LevelBudget(
+                level=number,
+                devices=len(here),
+                off_s=max(_asked_s(d) + d.delay_s + _asked_s(d) for d in here),
+                read_s=read_s,
+                tries=tries,
+                waits_s=2 * sum(_retry_waits_s(tries)),
+            )
+        )
+    return FenceBudget(levels=tuple(levels))
+
+
+def _asked_s(device: FenceDevice) -> float:
+    return (1 + device.retries) * device.deadline_s
+
+
+def _retry_waits_s(tries: int) -> Iterable[float]:
+    return (min(RETRY_FIRST_S * 2**number, RETRY_MAX_S) for number in range(tries - 1))

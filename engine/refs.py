@@ -58,10 +58,10 @@ def fence_device(row: Row) -> FenceDevice:
 
 
 def policy_of(cluster: Row) -> Policy:
-    """The policy of a cluster's profile."""
-    return _policies(Profile(cluster["profile"]))
+    """The policy of a cluster: its profile, and how long a fence may take."""
+    return _policies(Profile(cluster["profile"]), cluster["fence_limit_s"])
 
 
 @cache
-def _policies(profile: Profile) -> Policy:
-    return policy_for(profile)
+def _policies(profile: Profile, fence_limit_s: float) -> Policy:
+    return policy_for(profile, fence_limit_s=fence_limit_s)

@@ -25,6 +25,7 @@ class ClusterView(Frozen):
     armed: bool
     predicted_power_cut_s: float
     predicted_isolation_s: float
+    fence_limit_s: float
     version: int
 
 
@@ -37,6 +38,22 @@ class NetworkView(Frozen):
     bridge: str | None
     vms: int
     version: int
+
+
+class FenceLevelView(Frozen):
+    """The longest that one level of a host's fence may take, over all of its tries."""
+
+    level: int
+    devices: int
+    budget_s: float
+
+
+class HostFencingView(Frozen):
+    """The longest that a fence of a host may take, as its devices stand, and what is allowed."""
+
+    budget_s: float
+    limit_s: float
+    levels: tuple[FenceLevelView, ...]
 
 
 class HostView(Frozen):
@@ -56,6 +73,7 @@ class HostView(Frozen):
     vms: int
     last_answer_at: datetime | None
     open_incident_id: UUID | None
+    fencing: HostFencingView
     version: int
 
 
@@ -100,6 +118,7 @@ class FenceDeviceView(Frozen):
     level: int
     delay_s: float
     retries: int
+    host_budget_s: float
     last_reading: str | None
     last_read_at: datetime | None
     version: int

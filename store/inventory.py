@@ -96,6 +96,16 @@ async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ..
     return {vm_id: tuple(others) for vm_id, others in found.items()}
 
 
+async def devices_of(connection: AsyncConnection, host_ids: list[UUID]) -> dict[UUID, list[Row]]:
+    """The fence devices of hosts, by name; a host without any is left out."""
+    found: dict[UUID, list[Row]] = {}
+    for some in in_chunks(host_ids):
+        query = sa.select(fence_device).where(fence_device.c.host_id.in_(some))
+        for row in await many(connection, query.order_by(fence_device.c.name)):
+            found.setdefault(row["host_id"], []).append(row)
+    return found
+
+
 WANT_VM = vm.update().where(vm.c.id == sa.bindparam("key")).values(wanted=sa.bindparam("wish"))
 """Record whether a person wants VMs to run; idempotent."""
 

@@ -25,6 +25,7 @@ cluster = sa.Table(
     text("profile", length=16),
     text("virt_type", length=8),
     flag("armed", default=True),
+    sa.Column("fence_limit_s", sa.Float, nullable=False, server_default=sa.text("300")),
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),

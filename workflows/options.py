@@ -16,6 +16,7 @@ from temporalio.workflow import (
 )
 
 from domain.profiles import Policy
+from domain.topology import RETRY_FIRST_S, RETRY_MAX_S
 
 OPERATIONS = "operations"
 FENCING = "fencing"
@@ -66,12 +67,21 @@ def await_off(policy: Policy, summary: str) -> ActivityConfig:
 
 def look(policy: Policy, summary: str) -> ActivityConfig:
     """Reading power controllers. Their silence is an answer: only our own trouble is retried."""
-    return _step(summary, FENCING, policy.off_read_back_s + 20, PERSIST)
+    return _step(summary, FENCING, _fence_limit_s(policy, policy.off_read_back_s + 20), PERSIST)
 
 
 def fence(policy: Policy, summary: str) -> ActivityConfig:
     """Cutting power and reading it back. A cancelled fence still reports what it did."""
-    return _step(summary, FENCING, policy.off_read_back_s + 30, _tries(policy.fence_tries))
+    limit_s = _fence_limit_s(policy, policy.off_read_back_s + 30)
+    first_ms, last_s = int(1000 * RETRY_FIRST_S), int(RETRY_MAX_S)
+    return _step(
+        summary, FENCING, limit_s, _tries(policy.fence_tries, first_ms=first_ms, last_s=last_s)
+    )
+
+
+def _fence_limit_s(policy: Policy, least_s: float) -> float:
+    """No step of a fence takes longer than a whole fence may; see `domain.topology`."""
+    return max(least_s, policy.fence_limit_s or 0.0)
 
 
 def host(policy: Policy, summary: str) -> ActivityConfig:

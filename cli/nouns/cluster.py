@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cli.failures import Json
 from cli.nouns.shared import VersionOption, change
 from cli.render import lasting, print_json, print_table
 from cli.session import Act, Session, actions, queries
+from cli.values import duration_s
 
 app = typer.Typer(
     help="Clusters: timing profile, automatic action on and off.", no_args_is_help=True
@@ -33,6 +35,16 @@ class VirtType(StrEnum):
     TEST = "test"
 
 
+FenceLimit = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration_s,
+        metavar="DURATION",
+        help="The longest that a fence of a host may take; devices that need more are refused.",
+    ),
+]
+
+
 @app.command("list")
 @queries
 def list_(session: Session) -> None:
@@ -40,7 +52,8 @@ def list_(session: Session) -> None:
     found = session.api.all("/clusters")
     if session.as_json:
         return print_json(found)
-    header = ("NAME", "AUTOMATIC ACTION", "PROFILE", "VIRT", "AFTER POWER CUT", "AFTER ISOLATION")
+    predicted = ("AFTER POWER CUT", "AFTER ISOLATION", "FENCE LIMIT")
+    header = ("NAME", "AUTOMATIC ACTION", "PROFILE", "VIRT", *predicted)
     rows = [
         (
             item["name"],
@@ -49,6 +62,7 @@ def list_(session: Session) -> None:
             item["virt_type"],
             lasting(item["predicted_power_cut_s"]),
             lasting(item["predicted_isolation_s"]),
+            lasting(item["fence_limit_s"]),
         )
         for item in found
     ]
@@ -64,9 +78,11 @@ def create(
         Profile, typer.Option(help="How long a host's silence is believed.")
     ] = Profile.BALANCED,
     virt_type: Annotated[VirtType, typer.Option(help="How guests run.")] = VirtType.KVM,
+    fence_limit: FenceLimit = None,
 ) -> None:
     """Add a cluster."""
-    act.run("/clusters", {"name": name, "profile": profile.value, "virt_type": virt_type.value})
+    body: Json = {"name": name, "profile": profile.value, "virt_type": virt_type.value}
+    act.run("/clusters", body | ({"fence_limit_s": fence_limit} if fence_limit else {}))
 
 
 @app.command()
@@ -95,10 +111,12 @@ def edit(
     virt_type: Annotated[
         VirtType | None, typer.Option(help="How guests run, from their next start on.")
     ] = None,
+    fence_limit: FenceLimit = None,
     version: VersionOption = None,
 ) -> None:
     """Change a cluster."""
-    wanted = {"name": name, "profile": profile, "virt_type": virt_type}
+    wanted: Json = {"name": name, "profile": profile, "virt_type": virt_type}
+    wanted |= {"fence_limit_s": fence_limit}
     change(act, "/clusters", act.api.find("cluster", cluster), wanted, version)
 
 

@@ -43,7 +43,10 @@ def list_(
     session: Session,
     host: Annotated[str | None, typer.Option(help="Only those of this host.")] = None,
 ) -> None:
-    """List fence devices, without their secrets."""
+    """List fence devices, without their secrets.
+
+    HOST BUDGET is the longest that a fence of the device's host may take, over all its levels.
+    """
     host_id = None if host is None else session.api.find("host", host)["id"]
     found = session.api.all("/fence-devices", host_id=host_id)
     if session.as_json:
@@ -59,11 +62,12 @@ def list_(
             lasting(item["deadline_s"]),
             lasting(item["delay_s"]) if item["delay_s"] else "-",
             item["retries"],
+            lasting(item["host_budget_s"]),
             " ".join(f"{key}={value}" for key, value in sorted(item["options"].items())),
         )
         for item in found
     ]
-    read = ("LAST READING", "READ AT", "DEADLINE", "DELAY", "RETRIES")
+    read = ("LAST READING", "READ AT", "DEADLINE", "DELAY", "RETRIES", "HOST BUDGET")
     header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "OPTIONS")
     return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
 

@@ -74,6 +74,7 @@ def show(session: Session, host: HostName) -> None:
             ("processors", found["cpus"]),
             ("epoch", found["epoch"]),
             ("open incident", found["open_incident_id"]),
+            ("fence takes", _fence_takes(found["fencing"])),
             ("version", found["version"]),
             ("id", found["id"]),
         )
@@ -82,12 +83,23 @@ def show(session: Session, host: HostName) -> None:
     return _show_vms(session.api.all("/vms", host_id=found["id"]))
 
 
+def _fence_takes(fencing: Json) -> str | None:
+    if not fencing["levels"]:
+        return None
+    levels = [f"level {each['level']} {lasting(each['budget_s'])}" for each in fencing["levels"]]
+    whole, limit = lasting(fencing["budget_s"]), lasting(fencing["limit_s"])
+    return f"at most {whole} of {limit} ({', '.join(levels)})"
+
+
 def _show_fences(devices: list[Json]) -> None:
     print_line()
     if not devices:
         return print_line("no fence device: its death cannot be proven (`holdfast fence add`)")
-    rows = [(d["name"], d["agent"], d["last_reading"], clock(d["last_read_at"])) for d in devices]
-    return print_table(("FENCE DEVICE", "AGENT", "LAST READING", "READ AT"), rows)
+    rows = [
+        (d["level"], d["name"], d["agent"], d["last_reading"], clock(d["last_read_at"]))
+        for d in sorted(devices, key=lambda d: (d["level"], d["name"]))
+    ]
+    return print_table(("LEVEL", "FENCE DEVICE", "AGENT", "LAST READING", "READ AT"), rows)
 
 
 def _show_vms(vms: list[Json]) -> None:

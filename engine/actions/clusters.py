@@ -10,6 +10,7 @@ from domain.inventory import NAME, VirtType
 from domain.locks import exclusive
 from domain.permissions import Permission
 from domain.profiles import Profile
+from domain.topology import FENCE_LIMIT_S
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.edits import (
     NAMES_MAX,
@@ -25,6 +26,7 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
+from engine.actions.fence_budgets import slower_than
 from engine.actions.named import taken
 from store import edits, inventory
 from store.ids import new_id
@@ -37,6 +39,7 @@ class CreateCluster(Params):
     name: str = Field(pattern=NAME)
     profile: Profile = Profile.BALANCED
     virt_type: VirtType = VirtType.KVM
+    fence_limit_s: float = Field(default=FENCE_LIMIT_S, ge=1, le=3600)
 
 
 class CreateClusterAction(Action[CreateCluster, None]):
@@ -99,6 +102,7 @@ class ClusterChanges(Changes):
     name: str | None = Field(default=None, pattern=NAME)
     profile: Profile | None = None
     virt_type: VirtType | None = None
+    fence_limit_s: float | None = Field(default=None, ge=1, le=3600)
 
 
 class EditCluster(ClusterChanges, Edit):
@@ -120,6 +124,8 @@ class EditClusterAction(Action[EditCluster, Change]):
         """Check the version, and that a new name is free."""
         fields = ClusterChanges.model_fields
         change = await change_of(tx, "cluster", params, params.cluster_id, fields, problems)
+        if limit_s := change.values.get("fence_limit_s"):
+            problems.extend(await slower_than(tx, change.row, limit_s))
         return Plan(
             target=target_of("cluster", change.row, params.cluster_id),
             facts=change,
@@ -185,5 +191,5 @@ class RemoveClusterAction(Action[RemoveCluster, Row]):
         row = plan.facts
         removed = await edits.remove_cluster(tx.connection, row, tx.now)
         confirm(tx, "cluster", row, written=removed)
-        shown = ("name", "profile", "virt_type", "armed")
+        shown = ("name", "profile", "virt_type", "armed", "fence_limit_s")
         return Done(summary="removed", before={name: row[name] for name in shown})

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from domain.context import PriorityClass
 from domain.controllers import controller_of
 from domain.errors import Conflict, Refused
-from domain.inventory import NAME
+from domain.inventory import NAME, FenceDevice
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import (
@@ -40,7 +40,9 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
+from engine.actions.fence_budgets import TIMES, too_slow
 from engine.actions.named import taken
+from engine.refs import fence_device
 from store import edits, inventory
 from store.ids import new_id
 from store.rows import Row
@@ -115,8 +117,10 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
         except Refused as problem:
             problems.append(problem)
         problems.extend(await _duplicate(tx, params.agent, params.options))
+        device = FenceDevice(id=new_id(), **params.model_dump(exclude={"secrets"}))
+        problems.extend(await too_slow(tx, host, device))
         return Plan(
-            target=Target("fence_device", new_id(), params.name, host["cluster_id"]),
+            target=Target("fence_device", device.id, params.name, host["cluster_id"]),
             facts=host,
             locks=(shared("cluster", host["cluster_id"]),),
             steps=("write the fence device",),
@@ -205,6 +209,8 @@ class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
         if change.values.keys() & HANDED_OVER:
             agent = (row | change.values)["agent"]
             problems.extend(await _duplicate(tx, agent, options, row["id"]))
+        if change.values.keys() & TIMES:
+            problems.extend(await too_slow(tx, host, fence_device(row | change.values)))
         return Plan(
             target=target_of("fence_device", row, host["cluster_id"]),
             facts=Rekeyed(change, host, revealed(after) if moved else None, tuple(moved)),

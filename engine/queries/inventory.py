@@ -10,6 +10,7 @@ from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
+from engine.queries.fencing import fencing_of
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
 from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, Page, VmView
 from store import inventory, observations, pages, vms
@@ -80,7 +81,8 @@ class ListHostsQuery(Query[ListHosts, Page[HostView]]):
     ) -> Page[HostView]:
         """By name."""
         whole = pages.hosts(params.named, cluster_id=params.cluster_id, state=params.state)
-        return await shown(connection, whole, params, NAME_KEY, _host)
+        rows, cursor, total = await listed(connection, whole, params, NAME_KEY)
+        return Page(items=await _hosts(connection, rows), next_cursor=cursor, total=total)
 
 
 class GetHost(QueryParams):
@@ -97,11 +99,17 @@ class GetHostQuery(Query[GetHost, HostView]):
     async def answer(self, connection: AsyncConnection, params: GetHost, now: datetime) -> HostView:
         """NotFound when it is not there."""
         whole = pages.hosts(ANY, host_id=params.host_id)
-        return _host(await _only(connection, whole, "host", params.host_id))
+        (view,) = await _hosts(connection, [await _only(connection, whole, "host", params.host_id)])
+        return view
 
 
-def _host(row: Row) -> HostView:
-    return HostView(**{field: row[field] for field in HostView.model_fields})
+async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView, ...]:
+    fencing = await fencing_of(connection, [row["id"] for row in rows])
+    same = set(HostView.model_fields) - {"fencing"}
+    return tuple(
+        HostView(**{field: row[field] for field in same}, fencing=fencing[row["id"]])
+        for row in rows
+    )
 
 
 class HostSamples(QueryParams):
@@ -145,7 +153,8 @@ class ListFenceDevicesQuery(Query[ListFenceDevices, Page[FenceDeviceView]]):
     ) -> Page[FenceDeviceView]:
         """By name."""
         whole = pages.fence_devices(params.named, host_id=params.host_id)
-        return await shown(connection, whole, params, NAME_KEY, _fence_device)
+        rows, cursor, total = await listed(connection, whole, params, NAME_KEY)
+        return Page(items=await _fence_devices(connection, rows), next_cursor=cursor, total=total)
 
 
 class GetFenceDevice(QueryParams):
@@ -164,11 +173,22 @@ class GetFenceDeviceQuery(Query[GetFenceDevice, FenceDeviceView]):
     ) -> FenceDeviceView:
         """NotFound when it is not there."""
         whole = pages.fence_devices(ANY, device_id=params.device_id)
-        return _fence_device(await _only(connection, whole, "fence device", params.device_id))
+        row = await _only(connection, whole, "fence device", params.device_id)
+        (view,) = await _fence_devices(connection, [row])
+        return view
 
 
-def _fence_device(row: Row) -> FenceDeviceView:
-    return FenceDeviceView(**{field: row[field] for field in FenceDeviceView.model_fields})
+async def _fence_devices(
+    connection: AsyncConnection, rows: list[Row]
+) -> tuple[FenceDeviceView, ...]:
+    fencing = await fencing_of(connection, [row["host_id"] for row in rows])
+    same = set(FenceDeviceView.model_fields) & set(rows[0] if rows else ())
+    return tuple(
+        FenceDeviceView(
+            **{field: row[field] for field in same}, host_budget_s=fencing[row["host_id"]].budget_s
+        )
+        for row in rows
+    )
 
 
 class ListVms(NamedParams):

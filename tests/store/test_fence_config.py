@@ -6,7 +6,9 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from engine.actions.clusters import EditCluster
 from engine.actions.fence_devices import AddFenceDevice, EditFenceDevice, RemoveFenceDevice
+from engine.queries.inventory import ListFenceDevices, ListHosts
 from tests.store.engine_room import Engine
 from tests.store.test_inventory_hosts import event_of, summary_of
 
@@ -135,7 +137,7 @@ async def test_the_last_device_of_a_cluster_without_protected_vms_goes_with_less
 
 async def test_level_delay_and_retries_are_kept_changed_and_told(engine: Engine) -> None:
     host_id = await engine.world.host()
-    place: dict[str, Any] = {"level": 2, "delay_s": 1.5, "retries": 3}
+    place: dict[str, Any] = {"level": 2, "delay_s": 1.5, "retries": 1}
     await engine.act(AddFenceDevice(host_id=host_id, name="pdu", agent="fence_ipmilan", **place))
     (row,) = await engine.rows("fence_device")
     assert {name: row[name] for name in place} == place
@@ -151,3 +153,72 @@ async def test_a_device_from_before_there_were_levels_is_on_the_first(engine: En
     device_id = await device(engine)
     row = await engine.world.get("fence_device", device_id)
     assert (row["level"], row["delay_s"], row["retries"]) == (1, 0, 0)
+
+
+async def test_a_device_that_makes_a_fence_too_long_is_refused_with_numbers_and_a_way_out(
+    engine: Engine,
+) -> None:
+    host_id = await engine.world.host()
+    slow = AddFenceDevice(host_id=host_id, name="bmc", agent="fence_ipmilan", deadline_s=60)
+    refused = await engine.refusal(slow)
+    assert (refused.code, refused.context["budget_s"], refused.context["limit_s"]) == (
+        "FENCE_BUDGET_EXCEEDED",
+        574.5,
+        300.0,
+    )
+    assert refused.detail == (
+        "a fence of h1 could take 574.5 s (level 1 574.5 s, tried 3 times); cluster c1 allows 300 s"
+    )
+    assert "holdfast cluster edit c1 --fence-limit 574s" in (refused.next_step or "")
+    assert await engine.rows("fence_device") == []
+    limit = EditCluster(cluster_id=engine.world.cluster_id, fence_limit_s=600)
+    await engine.act(limit)
+    await engine.act(slow)
+
+
+async def test_levels_add_up_and_one_device_too_many_is_refused(engine: Engine) -> None:
+    host_id = await engine.world.host()
+    for level in (1, 2, 3, 4, 5):
+        name = f"d{level}"
+        device = AddFenceDevice(host_id=host_id, name=name, agent="fence_ipmilan", level=level)
+        await engine.act(device)
+    over = AddFenceDevice(host_id=host_id, name="d6", agent="fence_ipmilan", level=6)
+    assert (await engine.refusal(over)).code == "FENCE_BUDGET_EXCEEDED"
+    beside = AddFenceDevice(host_id=host_id, name="d6", agent="fence_ipmilan", level=5)
+    await engine.act(beside)
+
+
+async def test_a_host_that_is_too_slow_already_may_be_renamed_and_made_quicker(
+    engine: Engine,
+) -> None:
+    device_id = await device(engine, deadline_s=200.0)
+    await engine.act(EditFenceDevice(fence_device_id=device_id, name="bmc9"))
+    await engine.act(EditFenceDevice(fence_device_id=device_id, deadline_s=100))
+    slower = EditFenceDevice(fence_device_id=device_id, deadline_s=101)
+    assert (await engine.refusal(slower)).code == "FENCE_BUDGET_EXCEEDED"
+
+
+async def test_a_limit_that_a_host_of_the_cluster_exceeds_is_refused(engine: Engine) -> None:
+    await device(engine)
+    edit = EditCluster(cluster_id=engine.world.cluster_id, fence_limit_s=100)
+    refused = await engine.refusal(edit)
+    assert (refused.code, refused.context["budget_s"]) == ("FENCE_BUDGET_EXCEEDED", 124.5)
+    await engine.act(EditCluster(cluster_id=engine.world.cluster_id, fence_limit_s=125))
+
+
+async def test_a_hosts_budget_is_shown_with_its_levels_and_limit(engine: Engine) -> None:
+    host_id = await engine.world.host()
+    await engine.world.host("h2")
+    for name, level in (("bmc", 1), ("pdu-a", 2), ("pdu-b", 2)):
+        place = AddFenceDevice(host_id=host_id, name=name, agent="fence_ipmilan", level=level)
+        await engine.act(place)
+    page = await engine.backend.run_query(ListHosts())
+    first, second = (host.fencing for host in page.items)
+    assert [(each.level, each.devices, each.budget_s) for each in first.levels] == [
+        (1, 1, 40.5),
+        (2, 2, 124.5),
+    ]
+    assert (first.budget_s, first.limit_s) == (165.0, 300.0)
+    assert (second.budget_s, second.levels) == (0.0, ())
+    devices = await engine.backend.run_query(ListFenceDevices())
+    assert {one.host_budget_s for one in devices.items} == {165.0}

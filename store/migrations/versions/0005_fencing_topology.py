@@ -1,4 +1,4 @@
-"""How the fence devices of a host work together: levels, delays and retries.
+"""How the fence devices of a host work together, and how long that may take.
 
 Frozen once released: a later change of `store.schema` gets a revision of its own. It only adds, and
 what is there gets the values under which all devices of a host have to agree, as they had before.
@@ -19,6 +19,8 @@ def upgrade() -> None:
     """Add columns."""
     for column in _fence_device():
         op.add_column("fence_device", column)
+    limit = sa.Column("fence_limit_s", sa.Float(), server_default=sa.text("300"), nullable=False)
+    op.add_column("cluster", limit)
 
 
 def _fence_device() -> tuple[sa.Column[int] | sa.Column[float], ...]:

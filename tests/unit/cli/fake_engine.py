@@ -146,6 +146,7 @@ def cluster(name: str = "lab", **changes: Any) -> ClusterView:
         "armed": True,
         "predicted_power_cut_s": 4.5,
         "predicted_isolation_s": 20.5,
+        "fence_limit_s": 300.0,
         "version": 1,
     }
     return ClusterView(**facts | changes)
@@ -167,6 +168,11 @@ def host(name: str = "h1", **changes: Any) -> HostView:
         "vms": 2,
         "last_answer_at": at(1),
         "open_incident_id": None,
+        "fencing": {
+            "budget_s": 124.5,
+            "limit_s": 300.0,
+            "levels": ({"level": 1, "devices": 1, "budget_s": 124.5},),
+        },
         "version": 1,
     }
     return HostView(**facts | changes)
@@ -217,6 +223,7 @@ def fence_device(name: str = "h1-bmc", **changes: Any) -> FenceDeviceView:
         "level": 1,
         "delay_s": 0.0,
         "retries": 0,
+        "host_budget_s": 124.5,
         "last_reading": "on",
         "last_read_at": at(0),
         "version": 1,
