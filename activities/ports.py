@@ -102,6 +102,13 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        """The UUID of the machine that a host is, as its firmware has it; NoAnswer.
+
+        None when the host has none to tell.
+        """
+        ...
+
 
 class PowerSwitch(Protocol):
     """Power controllers. `off` and `on` say only that the command was taken: read back."""
@@ -116,4 +123,11 @@ class PowerSwitch(Protocol):
 
     async def on(self, device: FenceDevice) -> None:
         """Send power on; NoAnswer as for `off`."""
+        ...
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """The UUID of the machine that a device manages, in each byte order that it may be in.
+
+        Empty when the device cannot tell, or does not answer; never raises for it.
+        """
         ...

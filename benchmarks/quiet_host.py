@@ -74,6 +74,10 @@ class QuietHypervisor:
         """It lives."""
         return Knock.ANSWERS
 
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        """It does not tell."""
+        return None
+
 
 class SilentPower:
     """Fits `PowerSwitch`."""
@@ -89,3 +93,7 @@ class SilentPower:
     async def on(self, device: FenceDevice) -> None:
         """No answer."""
         raise NoAnswer("FENCE_AGENT_FAILED", f"{device.name} does not answer")
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """No answer."""
+        return ()

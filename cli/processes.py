@@ -28,6 +28,7 @@ from drivers.fence_metadata import check_options
 from drivers.secrets import SecretBox
 from engine.backend import Backend
 from engine.delivery import Delivery
+from engine.records.fence_checks import FenceCheckRecords
 from engine.records.watching import WatchRecords
 from engine.registry import all_actions, all_queries
 from engine.roles import Roles
@@ -37,6 +38,7 @@ from store import inventory
 from store.database import Database
 from worker.duties import relay_duties
 from worker.exit import exit_process, leave
+from worker.fence_watch import FenceWatch
 from worker.logs import set_up_logs
 from worker.memory import settle
 from worker.monitor import Monitor
@@ -158,7 +160,10 @@ async def run_monitor(process: Process) -> None:
     records = WatchRecords(process.database)
     backend = await process.backend()
     settle()
-    await Monitor(name, records, backend, process.hypervisor(), process.power).run()
+    monitor = Monitor(name, records, backend, process.hypervisor(), process.power)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(monitor.run())
+        group.create_task(FenceWatch(FenceCheckRecords(process.database), process.power).run())
 
 
 async def run_relay(process: Process) -> None:

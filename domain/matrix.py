@@ -14,7 +14,7 @@ from domain.operations import OperationState as O
 REBOOTED = "host.activate_rebooted"
 """`host.activate` as a monitor asks for it: the host lost the mark of its boot while in service."""
 
-HOST_ALWAYS = frozenset({"host.edit"})
+HOST_ALWAYS = frozenset({"host.edit", "host.check_fencing"})
 ACTIVATE = frozenset({"host.activate", REBOOTED})
 HOST: Mapping[str, frozenset[str]] = {
     H.UP: HOST_ALWAYS | {"vm.import", REBOOTED},

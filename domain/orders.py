@@ -75,6 +75,12 @@ class FenceHostOrder(Order):
     confirmation: "Evidence | None" = Field(default=None, exclude_if=lambda fact: fact is None)
 
 
+class CheckFencingOrder(Order):
+    """Test the fence devices of one host."""
+
+    host: HostRef
+
+
 class RecoverHostOrder(Order):
     """Recover from the failure of one host."""
 

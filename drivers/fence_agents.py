@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from domain.errors import EngineError, Invalid, NoAnswer
 from domain.inventory import FenceDevice, PowerReading
+from drivers.fence_guid import guid_command, guids
 from drivers.fence_metadata import AgentParameters, check_options, parse_metadata
 from drivers.fence_process import Ended, run_contained
 
@@ -72,6 +73,23 @@ class FenceAgents:
             log.exception("fence device cannot be read", device=device.name)
             return PowerReading.UNKNOWN
         return _verdict(ended)
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """The UUID of the machine that a BMC manages, in each byte order that BMCs use.
+
+        Asked of IPMI itself, since no agent tells it: empty for a device that does not speak it,
+        or does not answer within its deadline. Never raises for a device.
+        """
+        try:
+            async with asyncio.timeout(device.deadline_s):
+                order = await self._prepared(device)
+            if (command := guid_command(device.agent, order.options)) is None:
+                return ()
+            password = order.secrets.get("password", order.secrets.get("passwd", ""))
+            return guids((await self._run(command, f"{password}\n", device.deadline_s)).stdout)
+        except (EngineError, TimeoutError) as error:
+            log.warning("fence device tells no machine", device=device.name, why=str(error))
+            return ()
 
     async def off(self, device: FenceDevice) -> None:
         """Send power off; off already is success. NoAnswer, or Invalid for a wrong device."""

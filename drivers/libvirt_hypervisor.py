@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from uuid import UUID
 
 import libvirt
 
@@ -18,6 +19,7 @@ from domain.readings import HostReading, Knock
 from drivers.host_uri import HostUri, parse_host_uri
 from drivers.libvirt_connect import Connector
 from drivers.libvirt_lane import HUNG_PER_HOST_MAX, THREADS_MAX, Lane, Threads, Ticket
+from drivers.libvirt_machine import machine_of
 from drivers.libvirt_poll import read_host
 from drivers.libvirt_session import LibvirtSession
 from drivers.libvirt_sockets import Address, knock, no_knock, resolve
@@ -73,6 +75,18 @@ class LibvirtHypervisor:
             raise
         finally:
             self._turns[uri].release()
+
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        """The UUID that libvirtd has from the firmware, over a fresh connection.
+
+        None when it tells none. Errors as for `session`.
+        """
+        lane = await self._connector.open(parse_host_uri(uri), deadline_s)
+        try:
+            told = await lane.run(_capabilities, deadline_s)
+        finally:
+            await lane.close(min(deadline_s, CLOSE_DEADLINE_S))
+        return machine_of(told)
 
     async def knock(self, uri: str, deadline_s: float) -> Knock:
         """Connect to the host's port and hang up: a kernel that reacts is a sign of life.
@@ -143,3 +157,7 @@ class LibvirtHypervisor:
 
 def _read_host(connection: libvirt.virConnect, _ticket: Ticket) -> HostReading:
     return read_host(connection)
+
+
+def _capabilities(connection: libvirt.virConnect, _ticket: Ticket) -> str:
+    return str(connection.getCapabilities())

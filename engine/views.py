@@ -11,6 +11,7 @@ from domain.base import Frozen
 from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
+from engine.fence_views import HostFencingView
 
 T = TypeVar("T", default=Any)
 
@@ -38,22 +39,6 @@ class NetworkView(Frozen):
     bridge: str | None
     vms: int
     version: int
-
-
-class FenceLevelView(Frozen):
-    """The longest that one level of a host's fence may take, over all of its tries."""
-
-    level: int
-    devices: int
-    budget_s: float
-
-
-class HostFencingView(Frozen):
-    """The longest that a fence of a host may take, as its devices stand, and what is allowed."""
-
-    budget_s: float
-    limit_s: float
-    levels: tuple[FenceLevelView, ...]
 
 
 class HostView(Frozen):
@@ -121,6 +106,11 @@ class FenceDeviceView(Frozen):
     host_budget_s: float
     last_reading: str | None
     last_read_at: datetime | None
+    last_tested_at: datetime | None
+    test_reading: str | None
+    test_took_s: float | None
+    test_identity: str | None
+    silent_since: datetime | None
     version: int
 
 

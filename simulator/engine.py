@@ -20,6 +20,7 @@ from domain.context import ActionContext
 from engine.actions.base import Params
 from engine.backend import Backend, Receipt
 from engine.delivery import Delivery
+from engine.records.fence_checks import FenceCheckRecords
 from engine.records.operations import StepRecords
 from engine.registry import all_actions, all_queries
 from simulator.idle import QuietDelivery, QuietRecords, quiet_duties
@@ -31,6 +32,7 @@ from simulator.temporal.worker import VirtualWorker
 from store.database import Database
 from store.inline_sqlite import URL
 from worker.duties import relay_duties
+from worker.fence_watch import FenceWatch
 from worker.interceptors import StepInterceptor
 from worker.monitor import Monitor
 from worker.parts import (
@@ -253,7 +255,10 @@ class SimulatedEngine:
     async def _watch(self, made: Running) -> None:
         name = f"{made.process.machine}-monitor"
         records, parts = QuietRecords(BOARD, made.database), made.parts
-        await Monitor(name, records, made.backend, parts.hypervisor, parts.power).run()
+        monitor = Monitor(name, records, made.backend, parts.hypervisor, parts.power)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(monitor.run())
+            group.create_task(FenceWatch(FenceCheckRecords(made.database), parts.power).run())
 
     async def _relay(self, made: Running) -> None:
         duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)

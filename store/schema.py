@@ -67,6 +67,11 @@ fence_device = sa.Table(
     integer("retries"),
     text("last_reading", nullable=True, length=8),
     time("last_read_at"),
+    time("last_tested_at"),
+    text("test_reading", nullable=True, length=8),
+    sa.Column("test_took_s", sa.Float, nullable=True),
+    text("test_identity", nullable=True, length=8),
+    time("silent_since"),  # it stopped answering; NULL: it answers, or was never tested
     integer("version", 1),
     time("created_at", nullable=False),
 )

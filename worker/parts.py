@@ -10,6 +10,7 @@ from temporalio.worker import Interceptor, Worker, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.batches import Batches
+from activities.fence_checks import FenceChecks
 from activities.fencing import Fencing
 from activities.guests import Guests
 from activities.hosts import Hosts
@@ -20,6 +21,7 @@ from activities.recovery import Recovery
 from engine.backend import Backend
 from engine.clock import utc_now
 from engine.records.batches import BatchRecords
+from engine.records.fence_checks import FenceCheckRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
 from engine.records.imports import ImportRecords
@@ -30,6 +32,7 @@ from store.database import Database
 from worker.interceptors import StepInterceptor
 from workflows import options
 from workflows.activate_host import ActivateHost
+from workflows.check_fencing import CheckFencing
 from workflows.fence_host import FenceHost
 from workflows.import_vm import ImportVm
 from workflows.recover_host import RecoverHost
@@ -45,6 +48,7 @@ WORKFLOWS: tuple[type, ...] = (
     RecoverHost,
     ActivateHost,
     RunBatch,
+    CheckFencing,
 )
 
 PASSED_THROUGH = ("domain", "activities")
@@ -118,8 +122,11 @@ def fencing_worker(
 
 def fencing_steps(parts: Parts) -> list[Any]:
     """The steps of the queue `fencing`."""
-    records = FenceRecords(parts.database)
-    return _methods(Fencing(parts.power, parts.hypervisor, records, now=utc_now))
+    records, checks = FenceRecords(parts.database), FenceCheckRecords(parts.database)
+    return [
+        *_methods(Fencing(parts.power, parts.hypervisor, records, now=utc_now)),
+        *_methods(FenceChecks(parts.power, parts.hypervisor, checks, now=utc_now)),
+    ]
 
 
 def ordinary_steps(parts: Parts) -> list[Any]:

@@ -9,6 +9,7 @@ from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
 from engine.actions.confirmations import ConfirmHostDead, Word
+from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
 from engine.queries.foreign import ForeignGuests
@@ -77,6 +78,12 @@ async def add_host(body: AddHost, door: DoorDep) -> Answer:
 async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Power a host on, reconcile it and return it to `up`."""
     return await door.run(ActivateHost(host_id=host_id))
+
+
+@router.post("/{host_id}/actions/test-fencing", **ACTION)
+async def check_fencing(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Ask every fence device of a host for its status, and which machine it manages."""
+    return await door.run(CheckFencing(host_id=host_id))
 
 
 @router.post("/{host_id}/actions/confirm-dead", **ACTION)

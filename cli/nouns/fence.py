@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.failures import Exit, failure
+from cli.nouns.devices import tested
 from cli.nouns.host import HostName
 from cli.nouns.shared import VersionOption, change
 from cli.render import clock, lasting, print_json, print_table
@@ -59,6 +60,7 @@ def list_(
             item["agent"],
             item["last_reading"],
             clock(item["last_read_at"]),
+            tested(item),
             lasting(item["deadline_s"]),
             lasting(item["delay_s"]) if item["delay_s"] else "-",
             item["retries"],
@@ -67,7 +69,7 @@ def list_(
         )
         for item in found
     ]
-    read = ("LAST READING", "READ AT", "DEADLINE", "DELAY", "RETRIES", "HOST BUDGET")
+    read = ("LAST READING", "READ AT", "TEST", "DEADLINE", "DELAY", "RETRIES", "HOST BUDGET")
     header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "OPTIONS")
     return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
 
@@ -174,6 +176,18 @@ def edit(
     wanted |= {"options": options or None, "secrets": secrets or None}
     wanted |= {"level": level, "delay_s": delay, "retries": retries}
     change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
+
+
+@app.command()
+@actions
+def test(act: Act, host: HostName) -> None:
+    """Ask each fence device of a host for its status, and which machine it manages.
+
+    Nothing is switched. Fails when a device does not answer, manages another machine than the
+    host, or reads off while the host answers.
+    """
+    found = act.api.find("host", host)
+    act.run(f"/hosts/{found['id']}/actions/test-fencing", {})
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.failures import Json
+from cli.nouns.devices import tested
 from cli.nouns.shared import VersionOption, change, cluster_id
 from cli.render import (
     ago,
@@ -96,10 +97,10 @@ def _show_fences(devices: list[Json]) -> None:
     if not devices:
         return print_line("no fence device: its death cannot be proven (`holdfast fence add`)")
     rows = [
-        (d["level"], d["name"], d["agent"], d["last_reading"], clock(d["last_read_at"]))
+        (d["level"], d["name"], d["agent"], d["last_reading"], clock(d["last_read_at"]), tested(d))
         for d in sorted(devices, key=lambda d: (d["level"], d["name"]))
     ]
-    return print_table(("LEVEL", "FENCE DEVICE", "AGENT", "LAST READING", "READ AT"), rows)
+    return print_table(("LEVEL", "FENCE DEVICE", "AGENT", "LAST READING", "READ AT", "TEST"), rows)
 
 
 def _show_vms(vms: list[Json]) -> None:

@@ -55,6 +55,11 @@ HANDED_OVER = frozenset({"agent", "options"})
 """Columns whose change makes a fence device another one, as a change of its secrets does."""
 
 
+TESTED = ("last_tested_at", "test_reading", "test_took_s", "test_identity", "silent_since")
+SAID = ("last_reading", "last_read_at", *TESTED)
+"""Columns of what a device has said, which may have been another device's word."""
+
+
 class SecretSealer(Protocol):
     """Encrypts what must not be readable in the database."""
 
@@ -247,7 +252,7 @@ class EditFenceDeviceAction(Action[EditFenceDevice, Rekeyed]):
         if facts.secrets is not None:
             values["secrets"] = self._sealer.seal(dict(facts.secrets))
         if facts.secrets is not None or values.keys() & HANDED_OVER:
-            values |= {"last_reading": None, "last_read_at": None}
+            values |= dict.fromkeys(SAID)
         await write_change(tx, "fence_device", Change(change.row, values))
         return _told(facts)
 

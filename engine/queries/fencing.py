@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.topology import fence_budget
+from engine.fence_views import FenceLevelView, HostFencingView
 from engine.refs import fence_device, policy_of
-from engine.views import FenceLevelView, HostFencingView
 from store import inventory
 from store.rows import Row
 

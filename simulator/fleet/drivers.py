@@ -222,6 +222,11 @@ class FarHypervisor:
             # A fleet that is away says nothing about a host.
             raise NoAnswer("KNOCK_NOT_POSSIBLE", error.detail) from None
 
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        """The UUID in the host's firmware."""
+        async with connected(self._path) as line:
+            return await line.ask(deadline_s, Hypervisor.machine, uri, deadline_s)
+
 
 class FarPower:
     """Implements `PowerSwitch`, and knows the one fence agent that a fleet has."""
@@ -245,6 +250,15 @@ class FarPower:
     async def on(self, device: FenceDevice) -> None:
         """Take the command; NoAnswer when that is not known, as with real agents."""
         await self._switch(PowerSwitch.on, device)
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """The machine that it manages; never raises."""
+        try:
+            async with connected(self._path) as line:
+                return await line.ask(device.deadline_s, PowerSwitch.machine, device)
+        except EngineError as error:
+            log.warning("fence device tells no machine", device=device.name, why=error.detail)
+            return ()
 
     async def agent_parameters(self, agent: str) -> AgentParameters:
         """Invalid (`FENCE_AGENT_UNKNOWN`) for every agent but the fleet's own."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -233,6 +234,10 @@ class _KnownDevices:
         """Take the command."""
         self._require(device)
         await self._power.on(device)
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """The machine that it manages."""
+        return await self._power.machine(device) if self._is_known(device) else ()
 
     def _is_known(self, device: FenceDevice) -> bool:
         try:

@@ -8,7 +8,7 @@ Invariants  Processes, the boot mark and whatever libvirtd held die with the boo
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from uuid import UUID
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from domain.foreign import ForeignGuest
 from domain.readings import ALIVE_STATES, Domain, DomainState, Knock
@@ -122,6 +122,12 @@ class VirtualHost:
     domains: dict[UUID, VirtualDomain] = field(default_factory=dict)
     happenings: Happenings = field(default_factory=Happenings, repr=False)
     held: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    managed: UUID | None = None  # the machine that its BMC manages, where that is another one
+
+    @property
+    def machine(self) -> UUID:
+        """The UUID in its firmware."""
+        return uuid5(NAMESPACE_DNS, self.name)
 
     @property
     def uri(self) -> str:

@@ -159,6 +159,17 @@ class VirtualHypervisor:
         except NoAnswer:
             return Knock.SILENT
 
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        """The UUID in the host's firmware."""
+        await self._centre.ahead_of(Call.OPEN)
+        host = await self._host(uri, deadline_s)
+
+        def told() -> UUID:
+            _refuse_port(host)
+            return host.machine
+
+        return await self._line(host, host).call(Call.OPEN, deadline_s, told)
+
     async def _host(self, uri: str, deadline_s: float) -> VirtualHost:
         host = self._centre.host_at(uri)
         if host is None:

@@ -7,6 +7,7 @@ Invariants  A controller's answer to a command says nothing: only a later readin
 import asyncio
 from collections.abc import Callable
 from typing import TypeVar
+from uuid import UUID
 
 from domain.errors import EngineError, NoAnswer
 from domain.inventory import FenceDevice, PowerReading
@@ -52,6 +53,14 @@ class VirtualPower:
         """Take the command."""
         controller = self._controller(device)
         await self._call(Call.BMC_ON, controller, controller.on)
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """The machine that the controller manages; an outlet manages none."""
+        controller = self._controller(device)
+        try:
+            return await self._call(Call.BMC_READ, controller, controller.machine)
+        except NoAnswer:
+            return ()
 
     def _controller(self, device: FenceDevice) -> "_Controller":
         host = self._centre.host_of(device)
@@ -112,6 +121,11 @@ class _Controller:
                 host.switch_off(self.device.name)
         return PowerReading.ON if host.powered else PowerReading.OFF
 
+    def machine(self) -> tuple[UUID, ...]:
+        """The machine that it manages."""
+        self._let_in()
+        return (self._host.managed or self._host.machine,)
+
     def off(self) -> None:
         """Take the command, and cut now, later or never."""
         self._let_in()
@@ -170,6 +184,11 @@ class _Outlet(_Controller):
         self._let_in()
         on = self._host.outlets[self.device.name]
         return PowerReading.ON if on else PowerReading.OFF
+
+    def machine(self) -> tuple[UUID, ...]:
+        """An outlet does not know what it feeds."""
+        self._let_in()
+        return ()
 
     def off(self) -> None:
         """Take the command, and cut now."""

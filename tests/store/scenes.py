@@ -140,6 +140,7 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "host.remove": host,
         "host.activate": host,
         "host.recover": host | {"epoch": 1, "why": "silent", "reported_by": "m1"},
+        "host.check_fencing": host,
         "host.confirm_dead": host | {"reason": "I stood before it"},
         "host.fence": host | {"incident_id": ids.get("incident", new_id())},
         "fence.add": host

@@ -188,7 +188,7 @@ class Mute:
         self.waited_s.append(device.deadline_s)
         return PowerReading.UNKNOWN
 
-    off = on = AsyncMock()
+    off = on = machine = AsyncMock()
 
 
 @pytest.mark.parametrize(

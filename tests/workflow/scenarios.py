@@ -7,7 +7,8 @@ recorder of golden histories, so that what is recorded is what is tested.
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from tests.fakes import Gate
+from engine.actions.fence_tests import CheckFencing
+from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
 
 Scenario = Callable[[Bench], Awaitable[UUID]]
@@ -138,6 +139,30 @@ async def an_activation_is_cancelled(bench: Bench) -> UUID:
     return await finished(bench, operation)
 
 
+async def fence_devices_are_tested(bench: Bench) -> UUID:
+    """CheckFencing: the host's controller answers and manages the host's own machine."""
+    return await finished(bench, await bench.act(CheckFencing(host_id=bench.hosts["h1"])))
+
+
+async def a_dead_fence_device_fails_its_test(bench: Bench) -> UUID:
+    """CheckFencing: one of two controllers does not answer; both are recorded."""
+    await bench.add_device("h1", "bmc-h1-2")
+    bench.centre.hosts["h1"].bmcs["bmc-h1-2"] = Bmc.DEAD
+    return await finished(bench, await bench.act(CheckFencing(host_id=bench.hosts["h1"])))
+
+
+async def a_fence_test_is_cancelled(bench: Bench) -> UUID:
+    """CheckFencing: cancelled while a controller is asked."""
+    gate = bench.centre.before["bmc_read"] = Gate()
+    operation = await bench.act(CheckFencing(host_id=bench.hosts["h1"]))
+    await gate.reached.wait()
+    await bench.workflow(operation).cancel()
+    await cancel_is_known(bench, operation)
+    bench.centre.before.pop("bmc_read")
+    gate.open()
+    return await finished(bench, operation)
+
+
 async def finished(bench: Bench, operation: UUID) -> UUID:
     """Wait until the operation has ended and its workflow has completed."""
     await bench.ended(operation)
@@ -178,6 +203,11 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
         a_host_is_activated,
         a_host_that_never_answers_is_left_out_of_service,
         an_activation_is_cancelled,
+    ),
+    "CheckFencing": (
+        fence_devices_are_tested,
+        a_dead_fence_device_fails_its_test,
+        a_fence_test_is_cancelled,
     ),
 }
 """The happy path of each workflow stands first."""

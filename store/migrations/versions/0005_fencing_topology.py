@@ -5,14 +5,19 @@ what is there gets the values under which all devices of a host have to agree, a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision: str = "0005"
 down_revision: str | Sequence[str] | None = "0004"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+
+
+TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
 def upgrade() -> None:
@@ -23,11 +28,16 @@ def upgrade() -> None:
     op.add_column("cluster", limit)
 
 
-def _fence_device() -> tuple[sa.Column[int] | sa.Column[float], ...]:
+def _fence_device() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("level", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("delay_s", sa.Float(), server_default=sa.text("0"), nullable=False),
         sa.Column("retries", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("last_tested_at", TIME, nullable=True),
+        sa.Column("test_reading", sa.String(length=8), nullable=True),
+        sa.Column("test_took_s", sa.Float(), nullable=True),
+        sa.Column("test_identity", sa.String(length=8), nullable=True),
+        sa.Column("silent_since", TIME, nullable=True),
     )
 
 

@@ -68,6 +68,9 @@ class Board:
     async def on(self, device: FenceDevice) -> None:
         raise AssertionError("a fence switches nothing on")
 
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        raise AssertionError("a fence asks for no machine")
+
 
 class Rows:
     """Fits `FenceRecords`."""

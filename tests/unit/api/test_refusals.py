@@ -40,6 +40,7 @@ UNKNOWN = [
     ("POST", "/clusters/{}/actions/arm", "CLUSTER_NOT_FOUND"),
     ("POST", "/clusters/{}/actions/disarm", "CLUSTER_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/activate", "HOST_NOT_FOUND"),
+    ("POST", "/hosts/{}/actions/test-fencing", "HOST_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/confirm-dead", "HOST_NOT_FOUND"),
     ("PATCH", "/vms/{}", "VM_NOT_FOUND"),
     ("DELETE", "/vms/{}", "VM_NOT_FOUND"),

@@ -2,8 +2,11 @@
 
 import sys
 from pathlib import Path
+from uuid import UUID
 
 from pyghmi.ipmi.bmc import Bmc
+
+MACHINE = UUID("00112233-4455-6677-8899-aabbccddeeff")
 
 
 class LoopbackBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
@@ -13,6 +16,9 @@ class LoopbackBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
 
     def get_power_state(self) -> str:
         return self.power
+
+    def get_system_guid(self) -> UUID:
+        return MACHINE
 
     def power_off(self) -> None:
         self.power = "off"

@@ -113,3 +113,9 @@ async def test_the_agents_own_metadata_names_options_and_actions(
     assert {"ip", "lanplus", "password", "power_wait", "method"} <= parameters.names
     assert {"on", "off", "status"} <= parameters.actions
     assert "fence_ipmilan" in agents().installed_agents()
+
+
+async def test_the_machine_that_a_bmc_manages_is_read_by_ipmi_itself(port: int) -> None:
+    machine = UUID("00112233-4455-6677-8899-aabbccddeeff")
+    assert machine in await agents().machine(device(port))
+    assert await agents("wrong password").machine(device(port)) == ()

@@ -59,6 +59,9 @@ class Hosts:
     async def knock(self, uri: str, deadline_s: float) -> Knock:
         raise AssertionError("a monitor knocks at no door")
 
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        raise AssertionError("a monitor asks for no machine")
+
 
 class Power:
     """Fits `PowerSwitch`; the monitor may only read."""
@@ -73,6 +76,9 @@ class Power:
         self.asked[device.name] += 1
         await self.answering.wait()
         return self.readings.get(device.name, PowerReading.ON)
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        raise AssertionError("a monitor asks for no machine")
 
     async def off(self, device: FenceDevice) -> None:
         raise AssertionError("a monitor cuts no power")

@@ -1,0 +1,19 @@
+"""How the fence devices of a host work together, as people and programs read it."""
+
+from domain.base import Frozen
+
+
+class FenceLevelView(Frozen):
+    """The longest that one level of a host's fence may take, over all of its tries."""
+
+    level: int
+    devices: int
+    budget_s: float
+
+
+class HostFencingView(Frozen):
+    """The longest that a fence of a host may take, as its devices stand, and what is allowed."""
+
+    budget_s: float
+    limit_s: float
+    levels: tuple[FenceLevelView, ...]
