@@ -186,4 +186,5 @@ def _device(host: HostInventory) -> Json:
         "agent": host.bmc.agent,
         "options": host.bmc.options,
         "secrets": {"password": host.bmc.password},
+        "shares_power": False,
     }

@@ -157,7 +157,12 @@ class _Builder:
         devices = await self._names("/fence-devices")
         hosts = await self._names("/hosts")
         agents = [
-            {"host_id": hosts[name], "name": f"bmc-{name}", "agent": AGENT}
+            {
+                "host_id": hosts[name],
+                "name": f"bmc-{name}",
+                "agent": AGENT,
+                "shares_power": False,
+            }
             for name in spec.host_names
             if f"bmc-{name}" not in devices
         ]

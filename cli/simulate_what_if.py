@@ -72,6 +72,7 @@ def show(answer: "Answer") -> None:
     for host in answer.hosts:
         proof = "not proven dead" if host.proven_s is None else f"dead, proven {host.proven_s:g} s"
         cut = ", power cut by the engine" if host.fenced else ""
+        cut += ", its fence devices share its power supply" if host.blocks else ""
         print_line(f"  {host.name}: {proof}{cut}; {host.state}: {host.why}")
     for wait in answer.waits:
         print_line(f"  {wait}")

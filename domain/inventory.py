@@ -188,6 +188,8 @@ class FenceDevice(Frozen):
              two engines that fence each other's machine both succeed.
     retries  how often an off or a reading without an answer is tried again, each within the
              deadline. Higher: a dead controller holds its level longer. Lower: a lost packet does.
+    shares_power  whether it falls silent when its host loses its supply. A BMC does unless it has
+             a supply of its own, so it is held to be so until somebody says otherwise.
     """
 
     id: UUID
@@ -199,6 +201,7 @@ class FenceDevice(Frozen):
     level: int = _added(1, ge=1, le=9)
     delay_s: float = _added(0.0, ge=0, le=300)
     retries: int = _added(0, ge=0, le=9)
+    shares_power: bool = _added(True)
 
 
 class Silence(StrEnum):

@@ -48,6 +48,16 @@ def next_level(devices: Iterable[FenceDevice], first: int = 1) -> int | None:
     return min((device.level for device in devices if device.level >= first), default=None)
 
 
+def survives_power_loss(devices: Iterable[FenceDevice], proofs: int = 1) -> bool:
+    """Whether these devices could still prove a host off that has lost its supply.
+
+    Otherwise nothing answers that could: its recovery waits for a person.
+    """
+    silent, off = PowerReading.UNKNOWN, PowerReading.OFF
+    said = ((d.level, silent if d.shares_power else off) for d in devices)
+    return proven_level(said, proofs) is not None
+
+
 class LevelBudget(Frozen):
     """The longest that one level may take, in seconds; the last level is tried `tries` times."""
 

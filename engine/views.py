@@ -103,6 +103,7 @@ class FenceDeviceView(Frozen):
     level: int
     delay_s: float
     retries: int
+    shares_power: bool
     host_budget_s: float
     last_reading: str | None
     last_read_at: datetime | None

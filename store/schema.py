@@ -65,6 +65,7 @@ fence_device = sa.Table(
     integer("level", 1),
     sa.Column("delay_s", sa.Float, nullable=False, server_default=sa.text("0")),
     integer("retries"),
+    flag("shares_power", default=True),
     text("last_reading", nullable=True, length=8),
     time("last_read_at"),
     time("last_tested_at"),

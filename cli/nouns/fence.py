@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.failures import Exit, failure
+from cli.failures import Exit, Json, failure
 from cli.nouns.devices import tested
 from cli.nouns.host import HostName
 from cli.nouns.shared import VersionOption, change
@@ -35,6 +35,13 @@ DelayOption = Annotated[
 ]
 RetriesOption = Annotated[
     int | None, typer.Option(min=0, max=9, help="How often to ask again without an answer.")
+]
+PowerOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--shares-power/--own-supply",
+        help="Whether it falls silent when the host loses its supply, as a BMC usually does.",
+    ),
 ]
 
 
@@ -64,13 +71,14 @@ def list_(
             lasting(item["deadline_s"]),
             lasting(item["delay_s"]) if item["delay_s"] else "-",
             item["retries"],
+            "shared" if item["shares_power"] else "own",
             lasting(item["host_budget_s"]),
             " ".join(f"{key}={value}" for key, value in sorted(item["options"].items())),
         )
         for item in found
     ]
-    read = ("LAST READING", "READ AT", "TEST", "DEADLINE", "DELAY", "RETRIES", "HOST BUDGET")
-    header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "OPTIONS")
+    read = ("LAST READING", "READ AT", "TEST", "DEADLINE", "DELAY", "RETRIES", "POWER")
+    header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "HOST BUDGET", "OPTIONS")
     return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
 
 
@@ -104,6 +112,7 @@ def add(
     level: LevelOption = None,
     delay: DelayOption = None,
     retries: RetriesOption = None,
+    shares_power: PowerOption = None,
 ) -> None:
     """Give a host a power controller.
 
@@ -121,7 +130,10 @@ def add(
         "deadline_s": deadline,
     }
     place = {"level": level, "delay_s": delay, "retries": retries}
-    act.run("/fence-devices", body | {key: value for key, value in place.items() if value})
+    said: Json = {key: value for key, value in place.items() if value}
+    if shares_power is not None:
+        said["shares_power"] = shares_power
+    act.run("/fence-devices", body | said)
 
 
 DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="Name or id of a fence device.")]
@@ -163,6 +175,7 @@ def edit(
     level: LevelOption = None,
     delay: DelayOption = None,
     retries: RetriesOption = None,
+    shares_power: PowerOption = None,
     version: VersionOption = None,
 ) -> None:
     """Change a power controller; options and secrets that are not named stay.
@@ -174,7 +187,7 @@ def edit(
     secrets = dict.fromkeys(without_secret or ()) | given
     wanted: dict[str, Any] = {"name": name, "agent": agent, "deadline_s": deadline}
     wanted |= {"options": options or None, "secrets": secrets or None}
-    wanted |= {"level": level, "delay_s": delay, "retries": retries}
+    wanted |= {"level": level, "delay_s": delay, "retries": retries, "shares_power": shares_power}
     change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
 
 

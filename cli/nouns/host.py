@@ -33,7 +33,11 @@ def list_(
     state: Annotated[str | None, typer.Option(help="Only in this state, such as up.")] = None,
     contains: Annotated[str | None, typer.Option(help="Only names with this in them.")] = None,
 ) -> None:
-    """List hosts with their state and load."""
+    """List hosts with their state and load.
+
+    POWER LOSS blocks: when the host loses its supply no fence device can prove it off, so that its
+    VMs wait for a person.
+    """
     in_cluster = None if cluster is None else session.api.find("cluster", cluster)["id"]
     found = session.api.all("/hosts", cluster_id=in_cluster, state=state, name_contains=contains)
     if session.as_json:
@@ -47,11 +51,12 @@ def list_(
             item["vms"],
             f"{item['memory_reserved_mib']}/{item['memory_mib']} MiB",
             item["epoch"],
+            "blocks" if item["fencing"]["blocks_on_power_loss"] else "proven",
             item["state_reason"],
         )
         for item in found
     ]
-    header = ("NAME", "STATE", "LAST ANSWER", "VMS", "MEMORY", "EPOCH", "WHY")
+    header = ("NAME", "STATE", "LAST ANSWER", "VMS", "MEMORY", "EPOCH", "POWER LOSS", "WHY")
     return print_table(header, rows, empty="no hosts; add one with `holdfast host add`")
 
 
@@ -76,6 +81,7 @@ def show(session: Session, host: HostName) -> None:
             ("epoch", found["epoch"]),
             ("open incident", found["open_incident_id"]),
             ("fence takes", _fence_takes(found["fencing"])),
+            ("on power loss", _on_power_loss(found["fencing"])),
             ("version", found["version"]),
             ("id", found["id"]),
         )
@@ -90,6 +96,12 @@ def _fence_takes(fencing: Json) -> str | None:
     levels = [f"level {each['level']} {lasting(each['budget_s'])}" for each in fencing["levels"]]
     whole, limit = lasting(fencing["budget_s"]), lasting(fencing["limit_s"])
     return f"at most {whole} of {limit} ({', '.join(levels)})"
+
+
+def _on_power_loss(fencing: Json) -> str:
+    if not fencing["blocks_on_power_loss"]:
+        return "proven off by a device with a supply of its own"
+    return "blocks: no device with a supply of its own proves it off, a person has to"
 
 
 def _show_fences(devices: list[Json]) -> None:

@@ -48,7 +48,7 @@ from store.ids import new_id
 from store.rows import Row
 
 T = TypeVar("T")
-PLAIN = ("name", "agent", "deadline_s", "level", "delay_s", "retries")
+PLAIN = ("name", "agent", "deadline_s", "level", "delay_s", "retries", "shares_power")
 """Fields that are written as they are said."""
 
 HANDED_OVER = frozenset({"agent", "options"})
@@ -95,6 +95,7 @@ class AddFenceDevice(Params):
     level: int = Field(default=1, ge=1, le=9)
     delay_s: float = Field(default=0.0, ge=0, le=300)
     retries: int = Field(default=0, ge=0, le=9)
+    shares_power: bool = True
 
 
 class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
@@ -156,6 +157,7 @@ class FenceDeviceChanges(Changes):
     level: int | None = Field(default=None, ge=1, le=9)
     delay_s: float | None = Field(default=None, ge=0, le=300)
     retries: int | None = Field(default=None, ge=0, le=9)
+    shares_power: bool | None = None
 
 
 class EditFenceDevice(FenceDeviceChanges, Edit):

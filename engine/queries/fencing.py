@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.topology import fence_budget
+from domain.topology import fence_budget, survives_power_loss
 from engine.fence_views import FenceLevelView, HostFencingView
 from engine.refs import fence_device, policy_of
 from store import inventory
@@ -27,7 +27,8 @@ async def fencing_of(
 
 
 def _fencing(cluster: Row, devices: Iterable[Row]) -> HostFencingView:
-    budget = fence_budget((fence_device(row) for row in devices), policy_of(cluster))
+    known, policy = [fence_device(row) for row in devices], policy_of(cluster)
+    budget = fence_budget(known, policy)
     return HostFencingView(
         budget_s=round(budget.total_s, 1),
         limit_s=cluster["fence_limit_s"],
@@ -37,4 +38,5 @@ def _fencing(cluster: Row, devices: Iterable[Row]) -> HostFencingView:
             )
             for level in budget.levels
         ),
+        blocks_on_power_loss=not survives_power_loss(known, policy.timing.proofs_required),
     )

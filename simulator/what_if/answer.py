@@ -41,6 +41,7 @@ class HostAnswer(Frozen):
     why: str
     proven_s: float | None = None  # when it was certified dead
     fenced: bool = False  # our off turned it off while it ran
+    blocks: bool = False  # its fence devices lose their supply with it
 
 
 class Answer(Frozen):
@@ -67,7 +68,7 @@ def answer_of(stage: Stage, cluster: Cluster, began_s: float, broken: list[str])
     }
     return Answer(
         cluster=cluster.name,
-        hosts=tuple(_host(stage, name, began_s) for name in lost),
+        hosts=tuple(_host(stage, cluster, name, began_s) for name in lost),
         vms=tuple(_vms(stage, cluster, lost, began_s)),
         waits=tuple(
             f"{op['kind']} {op['target_name']} waits: {op['waiting_for']} ({op['reason_code']})"
@@ -77,7 +78,7 @@ def answer_of(stage: Stage, cluster: Cluster, began_s: float, broken: list[str])
     )
 
 
-def _host(stage: Stage, name: str, began_s: float) -> HostAnswer:
+def _host(stage: Stage, cluster: Cluster, name: str, began_s: float) -> HostAnswer:
     host = stage.rows.find("host", name)
     proven = [
         (row["issued_at"] - EPOCH).total_seconds() - began_s
@@ -94,6 +95,7 @@ def _host(stage: Stage, name: str, began_s: float) -> HostAnswer:
         why=host["state_reason"],
         proven_s=round(proven[0], 2) if proven else None,
         fenced=fenced,
+        blocks=any(host.blocks_on_power_loss for host in cluster.hosts if host.name == name),
     )
 
 

@@ -36,6 +36,7 @@ class Host(Frozen):
     memory_mib: int
     cpus: int = 1
     fence_devices: int = 0
+    blocks_on_power_loss: bool = False  # its power controllers lose their supply with it
 
 
 class Vm(Frozen):
@@ -134,6 +135,7 @@ def _host(row: Json, devices: list[Json]) -> Host:
         memory_mib=row["memory_mib"],
         cpus=max(row["cpus"], 1),
         fence_devices=sum(device["host_id"] == row["id"] for device in devices),
+        blocks_on_power_loss=row["fencing"]["blocks_on_power_loss"],
     )
 
 

@@ -79,9 +79,9 @@ def play(
 async def _played(
     stage: Stage, cluster: Cluster, losses: tuple[Loss, ...], *, bmc_dies: bool
 ) -> float:
-    if bmc_dies:
-        for host in stage.centre.hosts.values():
-            host.bmc = Bmc.DEAD_WITH_HOST
+    for host in cluster.hosts:
+        if host.name in stage.centre.hosts and (bmc_dies or host.blocks_on_power_loss):
+            stage.centre.hosts[host.name].bmc = Bmc.DEAD_WITH_HOST
     stage.engine.start()
     await asyncio.sleep(WARM_S)
     began_s = stage.loop.time()

@@ -174,6 +174,7 @@ class Center:
             "options": bmc.options | options,
             "secrets": {"password": password},
             "deadline_s": DEVICE_DEADLINE_S,
+            "shares_power": False,
         }
         self.act("/fence-devices", body)
 

@@ -72,6 +72,15 @@ def test_a_controller_that_dies_with_its_host_leaves_all_waiting_and_says_why() 
     assert all("BMC_NO_ANSWER" in vm.why for vm in answer.vms if vm.protected)
 
 
+def test_a_host_whose_proof_shares_its_supply_blocks_on_power_loss_and_is_told_so() -> None:
+    hosts = (HOSTS[0].model_copy(update={"blocks_on_power_loss": True}), *HOSTS[1:])
+    answer = play(CLUSTER.model_copy(update={"hosts": hosts}), H1)
+    (h1,) = answer.hosts
+    assert (h1.blocks, h1.proven_s) == (True, None)
+    assert not any(vm.back for vm in answer.vms)
+    assert answer.waits != ()
+
+
 def test_a_rack_takes_all_its_hosts() -> None:
     answer = play(CLUSTER, (Loss(kind="rack", name="r1"),))
     assert {host.name for host in answer.hosts} == {"h1", "h2"}
@@ -177,6 +186,7 @@ API: dict[str, list[dict[str, Any]]] = {
             "state": "up",
             "memory_mib": 1024,
             "cpus": 0,
+            "fencing": {"blocks_on_power_loss": True},
         }
     ],
     "/vms": [
@@ -217,7 +227,8 @@ class Lists:
 def test_an_export_holds_what_is_played_and_reads_back(tmp_path: Path) -> None:
     found = inventory_of(Lists(), "2030-01-01T00:00:00+00:00")
     (cluster,) = found.clusters
-    assert cluster.hosts == (Host(name="h1", memory_mib=1024, cpus=1, fence_devices=1),)
+    known = Host(name="h1", memory_mib=1024, cpus=1, fence_devices=1, blocks_on_power_loss=True)
+    assert cluster.hosts == (known,)
     assert cluster.vms[0].depends_on == ()
     assert cluster.groups[0].hosts == ("h1",)
     assert read_inventory(written(tmp_path, found)) == found

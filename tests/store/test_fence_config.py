@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from domain.profiles import Profile
 from engine.actions.clusters import EditCluster
 from engine.actions.fence_devices import AddFenceDevice, EditFenceDevice, RemoveFenceDevice
 from engine.queries.inventory import ListFenceDevices, ListHosts
@@ -222,3 +223,20 @@ async def test_a_hosts_budget_is_shown_with_its_levels_and_limit(engine: Engine)
     assert (second.budget_s, second.levels) == (0.0, ())
     devices = await engine.backend.run_query(ListFenceDevices())
     assert {one.host_budget_s for one in devices.items} == {165.0}
+
+
+async def test_a_host_blocks_on_power_loss_until_a_device_has_a_supply_of_its_own(
+    engine: Engine,
+) -> None:
+    device_id = await device(engine)
+
+    async def blocks() -> bool:
+        (host,) = (await engine.backend.run_query(ListHosts())).items
+        shown: bool = host.fencing.blocks_on_power_loss
+        return shown
+
+    assert await blocks()
+    await engine.act(EditFenceDevice(fence_device_id=device_id, shares_power=False))
+    assert not await blocks()
+    await engine.act(EditCluster(cluster_id=engine.world.cluster_id, profile=Profile.CAREFUL))
+    assert await blocks()

@@ -33,6 +33,7 @@ def _fence_device() -> tuple[sa.Column[Any], ...]:
         sa.Column("level", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("delay_s", sa.Float(), server_default=sa.text("0"), nullable=False),
         sa.Column("retries", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("shares_power", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("last_tested_at", TIME, nullable=True),
         sa.Column("test_reading", sa.String(length=8), nullable=True),
         sa.Column("test_took_s", sa.Float(), nullable=True),

@@ -172,6 +172,7 @@ def host(name: str = "h1", **changes: Any) -> HostView:
             "budget_s": 124.5,
             "limit_s": 300.0,
             "levels": ({"level": 1, "devices": 1, "budget_s": 124.5},),
+            "blocks_on_power_loss": True,
         },
         "version": 1,
     }
@@ -223,6 +224,7 @@ def fence_device(name: str = "h1-bmc", **changes: Any) -> FenceDeviceView:
         "level": 1,
         "delay_s": 0.0,
         "retries": 0,
+        "shares_power": True,
         "host_budget_s": 124.5,
         "last_tested_at": at(0),
         "test_reading": "on",

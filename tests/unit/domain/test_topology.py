@@ -1,15 +1,16 @@
 """Which readings of a host's fence devices prove it off."""
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.inventory import PowerReading
+from domain.inventory import FenceDevice, PowerReading
 from domain.profiles import Profile, policy_for
 from domain.recovery import Move, decide
-from domain.topology import proven_level
+from domain.topology import proven_level, survives_power_loss
 from tests.unit.domain.builders import OFF, ON, UNKNOWN, fence_facts, recovery_facts, vote
 
 pytestmark = pytest.mark.unit
@@ -107,3 +108,39 @@ def test_a_careful_recovery_fetches_its_second_proof_from_the_next_level() -> No
 def test_a_careful_recovery_of_a_host_with_one_device_says_what_is_missing() -> None:
     decision = decide(recovery_facts(OFF, fence=fence_facts(vote(), devices=1)), CAREFUL)
     assert (decision.move, decision.held[0].reason) == (Move.HOLD, "PROOFS_MISSING")
+
+
+def fed(level: int, *, shares: bool) -> FenceDevice:
+    return FenceDevice(
+        id=uuid4(),
+        host_id=uuid4(),
+        name="d",
+        agent="fence_x",
+        options={},
+        level=level,
+        shares_power=shares,
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "proofs", "survives"),
+    [
+        ((), 1, False),
+        ((fed(1, shares=True),), 1, False),
+        ((fed(1, shares=False),), 1, True),
+        ((fed(1, shares=True), fed(1, shares=False)), 1, False),
+        ((fed(1, shares=True), fed(2, shares=False)), 1, True),
+        ((fed(1, shares=True), fed(2, shares=False)), 2, False),
+        ((fed(1, shares=False), fed(2, shares=False)), 2, True),
+    ],
+    ids=["none", "bmc", "own supply", "half a level", "second level", "careful", "careful, two"],
+)
+def test_a_power_loss_is_survived_by_a_whole_level_with_supplies_of_its_own(
+    devices: tuple[FenceDevice, ...], proofs: int, survives: bool
+) -> None:
+    assert survives_power_loss(devices, proofs) is survives
+
+
+def test_a_device_shares_its_hosts_power_until_somebody_says_otherwise() -> None:
+    plain = fed(1, shares=True)
+    assert FenceDevice(**plain.model_dump()).shares_power is True
