@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState
 from store.bulk import update_many
+from store.prebuilt import prebuilt
 from store.plumbing import START
 from store.rows import Row, changed, in_chunks, many, number, one
 from store.schema import operation, outbox, step
@@ -156,11 +157,8 @@ def _more_urgent(row: Row) -> sa.ColumnElement[bool]:
     )
 
 
-async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
-    """Open operations whose workflow should exist and was not looked for since, longest ago first.
-
-    Each has `posted`: whether the outbox ever started it, else its parent's workflow does.
-    """
+@prebuilt
+def _to_sweep(before: datetime, limit: int, /) -> sa.Select[Any]:
     starts = sa.exists().where(outbox.c.operation_id == operation.c.id, outbox.c.kind == START)
     looked = sa.func.coalesce(operation.c.swept_at, operation.c.created_at)
     query = sa.select(operation, starts.label("posted")).where(
@@ -171,17 +169,30 @@ async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) ->
         looked <= before,
         ~starts.where(outbox.c.done_at.is_(None)),
     )
-    return await many(connection, query.order_by(looked, operation.c.id).limit(limit))
+    return query.order_by(looked, operation.c.id).limit(limit)
 
 
-async def left_held(connection: AsyncConnection, limit: int) -> list[Row]:
-    """Open operations that wait for their turn in a batch that has ended."""
+async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
+    """Open operations whose workflow should exist and was not looked for since, longest ago first.
+
+    Each has `posted`: whether the outbox ever started it, else its parent's workflow does.
+    """
+    return await many(connection, _to_sweep(before, limit))
+
+
+@prebuilt
+def _left_held(limit: int, /) -> sa.Select[Any]:
     batch = operation.alias("batch")
     ended = sa.exists().where(batch.c.id == operation.c.parent_id, batch.c.state.not_in(OPEN))
     query = sa.select(operation).where(
         operation.c.held.is_(True), operation.c.state.in_(OPEN), ended
     )
-    return await many(connection, query.order_by(operation.c.id).limit(limit))
+    return query.order_by(operation.c.id).limit(limit)
+
+
+async def left_held(connection: AsyncConnection, limit: int) -> list[Row]:
+    """Open operations that wait for their turn in a batch that has ended."""
+    return await many(connection, _left_held(limit))
 
 
 async def note_swept(connection: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
@@ -203,9 +214,9 @@ async def show_reason(
     await changed(connection, query.values(**values))
 
 
-async def steps_until(connection: AsyncConnection, operation_id: UUID) -> datetime | None:
-    """Until when a step that never said how it ended may still be at work, or None."""
-    query = (
+@prebuilt
+def _steps_until(operation_id: UUID, /) -> sa.Select[Any]:
+    return (
         sa.select(step.c.deadline_at)
         .where(
             step.c.operation_id == operation_id,
@@ -214,7 +225,11 @@ async def steps_until(connection: AsyncConnection, operation_id: UUID) -> dateti
         .order_by(step.c.deadline_at.desc())
         .limit(1)
     )
-    row = await one(connection, query)
+
+
+async def steps_until(connection: AsyncConnection, operation_id: UUID) -> datetime | None:
+    """Until when a step that never said how it ended may still be at work, or None."""
+    row = await one(connection, _steps_until(operation_id))
     return None if row is None else row["deadline_at"]
 
 

@@ -5,6 +5,7 @@ event, so two processes cannot both move a host, and a forbidden move touches no
 """
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,20 +13,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.hosts import NEXT, HostEvent, sources
 from domain.inventory import HostState
+from store.prebuilt import prebuilt
 from store.rows import changed, number
 from store.schema import host
+
+
+@prebuilt
+def _move(host_id: UUID, why: str, now: datetime, /, *, event: HostEvent) -> sa.Update:
+    return (
+        host.update()
+        .where(host.c.id == host_id, host.c.state.in_([s.value for s in sources(event)]))
+        .values(state=state_after(event), state_reason=why, state_since=now)
+    )
 
 
 async def move(
     connection: AsyncConnection, host_id: UUID, event: HostEvent, why: str, now: datetime
 ) -> bool:
     """Apply one event to a host; False when its state does not expect it."""
-    query = (
-        host.update()
-        .where(host.c.id == host_id, host.c.state.in_([s.value for s in sources(event)]))
-        .values(state=state_after(event), state_reason=why[:1024], state_since=now)
-    )
-    return await changed(connection, query) == 1
+    return await changed(connection, _move(host_id, why[:1024], now, event=event)) == 1
 
 
 async def put_back(
@@ -69,9 +75,9 @@ async def set_capacity(
     await changed(connection, query)
 
 
-async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, memory_mib: int) -> bool:
-    """Promise memory of an `up` host of that epoch to a VM; False when there is no room (I6)."""
-    query = (
+@prebuilt
+def _reserve(host_id: UUID, epoch: int, memory_mib: int, /) -> sa.Update:
+    return (
         host.update()
         .where(
             host.c.id == host_id,
@@ -81,21 +87,36 @@ async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, memory
         )
         .values(memory_reserved_mib=host.c.memory_reserved_mib + memory_mib)
     )
-    return await changed(connection, query) == 1
+
+
+async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, memory_mib: int) -> bool:
+    """Promise memory of an `up` host of that epoch to a VM; False when there is no room (I6)."""
+    return await changed(connection, _reserve(host_id, epoch, memory_mib)) == 1
+
+
+@prebuilt
+def _release(host_id: UUID, memory_mib: int, /) -> sa.Update:
+    left = host.c.memory_reserved_mib - memory_mib
+    return host.update().where(host.c.id == host_id).values(memory_reserved_mib=left)
 
 
 async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -> None:
     """Take a promise back. Called once a run, by the statement that ends it."""
-    left = host.c.memory_reserved_mib - memory_mib
-    query = host.update().where(host.c.id == host_id).values(memory_reserved_mib=left)
-    await changed(connection, query)
+    await changed(connection, _release(host_id, memory_mib))
+
+
+@prebuilt
+def _count(cluster_id: UUID, /, *, states: tuple[HostState, ...]) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).where(
+        host.c.cluster_id == cluster_id, host.c.state.in_([state.value for state in states])
+    )
+
+
+SILENT = (HostState.CONNECTING, HostState.NON_RESPONSIVE, HostState.FENCING)
+IN_SERVICE = (HostState.UP, *SILENT)
 
 
 async def silent_count(connection: AsyncConnection, cluster_id: UUID) -> tuple[int, int]:
     """How many hosts of a cluster are in service, and how many of them are silent now."""
-    counted = ("up", "connecting", "non_responsive", "fencing")
-    total = sa.select(sa.func.count()).where(
-        host.c.cluster_id == cluster_id, host.c.state.in_(counted)
-    )
-    silent = total.where(host.c.state != HostState.UP)
-    return await number(connection, total), await number(connection, silent)
+    total = await number(connection, _count(cluster_id, states=IN_SERVICE))
+    return total, await number(connection, _count(cluster_id, states=SILENT))

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.hosts import HostEvent, sources
 from store import hosts
 from store.ids import new_id
-from store.rows import Row, changed, many, number, one
+from store.prebuilt import prebuilt
+from store.rows import Row, changed, inserted, many, number, one
 from store.schema import cluster, host
 from store.schema_ha import (
     death_certificate,
@@ -27,15 +28,19 @@ from store.schema_ha import (
 
 async def open_incident(connection: AsyncConnection, values: Row) -> None:
     """Write an open incident; a second one for the same host and epoch breaks a unique index."""
-    await changed(connection, incident.insert().values(**values, open=1))
+    await inserted(connection, incident, values | {"open": 1})
+
+
+@prebuilt
+def _find_open(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
+    return sa.select(incident).where(
+        incident.c.host_id == host_id, incident.c.epoch == epoch, incident.c.open == 1
+    )
 
 
 async def find_open(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:
     """The open incident of a host in an epoch, or None."""
-    query = sa.select(incident).where(
-        incident.c.host_id == host_id, incident.c.epoch == epoch, incident.c.open == 1
-    )
-    return await one(connection, query)
+    return await one(connection, _find_open(host_id, epoch))
 
 
 async def open_of(connection: AsyncConnection, host_id: UUID) -> list[Row]:
@@ -44,77 +49,114 @@ async def open_of(connection: AsyncConnection, host_id: UUID) -> list[Row]:
     return await many(connection, query.order_by(incident.c.id))
 
 
-async def get(connection: AsyncConnection, incident_id: UUID) -> Row | None:
-    """One incident with its host's name."""
-    query = (
+@prebuilt
+def _get(incident_id: UUID, /) -> sa.Select[Any]:
+    return (
         sa.select(incident, host.c.name.label("host_name"))
         .join(host, host.c.id == incident.c.host_id)
         .where(incident.c.id == incident_id)
     )
-    return await one(connection, query)
+
+
+async def get(connection: AsyncConnection, incident_id: UUID) -> Row | None:
+    """One incident with its host's name."""
+    return await one(connection, _get(incident_id))
+
+
+@prebuilt
+def _put(incident_id: UUID, /, *values: object, columns: tuple[str, ...]) -> sa.Update:
+    query = incident.update().where(incident.c.id == incident_id)
+    return query.values(dict(zip(columns, values, strict=True)))
+
+
+async def _note(connection: AsyncConnection, incident_id: UUID, **values: object) -> None:
+    columns = tuple(values)
+    await changed(connection, _put(incident_id, *values.values(), columns=columns))
 
 
 async def link_operation(
     connection: AsyncConnection, incident_id: UUID, operation_id: UUID
 ) -> None:
     """Name the operation that recovers from an incident."""
+    await _note(connection, incident_id, operation_id=operation_id)
+
+
+@prebuilt
+def _reported_again(incident_id: UUID, /) -> sa.Update:
     query = incident.update().where(incident.c.id == incident_id)
-    await changed(connection, query.values(operation_id=operation_id))
+    return query.values(reports=incident.c.reports + 1)
 
 
 async def reported_again(connection: AsyncConnection, incident_id: UUID) -> None:
     """Count one more report of a failure that is known already."""
-    query = incident.update().where(incident.c.id == incident_id)
-    await changed(connection, query.values(reports=incident.c.reports + 1))
+    await changed(connection, _reported_again(incident_id))
+
+
+@prebuilt
+def _phases(incident_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(incident.c.phases).where(incident.c.id == incident_id)
 
 
 async def enter_phase(
     connection: AsyncConnection, incident_id: UUID, phase: str, now: datetime
 ) -> None:
     """Record when an incident entered a phase; the first time counts."""
-    row = await one(connection, sa.select(incident.c.phases).where(incident.c.id == incident_id))
+    row = await one(connection, _phases(incident_id))
     phases = dict(row["phases"]) if row else {}
     phases.setdefault(phase, now.isoformat())
-    query = incident.update().where(incident.c.id == incident_id)
-    await changed(connection, query.values(phase=phase, phases=phases))
+    await _note(connection, incident_id, phase=phase, phases=phases)
 
 
 async def note_decision(connection: AsyncConnection, incident_id: UUID, decision: Row) -> None:
     """Keep the latest decision of an incident with its reasons."""
-    query = incident.update().where(incident.c.id == incident_id)
-    await changed(connection, query.values(decision=decision))
+    await _note(connection, incident_id, decision=decision)
+
+
+@prebuilt
+def _close(incident_id: UUID, outcome: str, now: datetime, /) -> sa.Update:
+    query = incident.update().where(incident.c.id == incident_id, incident.c.open == 1)
+    return query.values(open=None, outcome=outcome, closed_at=now)
 
 
 async def close(
     connection: AsyncConnection, incident_id: UUID, outcome: str, now: datetime
 ) -> bool:
     """Close an open incident; False when it is closed already."""
-    query = incident.update().where(incident.c.id == incident_id, incident.c.open == 1)
-    return await changed(connection, query.values(open=None, outcome=outcome, closed_at=now)) == 1
+    return await changed(connection, _close(incident_id, outcome, now)) == 1
 
 
 async def add_evidence(connection: AsyncConnection, values: Row) -> None:
     """Write one graded fact; facts are never changed."""
-    await changed(connection, evidence.insert().values(**values))
+    await inserted(connection, evidence, values)
+
+
+@prebuilt
+def _evidence_of(incident_id: UUID, /) -> sa.Select[Any]:
+    query = sa.select(evidence).where(evidence.c.incident_id == incident_id)
+    return query.order_by(evidence.c.at, evidence.c.id)
 
 
 async def evidence_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
     """Every fact of an incident, oldest first."""
-    query = sa.select(evidence).where(evidence.c.incident_id == incident_id)
-    return await many(connection, query.order_by(evidence.c.at, evidence.c.id))
+    return await many(connection, _evidence_of(incident_id))
+
+
+@prebuilt
+def _fences_in_window(cluster_id: UUID, window_ms: int, except_host: UUID, /) -> sa.Select[Any]:
+    return _claimed_within(window_ms).where(
+        fence_claim.c.cluster_id == cluster_id, fence_claim.c.host_id != except_host
+    )
 
 
 async def fences_in_window(
     connection: AsyncConnection, cluster_id: UUID, window_s: float, except_host: UUID
 ) -> int:
     """How many other hosts of a cluster were claimed for a fence within the window."""
-    query = _claimed_within(window_s).where(
-        fence_claim.c.cluster_id == cluster_id, fence_claim.c.host_id != except_host
-    )
+    query = _fences_in_window(cluster_id, int(window_s * 1000), except_host)
     return await number(connection, query)
 
 
-def _claimed_within(window_s: float) -> sa.Select[Any]:
+def _claimed_within(window_ms: int) -> sa.Select[Any]:
     """How many hosts were claimed within a window; the caller says in which cluster.
 
     A claim leaves the window when some monitor has watched that long since it saw it. No time of
@@ -123,7 +165,7 @@ def _claimed_within(window_s: float) -> sa.Select[Any]:
     passed = sa.exists().where(
         fence_age.c.claim_id == fence_claim.c.id,
         monitor.c.name == fence_age.c.monitor,
-        monitor.c.watched_ms - fence_age.c.since_ms > int(window_s * 1000),
+        monitor.c.watched_ms - fence_age.c.since_ms > window_ms,
     )
     return sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id))).where(
         ~passed.correlate(fence_claim)
@@ -162,7 +204,7 @@ async def claim_fence(
     window's budget has room. Repeatable: the same operation's claim counts once.
     """
     spent = (
-        _claimed_within(window_s)
+        _claimed_within(int(window_s * 1000))
         .where(fence_claim.c.cluster_id == host.c.cluster_id, fence_claim.c.host_id != host.c.id)
         .correlate(host)
         .scalar_subquery()
@@ -204,8 +246,7 @@ async def _count_fence(
     found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
     row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
     cluster_id = found["cluster_id"] if found else None
-    insert = fence_claim.insert().values(**row, cluster_id=cluster_id, claimed_at=now)
-    await changed(connection, insert)
+    await inserted(connection, fence_claim, row | {"cluster_id": cluster_id, "claimed_at": now})
 
 
 async def issue_certificate(
@@ -227,27 +268,36 @@ async def issue_certificate(
         connection, values["host_id"], HostEvent.PROVEN_OFF, why, values["issued_at"]
     ):
         return False
-    await changed(connection, death_certificate.insert().values(**values, state="valid", valid=1))
+    await inserted(connection, death_certificate, values | {"state": "valid", "valid": 1})
     return True
+
+
+@prebuilt
+def _newest_outcome(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
+    query = sa.select(incident.c.outcome).where(
+        incident.c.host_id == host_id, incident.c.epoch == epoch
+    )
+    return query.order_by(incident.c.id.desc()).limit(1)
 
 
 async def was_cancelled(connection: AsyncConnection, host_id: UUID, epoch: int) -> bool:
     """Whether the newest incident of a host's epoch was cancelled."""
-    query = sa.select(incident.c.outcome).where(
-        incident.c.host_id == host_id, incident.c.epoch == epoch
-    )
-    newest = await one(connection, query.order_by(incident.c.id.desc()).limit(1))
+    newest = await one(connection, _newest_outcome(host_id, epoch))
     return newest is not None and newest["outcome"] == "cancelled"
 
 
-async def valid_certificate(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:
-    """The valid certificate of a host's epoch, or None."""
-    query = sa.select(death_certificate).where(
+@prebuilt
+def _valid_certificate(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
+    return sa.select(death_certificate).where(
         death_certificate.c.host_id == host_id,
         death_certificate.c.epoch == epoch,
         death_certificate.c.valid == 1,
     )
-    return await one(connection, query)
+
+
+async def valid_certificate(connection: AsyncConnection, host_id: UUID, epoch: int) -> Row | None:
+    """The valid certificate of a host's epoch, or None."""
+    return await one(connection, _valid_certificate(host_id, epoch))
 
 
 async def certificates_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
@@ -269,17 +319,27 @@ async def void_certificate(
     return await changed(connection, query.values(**values)) == 1
 
 
+@prebuilt
+def _runs_of(incident_id: UUID, /) -> sa.Select[Any]:
+    query = sa.select(vm_run).where(vm_run.c.incident_id == incident_id)
+    return query.order_by(vm_run.c.created_at, vm_run.c.id)
+
+
 async def runs_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
     """Runs that an incident started elsewhere, oldest first."""
-    query = sa.select(vm_run).where(vm_run.c.incident_id == incident_id)
-    return await many(connection, query.order_by(vm_run.c.created_at, vm_run.c.id))
+    return await many(connection, _runs_of(incident_id))
 
 
-async def runs_lost(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
-    """Runs that an incident's certificates declared lost, by VM."""
+@prebuilt
+def _runs_lost(incident_id: UUID, /) -> sa.Select[Any]:
     query = (
         sa.select(vm_run)
         .join(death_certificate, death_certificate.c.id == vm_run.c.lost_certificate_id)
         .where(death_certificate.c.incident_id == incident_id)
     )
-    return await many(connection, query.order_by(vm_run.c.vm_id))
+    return query.order_by(vm_run.c.vm_id)
+
+
+async def runs_lost(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """Runs that an incident's certificates declared lost, by VM."""
+    return await many(connection, _runs_lost(incident_id))

@@ -10,7 +10,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.rows import Row, changed, in_chunks, many, one
+from store.prebuilt import prebuilt
+from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import (
     affinity_group,
     cluster,
@@ -35,7 +36,7 @@ TABLES = {
 
 async def insert(connection: AsyncConnection, entity: str, values: Row) -> None:
     """Add one cluster, host, fence device or VM."""
-    await changed(connection, TABLES[entity].insert().values(**values))
+    await inserted(connection, TABLES[entity], values)
 
 
 def _there(table: sa.Table, *, removed: bool = False) -> sa.Select[Any]:
@@ -50,48 +51,76 @@ def tombstone(name: str, entity_id: UUID) -> str:
     return f"{name[:51]}~{entity_id.hex[-12:]}"
 
 
+@prebuilt
+def _get(entity_id: UUID, /, *, entity: str, removed: bool) -> sa.Select[Any]:
+    table = TABLES[entity]
+    return _there(table, removed=removed).where(table.c.id == entity_id)
+
+
 async def get(
     connection: AsyncConnection, entity: str, entity_id: UUID, *, removed: bool = False
 ) -> Row | None:
     """One object by id."""
+    return await one(connection, _get(entity_id, entity=entity, removed=removed))
+
+
+@prebuilt
+def _get_many(ids: list[UUID], /, *, entity: str, removed: bool) -> sa.Select[Any]:
     table = TABLES[entity]
-    return await one(connection, _there(table, removed=removed).where(table.c.id == entity_id))
+    return _there(table, removed=removed).where(table.c.id.in_(ids))
 
 
 async def get_many(
     connection: AsyncConnection, entity: str, ids: list[UUID], *, removed: bool = False
 ) -> dict[UUID, Row]:
     """Objects by id; one that is not there is left out."""
-    table = TABLES[entity]
     found: dict[UUID, Row] = {}
     for some in in_chunks(ids):
-        query = _there(table, removed=removed).where(table.c.id.in_(some))
-        found |= {row["id"]: row for row in await many(connection, query)}
+        rows = await many(connection, _get_many(some, entity=entity, removed=removed))
+        found |= {row["id"]: row for row in rows}
     return found
+
+
+@prebuilt
+def _find(name: str, /, *, entity: str) -> sa.Select[Any]:
+    table = TABLES[entity]
+    return _there(table).where(table.c.name == name)
 
 
 async def find(connection: AsyncConnection, entity: str, name: str) -> Row | None:
     """One object by its unique name."""
+    return await one(connection, _find(name, entity=entity))
+
+
+@prebuilt
+def _listing(
+    *values: object, entity: str, removed: bool, columns: tuple[str, ...]
+) -> sa.Select[Any]:
     table = TABLES[entity]
-    return await one(connection, _there(table).where(table.c.name == name))
+    query = _there(table, removed=removed).order_by(table.c.name)
+    for column, value in zip(columns, values, strict=True):
+        query = query.where(table.c[column] == value)
+    return query
 
 
 async def listing(
     connection: AsyncConnection, entity: str, *, removed: bool = False, **equal: Any
 ) -> list[Row]:
     """Objects whose columns equal the given values, by name."""
-    table = TABLES[entity]
-    query = _there(table, removed=removed).order_by(table.c.name)
-    for column, value in equal.items():
-        query = query.where(table.c[column] == value)
+    columns = tuple(equal)
+    query = _listing(*equal.values(), entity=entity, removed=removed, columns=columns)
     return await many(connection, query)
+
+
+DEPENDENCIES = sa.select(vm_dependency).order_by(
+    vm_dependency.c.vm_id, vm_dependency.c.depends_on_id
+)
 
 
 async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ...]]:
     """Every VM that depends on others, with the others sorted by id."""
-    query = sa.select(vm_dependency).order_by(vm_dependency.c.vm_id, vm_dependency.c.depends_on_id)
     found: dict[UUID, list[UUID]] = {}
-    for row in await many(connection, query):
+    for row in await many(connection, DEPENDENCIES):
         found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
     return {vm_id: tuple(others) for vm_id, others in found.items()}
 
@@ -110,13 +139,17 @@ WANT_VM = vm.update().where(vm.c.id == sa.bindparam("key")).values(wanted=sa.bin
 """Record whether a person wants VMs to run; idempotent."""
 
 
+@prebuilt
+def _note_reading(device_id: UUID, reading: str, at: object, /) -> sa.Update:
+    query = fence_device.update().where(fence_device.c.id == device_id)
+    return query.values(last_reading=reading, last_read_at=at)
+
+
 async def note_reading(
     connection: AsyncConnection, device_id: UUID, reading: str, at: object
 ) -> None:
     """Keep the latest power reading of a fence device."""
-    values = {"last_reading": reading, "last_read_at": at}
-    query = fence_device.update().where(fence_device.c.id == device_id).values(**values)
-    await changed(connection, query)
+    await changed(connection, _note_reading(device_id, reading, at))
 
 
 async def arm_cluster(connection: AsyncConnection, cluster_id: UUID, *, armed: bool) -> None:

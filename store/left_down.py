@@ -3,11 +3,13 @@
 The latest run of such a VM says so; whoever takes that word back starts it.
 """
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.prebuilt import prebuilt
 from store.rows import Row, changed, many
 from store.schema import cluster, vm
 from store.schema_ha import vm_run
@@ -29,10 +31,8 @@ async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
     return await changed(connection, query.values(end_reason=LEFT_DOWN)) == 1
 
 
-async def left_down(
-    connection: AsyncConnection, limit: int, *, run_id: UUID | None = None
-) -> list[Row]:
-    """Latest runs of VMs that are still to be started again, where that is allowed by now."""
+@prebuilt
+def _left_down(limit: int, /, *run_id: UUID) -> sa.Select[Any]:
     latest = sa.and_(vm.c.id == vm_run.c.vm_id, vm.c.generation == vm_run.c.generation)
     query = (
         sa.select(vm_run)
@@ -46,9 +46,17 @@ async def left_down(
             vm_run.c.end_reason == LEFT_DOWN,
         )
     )
-    if run_id is not None:
-        query = query.where(vm_run.c.id == run_id)
-    return await many(connection, query.order_by(vm_run.c.id).limit(limit))
+    for one in run_id:
+        query = query.where(vm_run.c.id == one)
+    return query.order_by(vm_run.c.id).limit(limit)
+
+
+async def left_down(
+    connection: AsyncConnection, limit: int, *, run_id: UUID | None = None
+) -> list[Row]:
+    """Latest runs of VMs that are still to be started again, where that is allowed by now."""
+    which = () if run_id is None else (run_id,)
+    return await many(connection, _left_down(limit, *which))
 
 
 async def pick_up(connection: AsyncConnection, run_id: UUID) -> bool:

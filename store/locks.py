@@ -8,6 +8,7 @@ workflow is gone while the step itself may still run, can be told from one of th
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,10 +16,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.locks import Held, Lock, LockMode
 from store.bulk import insert_many
+from store.prebuilt import like, prebuilt
 from store.rows import Row, changed, in_chunks, many, one
 from store.schema import entity_lock, operation
 
 Entity = tuple[str, UUID]
+
+
+@prebuilt
+def _locks_on(entity_type: str, ids: list[UUID], /) -> sa.Select[Any]:
+    return _with_owner().where(
+        entity_lock.c.entity_type == entity_type, entity_lock.c.entity_id.in_(ids)
+    )
 
 
 async def held(connection: AsyncConnection, entities: Sequence[Entity]) -> dict[Entity, list[Held]]:
@@ -29,17 +38,13 @@ async def held(connection: AsyncConnection, entities: Sequence[Entity]) -> dict[
     found: dict[Entity, list[Held]] = {}
     for entity_type, ids in sorted(by_type.items()):
         for some in in_chunks(ids):
-            query = _with_owner().where(
-                entity_lock.c.entity_type == entity_type,
-                entity_lock.c.entity_id.in_(some),
-            )
-            for row in await many(connection, query):
+            for row in await many(connection, _locks_on(entity_type, some)):
                 lock = _held(row)
                 found.setdefault(lock.lock.entity, []).append(lock)
     return found
 
 
-def _with_owner() -> sa.Select[tuple[object, ...]]:
+def _with_owner() -> sa.Select[Any]:
     joined = sa.select(entity_lock, operation.c.kind, operation.c.state).join(
         operation, operation.c.id == entity_lock.c.operation_id
     )
@@ -59,14 +64,18 @@ async def of_operation(connection: AsyncConnection, operation_id: UUID) -> list[
     return [_held(row) for row in await many(connection, query)]
 
 
-async def holder(connection: AsyncConnection, entity_type: str, entity_id: UUID) -> Held | None:
-    """Who owns one entity, or None."""
-    query = _with_owner().where(
+@prebuilt
+def _holder(entity_type: str, entity_id: UUID, /) -> sa.Select[Any]:
+    return _with_owner().where(
         entity_lock.c.entity_type == entity_type,
         entity_lock.c.entity_id == entity_id,
         entity_lock.c.exclusive == 1,
     )
-    row = await one(connection, query)
+
+
+async def holder(connection: AsyncConnection, entity_type: str, entity_id: UUID) -> Held | None:
+    """Who owns one entity, or None."""
+    row = await one(connection, _holder(entity_type, entity_id))
     return None if row is None else _held(row)
 
 
@@ -108,11 +117,16 @@ async def pass_on(connection: AsyncConnection, operation_id: UUID, attempt: int)
     return await changed(connection, query.values(generation=attempt))
 
 
+@prebuilt
+def _free(operation_id: UUID, entity_type: str | None, /) -> sa.Delete:
+    kind = sa.func.coalesce(like(entity_type, entity_lock.c.entity_type), entity_lock.c.entity_type)
+    return entity_lock.delete().where(
+        entity_lock.c.operation_id == operation_id, entity_lock.c.entity_type == kind
+    )
+
+
 async def free(
     connection: AsyncConnection, operation_id: UUID, entity_type: str | None = None
 ) -> int:
     """Free an operation's locks, all or those on one type of entity; how many there were."""
-    query = entity_lock.delete().where(entity_lock.c.operation_id == operation_id)
-    if entity_type is not None:
-        query = query.where(entity_lock.c.entity_type == entity_type)
-    return await changed(connection, query)
+    return await changed(connection, _free(operation_id, entity_type))

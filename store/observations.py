@@ -6,13 +6,15 @@ afresh, as its rounds are: both only grow, whatever the clocks on the walls do.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.rows import Row, changed, many, one
+from store.bulk import insert_many
+from store.prebuilt import prebuilt
+from store.rows import Row, changed, inserted, many, one
 from store.schema import cluster, host
 from store.schema_ha import fence_age, fence_claim, host_sample, monitor, observation
 
@@ -33,10 +35,34 @@ async def register_monitor(connection: AsyncConnection, name: str, now: datetime
     row = {"rounds": 0, "warm": False, "started_at": now, "seen_at": now}
     known = await one(connection, sa.select(monitor).where(monitor.c.name == name))
     if known is None:
-        await changed(connection, monitor.insert().values(name=name, sequence=0, **row))
+        await inserted(connection, monitor, {"name": name, "sequence": 0} | row)
         return Watched()
     await changed(connection, monitor.update().where(monitor.c.name == name).values(**row))
     return Watched(known["sequence"], known["watched_ms"])
+
+
+@prebuilt
+def _seen(
+    name: str, sequence: int, warm: bool, watched_ms: int, now: datetime, /
+) -> sa.Update:
+    return (
+        monitor.update()
+        .where(monitor.c.name == name)
+        .values(
+            rounds=monitor.c.rounds + 1,
+            sequence=sequence,
+            warm=warm,
+            watched_ms=watched_ms,
+            seen_at=now,
+        )
+    )
+
+
+@prebuilt
+def _forget_seen(name: str, host_ids: list[UUID], /) -> sa.Delete:
+    return observation.delete().where(
+        observation.c.monitor == name, observation.c.host_id.in_(host_ids)
+    )
 
 
 async def record_round(
@@ -54,24 +80,21 @@ async def record_round(
 
     A monitor whose own row is gone gets it anew: an observation without one could not be judged.
     """
-    seen = monitor.update().where(monitor.c.name == name)
-    values = {"rounds": monitor.c.rounds + 1, "sequence": sequence, "warm": warm, "seen_at": now}
-    values["watched_ms"] = await _age_fences(connection, name, watched_ms)
-    if await changed(connection, seen.values(**values)) == 0:
+    seen = _seen(name, sequence, warm, await _age_fences(connection, name, watched_ms), now)
+    if await changed(connection, seen) == 0:
         await register_monitor(connection, name, now)
-        await changed(connection, seen.values(**values))
-    host_ids = [row["host_id"] for row in observations]
-    old = observation.delete().where(
-        observation.c.monitor == name, observation.c.host_id.in_(host_ids)
-    )
-    await changed(connection, old)
+        await changed(connection, seen)
+    await changed(connection, _forget_seen(name, [row["host_id"] for row in observations]))
     # One statement for all rows: a round of 100 hosts would else be 200 trips to the database.
     common = {"monitor": name, "sequence": sequence, "at": now}
-    if observations:
-        rows = [{**common, **row} for row in observations]
-        await connection.execute(observation.insert(), rows)
-    if samples:
-        await connection.execute(host_sample.insert(), [{"at": now, **row} for row in samples])
+    await insert_many(connection, observation, [{**common, **row} for row in observations])
+    await insert_many(connection, host_sample, [{"at": now, **row} for row in samples])
+
+
+@prebuilt
+def _fresh_fences(name: str, /) -> sa.Select[Any]:
+    mine = sa.exists().where(fence_age.c.claim_id == fence_claim.c.id, fence_age.c.monitor == name)
+    return sa.select(fence_claim.c.id).where(~mine)
 
 
 async def _age_fences(connection: AsyncConnection, name: str, watched_ms: Callable[[], int]) -> int:
@@ -79,21 +102,16 @@ async def _age_fences(connection: AsyncConnection, name: str, watched_ms: Callab
 
     The clock is read once they are seen: so each is at least as old as it is counted.
     """
-    mine = sa.exists().where(fence_age.c.claim_id == fence_claim.c.id, fence_age.c.monitor == name)
-    fresh = await many(connection, sa.select(fence_claim.c.id).where(~mine))
+    fresh = await many(connection, _fresh_fences(name))
     since_ms = watched_ms()
-    if fresh:
-        rows = [{"claim_id": row["id"], "monitor": name, "since_ms": since_ms} for row in fresh]
-        await connection.execute(fence_age.insert(), rows)
+    rows = [{"claim_id": row["id"], "monitor": name, "since_ms": since_ms} for row in fresh]
+    await insert_many(connection, fence_age, rows)
     return since_ms
 
 
-async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:
-    """Hosts of clusters with a profile that were ever admitted, by name: what a round needs.
-
-    A removed one is none of them.
-    """
-    query = (
+@prebuilt
+def _watched_hosts(profile: str, /) -> sa.Select[Any]:
+    return (
         sa.select(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state)
         .join(cluster, cluster.c.id == host.c.cluster_id)
         .where(
@@ -103,20 +121,35 @@ async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:
         )
         .order_by(host.c.name)
     )
-    return await many(connection, query)
+
+
+async def watched_hosts(connection: AsyncConnection, profile: str) -> list[Row]:
+    """Hosts of clusters with a profile that were ever admitted, by name: what a round needs.
+
+    A removed one is none of them.
+    """
+    return await many(connection, _watched_hosts(profile))
+
+
+LATEST = sa.select(observation).order_by(observation.c.host_id, observation.c.monitor)
+
+
+@prebuilt
+def _latest_of(host_id: UUID, /) -> sa.Select[Any]:
+    return LATEST.where(observation.c.host_id == host_id)
 
 
 async def latest(connection: AsyncConnection, host_id: UUID | None = None) -> list[Row]:
     """The latest observation of each monitor, of one host or of all."""
-    query = sa.select(observation).order_by(observation.c.host_id, observation.c.monitor)
-    if host_id is not None:
-        query = query.where(observation.c.host_id == host_id)
-    return await many(connection, query)
+    return await many(connection, LATEST if host_id is None else _latest_of(host_id))
+
+
+MONITORS = sa.select(monitor).order_by(monitor.c.name)
 
 
 async def monitors(connection: AsyncConnection) -> list[Row]:
     """Every monitor that ever reported, by name."""
-    return await many(connection, sa.select(monitor).order_by(monitor.c.name))
+    return await many(connection, MONITORS)
 
 
 async def samples(

@@ -7,6 +7,7 @@ forgot, or started twice, harmless.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, Problem, StepState
 from store.bulk import insert_many, update_many
-from store.rows import Row, changed, in_chunks, many, one
+from store.prebuilt import like, prebuilt
+from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
+IS_OPEN = operation.c.state.in_([sa.literal(state) for state in OPEN])
 BATCH_TURN = "BATCH_TURN"
 """The reason code of an operation that its batch has not released yet."""
 
@@ -29,7 +32,7 @@ async def insert_all(connection: AsyncConnection, rows: list[Row]) -> None:
 
 async def insert(connection: AsyncConnection, values: Row) -> None:
     """Write an accepted operation."""
-    await changed(connection, operation.insert().values(**values))
+    await inserted(connection, operation, values)
 
 
 END_UNKNOWN: Row = {
@@ -82,9 +85,14 @@ async def belong_to(connection: AsyncConnection, operation_id: UUID, incident_id
     await changed(connection, query.values(incident_id=incident_id))
 
 
+@prebuilt
+def _get(operation_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(operation).where(operation.c.id == operation_id)
+
+
 async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     """One operation."""
-    return await one(connection, sa.select(operation).where(operation.c.id == operation_id))
+    return await one(connection, _get(operation_id))
 
 
 async def newest_of(connection: AsyncConnection, kind: str, target_id: UUID) -> UUID | None:
@@ -96,22 +104,27 @@ async def newest_of(connection: AsyncConnection, kind: str, target_id: UUID) -> 
     return None if found is None else found["id"]
 
 
-async def claim(
-    connection: AsyncConnection, operation_id: UUID, attempt: int, run_id: str, now: datetime
-) -> bool:
-    """Make one workflow run the owner of one try; repeatable by that run alone."""
+@prebuilt
+def _claim(operation_id: UUID, attempt: int, run_id: str, now: datetime, /) -> sa.Update:
     mine = sa.and_(operation.c.attempt == attempt, operation.c.run_id == run_id)
     free = sa.and_(operation.c.attempt == attempt, operation.c.run_id.is_(None))
     query = operation.update().where(
         operation.c.id == operation_id,
-        operation.c.state.in_(OPEN),
+        IS_OPEN,
         sa.or_(mine, free, operation.c.attempt < attempt),
     )
-    at = sa.func.coalesce(operation.c.started_at, now, type_=operation.c.started_at.type)
+    started = operation.c.started_at
+    at = sa.func.coalesce(started, like(now, started), type_=started.type)
     cancelling = OperationState.CANCELLING.value  # the request goes on to the workflow
     state = sa.case((operation.c.state == cancelling, cancelling), else_="running")
-    values = {"state": state, "attempt": attempt, "run_id": run_id, "started_at": at}
-    return await changed(connection, query.values(**values)) == 1
+    return query.values(state=state, attempt=attempt, run_id=run_id, started_at=at)
+
+
+async def claim(
+    connection: AsyncConnection, operation_id: UUID, attempt: int, run_id: str, now: datetime
+) -> bool:
+    """Make one workflow run the owner of one try; repeatable by that run alone."""
+    return await changed(connection, _claim(operation_id, attempt, run_id, now)) == 1
 
 
 async def wait(connection: AsyncConnection, operation_id: UUID, code: str, detail: str) -> bool:
@@ -132,6 +145,31 @@ async def resume(connection: AsyncConnection, operation_id: UUID) -> bool:
     return await changed(connection, query.values(**values)) == 1
 
 
+@prebuilt
+def _close(
+    operation_id: UUID,
+    attempt: int | None,
+    state: str,
+    problem: Row | None,
+    summary: str,
+    reason_code: str | None,
+    now: datetime,
+    /,
+) -> sa.Update:
+    same = sa.func.coalesce(like(attempt, operation.c.attempt), operation.c.attempt)
+    query = operation.update().where(
+        operation.c.id == operation_id, IS_OPEN, operation.c.attempt == same
+    )
+    return query.values(
+        state=state,
+        problem=problem,
+        summary=summary,
+        reason_code=reason_code,
+        waiting_for=None,
+        finished_at=now,
+    )
+
+
 async def close(
     connection: AsyncConnection,
     operation_id: UUID,
@@ -144,24 +182,19 @@ async def close(
     attempt: int | None = None,
 ) -> bool:
     """End an open operation; False when it has ended already, or is in another try than this."""
-    query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
-    if attempt is not None:
-        query = query.where(operation.c.attempt == attempt)
-    values = {
-        "state": state.value,
-        "problem": problem,
-        "summary": summary[:1024],
-        "reason_code": reason_code,
-        "waiting_for": None,
-        "finished_at": now,
-    }
-    return await changed(connection, query.values(**values)) == 1
+    given = (operation_id, attempt, state.value, problem, summary[:1024], reason_code, now)
+    return await changed(connection, _close(*given)) == 1
+
+
+@prebuilt
+def _children(parent_id: UUID, /) -> sa.Select[Any]:
+    query = sa.select(operation).where(operation.c.parent_id == parent_id)
+    return query.order_by(operation.c.id)
 
 
 async def children(connection: AsyncConnection, parent_id: UUID) -> list[Row]:
     """Child operations, oldest first."""
-    query = sa.select(operation).where(operation.c.parent_id == parent_id)
-    return await many(connection, query.order_by(operation.c.id))
+    return await many(connection, _children(parent_id))
 
 
 async def children_of(
@@ -192,12 +225,17 @@ async def counted(connection: AsyncConnection, parent_ids: Sequence[UUID], kind:
     return found
 
 
+@prebuilt
+def _note_progress(operation_id: UUID, done: int, total: int, /) -> sa.Update:
+    query = operation.update().where(operation.c.id == operation_id)
+    return query.values(progress_done=done, progress_total=total)
+
+
 async def note_progress(
     connection: AsyncConnection, operation_id: UUID, done: int, total: int
 ) -> None:
     """Write down how much was done of how much."""
-    query = operation.update().where(operation.c.id == operation_id)
-    await changed(connection, query.values(progress_done=done, progress_total=total))
+    await changed(connection, _note_progress(operation_id, done, total))
 
 
 async def steps_of(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
@@ -216,15 +254,43 @@ async def steps(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
     return await many(connection, query.order_by(step.c.attempt, step.c.started_at))
 
 
+@prebuilt
+def _state_and_step(operation_id: UUID, attempt: int, step_id: str, /) -> sa.Select[Any]:
+    """An operation's state, and whether it has this step: `known` is NULL when it has not."""
+    mine = sa.and_(
+        step.c.operation_id == operation.c.id,
+        step.c.attempt == attempt,
+        step.c.step_id == step_id,
+    )
+    joined = operation.outerjoin(step, mine)
+    columns = (operation.c.state, step.c.step_id.label("known"))
+    return sa.select(*columns).select_from(joined).where(operation.c.id == operation_id)
+
+
+def _step(operation_id: UUID, attempt: int, step_id: str) -> sa.Update:
+    return step.update().where(
+        step.c.operation_id == operation_id, step.c.attempt == attempt, step.c.step_id == step_id
+    )
+
+
+@prebuilt
+def _put_into_step(
+    operation_id: UUID, attempt: int, step_id: str, /, *values: object, columns: tuple[str, ...]
+) -> sa.Update:
+    query = _step(operation_id, attempt, step_id)
+    return query.values(dict(zip(columns, values, strict=True)))
+
+
 async def begin_step(connection: AsyncConnection, values: Row) -> None:
     """Write a step's start, or its next try; repeatable.
 
     An operation that has ended gets no open step: a new one is shown as one whose end is unknown,
     until that is written, and of a known one only the deadline moves.
     """
-    key = _step(values["operation_id"], values["attempt"], values["step_id"])
+    key = (values["operation_id"], values["attempt"], values["step_id"])
+    found = await one(connection, _state_and_step(*key))
     again: Row
-    if await _has_ended(connection, values["operation_id"]):
+    if found is not None and found["state"] not in OPEN:
         values = values | END_UNKNOWN | {"finished_at": values["started_at"]}
         again = {"deadline_at": values["deadline_at"]}
     else:
@@ -232,20 +298,19 @@ async def begin_step(connection: AsyncConnection, values: Row) -> None:
         if values["tries"] == 1:
             # A workflow that continued as new counts its steps from one again: the newer one shows.
             again |= {"name": values["name"], "started_at": values["started_at"], "detail": None}
-    if await changed(connection, step.update().where(key).values(**again)) == 0:
-        await changed(connection, step.insert().values(**values))
+    if found is None or found["known"] is None:
+        await inserted(connection, step, values)
+    else:
+        known = _put_into_step(*key, *again.values(), columns=tuple(again))
+        await changed(connection, known)
 
 
-def _step(operation_id: UUID, attempt: int, step_id: str) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        step.c.operation_id == operation_id, step.c.attempt == attempt, step.c.step_id == step_id
+@prebuilt
+def _end_steps(operation_id: UUID, now: datetime, /) -> sa.Update:
+    query = step.update().where(
+        step.c.operation_id == operation_id, step.c.state == StepState.RUNNING.value
     )
-
-
-async def _has_ended(connection: AsyncConnection, operation_id: UUID) -> bool:
-    query = sa.select(operation.c.state).where(operation.c.id == operation_id)
-    found = await one(connection, query)
-    return found is not None and found["state"] not in OPEN
+    return query.values(**END_UNKNOWN, finished_at=now)
 
 
 async def end_steps(connection: AsyncConnection, operation_id: UUID, now: datetime) -> None:
@@ -253,10 +318,32 @@ async def end_steps(connection: AsyncConnection, operation_id: UUID, now: dateti
 
     They keep their deadlines: until then they may still be at work.
     """
-    query = step.update().where(
-        step.c.operation_id == operation_id, step.c.state == StepState.RUNNING.value
+    await changed(connection, _end_steps(operation_id, now))
+
+
+@prebuilt
+def _finish_step(
+    operation_id: UUID,
+    attempt: int,
+    step_id: str,
+    state: str,
+    now: datetime,
+    problem: Row | None,
+    detail: str | None,
+    /,
+) -> sa.Update:
+    ended = sa.exists().where(operation.c.id == operation_id, ~IS_OPEN)
+    stays = sa.and_(step.c.state == StepState.SUCCEEDED.value, ended)
+    query = _step(operation_id, attempt, step_id).where(~stays)
+    told = sa.func.coalesce(like(detail, step.c.detail), step.c.detail)
+    return query.values(
+        state=state, finished_at=now, problem=problem, deadline_at=None, detail=told
     )
-    await changed(connection, query.values(**END_UNKNOWN, finished_at=now))
+
+
+@prebuilt
+def _free_step(operation_id: UUID, attempt: int, step_id: str, /) -> sa.Update:
+    return _step(operation_id, attempt, step_id).values(deadline_at=None)
 
 
 async def finish_step(
@@ -274,12 +361,7 @@ async def finish_step(
 
     A try that ends after its operation changes nothing of one that has succeeded before.
     """
-    query = step.update().where(_step(operation_id, attempt, step_id))
-    if await _has_ended(connection, operation_id):
-        good = query.where(step.c.state == StepState.SUCCEEDED.value)
-        if await changed(connection, good.values(deadline_at=None)):
-            return
-    values = {"state": state.value, "finished_at": now, "problem": problem, "deadline_at": None}
-    if detail is not None:
-        values["detail"] = detail[:1024]
-    await changed(connection, query.values(**values))
+    key = (operation_id, attempt, step_id)
+    told = None if detail is None else detail[:1024]
+    if not await changed(connection, _finish_step(*key, state.value, now, problem, told)):
+        await changed(connection, _free_step(*key))

@@ -12,25 +12,30 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES
-from store.bulk import insert_many
-from store.rows import Row, changed, many, number, one
+from store.bulk import insert_many, update_many
+from store.prebuilt import prebuilt
+from store.rows import Row, changed, inserted, many, number, one
 from store.schema import event, idempotency_key, operation, outbox
 
 START, CANCEL, SIGNAL, PRIORITY = "start", "cancel", "signal", "priority"
 OPEN = [state.value for state in OPEN_STATES]
 
 
-async def find_key(connection: AsyncConnection, principal: str, key: str) -> Row | None:
-    """What an idempotency key stands for, or None."""
-    query = sa.select(idempotency_key).where(
+@prebuilt
+def _find_key(principal: str, key: str, /) -> sa.Select[Any]:
+    return sa.select(idempotency_key).where(
         idempotency_key.c.principal == principal, idempotency_key.c.key == key
     )
-    return await one(connection, query)
+
+
+async def find_key(connection: AsyncConnection, principal: str, key: str) -> Row | None:
+    """What an idempotency key stands for, or None."""
+    return await one(connection, _find_key(principal, key))
 
 
 async def keep_key(connection: AsyncConnection, values: Row) -> None:
     """Bind an idempotency key to an operation."""
-    await changed(connection, idempotency_key.insert().values(**values))
+    await inserted(connection, idempotency_key, values)
 
 
 async def post_all(connection: AsyncConnection, rows: list[Row]) -> None:
@@ -109,11 +114,8 @@ def _waiting() -> sa.Select[Any]:
     return joined.where(outbox.c.done_at.is_(None), sa.or_(outbox.c.kind == START, ~unstarted))
 
 
-async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:
-    """What is due, most urgent first, each with what telling it needs.
-
-    What comes after something that is still to be told of the same operation waits with it.
-    """
+@prebuilt
+def _due(now: datetime, limit: int, /) -> sa.Select[Any]:
     earlier = outbox.alias("earlier")
     overtakes = sa.exists().where(
         earlier.c.operation_id == outbox.c.operation_id,
@@ -122,13 +124,25 @@ async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Ro
         earlier.c.due_at > now,
     )
     query = _waiting().where(outbox.c.due_at <= now, sa.or_(outbox.c.kind == START, ~overtakes))
-    return await many(connection, query.order_by(operation.c.priority, outbox.c.id).limit(limit))
+    return query.order_by(operation.c.priority, outbox.c.id).limit(limit)
+
+
+async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:
+    """What is due, most urgent first, each with what telling it needs.
+
+    What comes after something that is still to be told of the same operation waits with it.
+    """
+    return await many(connection, _due(now, limit))
+
+
+@prebuilt
+def _waiting_of(operation_id: UUID, /) -> sa.Select[Any]:
+    return _waiting().where(outbox.c.operation_id == operation_id).order_by(outbox.c.id)
 
 
 async def waiting_of(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
     """What Temporal has not been told of one operation yet, oldest first."""
-    query = _waiting().where(outbox.c.operation_id == operation_id)
-    return await many(connection, query.order_by(outbox.c.id))
+    return await many(connection, _waiting_of(operation_id))
 
 
 async def posted(connection: AsyncConnection, operation_id: UUID) -> Row | None:
@@ -137,17 +151,27 @@ async def posted(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     return await one(connection, query)
 
 
+@prebuilt
+def _delivered(row_id: UUID, now: datetime, /) -> sa.Update:
+    return outbox.update().where(outbox.c.id == row_id).values(done_at=now)
+
+
 async def delivered(connection: AsyncConnection, row_id: UUID, now: datetime) -> None:
     """Mark a start as done; repeatable."""
-    await changed(connection, outbox.update().where(outbox.c.id == row_id).values(done_at=now))
+    await changed(connection, _delivered(row_id, now))
+
+
+@prebuilt
+def _take(row_id: UUID, tries: int, until: datetime, /) -> sa.Update:
+    query = outbox.update().where(
+        outbox.c.id == row_id, outbox.c.done_at.is_(None), outbox.c.tries == tries
+    )
+    return query.values(due_at=until, tries=outbox.c.tries + 1)
 
 
 async def take(connection: AsyncConnection, row: Row, until: datetime) -> bool:
     """Keep others from telling this row until a time; False when one has it, or it is done."""
-    query = outbox.update().where(
-        outbox.c.id == row["id"], outbox.c.done_at.is_(None), outbox.c.tries == row["tries"]
-    )
-    return await changed(connection, query.values(due_at=until, tries=outbox.c.tries + 1)) == 1
+    return await changed(connection, _take(row["id"], row["tries"], until)) == 1
 
 
 async def postpone(
@@ -176,22 +200,35 @@ async def has_event(connection: AsyncConnection, event_id: UUID) -> bool:
     return await one(connection, sa.select(event.c.id).where(event.c.id == event_id)) is not None
 
 
+UNNUMBERED = sa.select(event.c.id).where(event.c.seq.is_(None))
+LAST_SEQ = sa.select(sa.func.max(event.c.seq))
+ANY_UNNUMBERED = UNNUMBERED.limit(1)
+
+
+@prebuilt
+def _unnumbered(limit: int, /) -> sa.Select[Any]:
+    return UNNUMBERED.order_by(event.c.id).limit(limit)
+
+
 async def unnumbered_events(connection: AsyncConnection) -> bool:
     """Whether any committed event waits for its number."""
-    query = sa.select(event.c.id).where(event.c.seq.is_(None)).limit(1)
-    return await one(connection, query) is not None
+    return await one(connection, ANY_UNNUMBERED) is not None
+
+
+GIVE_NUMBER = (
+    event.update().where(event.c.id == sa.bindparam("key")).values(seq=sa.bindparam("number"))
+)
+"""Numbers events."""
 
 
 async def number_events(connection: AsyncConnection, limit: int) -> int:
     """Give committed events without a number the next ones; how many. One sequencer runs this."""
-    fresh = await many(
-        connection,
-        sa.select(event.c.id).where(event.c.seq.is_(None)).order_by(event.c.id).limit(limit),
-    )
-    last = await number(connection, sa.select(sa.func.max(event.c.seq)))
-    for offset, row in enumerate(fresh, start=1):
-        query = event.update().where(event.c.id == row["id"]).values(seq=last + offset)
-        await changed(connection, query)
+    fresh = await many(connection, _unnumbered(limit))
+    last = await number(connection, LAST_SEQ)
+    numbered = [
+        {"key": row["id"], "number": last + offset} for offset, row in enumerate(fresh, start=1)
+    ]
+    await update_many(connection, GIVE_NUMBER, numbered)
     return len(fresh)
 
 

@@ -1,13 +1,18 @@
 """Small helpers that every family of statements uses."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.prebuilt import Bound
+
 Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+Statement: TypeAlias = sa.Executable | Bound
+"""One built for this run, or one that was built before with this run's values."""
 
 CHUNK = 400
 """Values in one IN list: below what every database takes as parameters of one statement."""
@@ -19,25 +24,43 @@ def in_chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
         yield values[start : start + CHUNK]
 
 
-async def changed(connection: AsyncConnection, statement: sa.Executable) -> int:
+async def run(connection: AsyncConnection, statement: Statement) -> sa.CursorResult[Any]:
+    """Run one statement."""
+    if isinstance(statement, Bound):
+        result = await connection.execute(statement.statement, statement.values)
+    else:
+        result = await connection.execute(statement)
+    return cast("sa.CursorResult[Any]", result)
+
+
+async def changed(connection: AsyncConnection, statement: Statement) -> int:
     """Run an INSERT, UPDATE or DELETE; how many rows it touched."""
-    result = await connection.execute(statement)
-    return cast("sa.CursorResult[Any]", result).rowcount
+    return (await run(connection, statement)).rowcount
 
 
-async def one(connection: AsyncConnection, statement: sa.Select[Any]) -> Row | None:
+async def inserted(connection: AsyncConnection, table: sa.Table, values: Row) -> None:
+    """Insert one row."""
+    await connection.execute(_insert(table), values)
+
+
+@cache
+def _insert(table: sa.Table) -> sa.Insert:
+    return table.insert()
+
+
+async def one(connection: AsyncConnection, statement: Statement) -> Row | None:
     """The first row as a dict, or None."""
-    row = (await connection.execute(statement)).mappings().first()
+    row = (await run(connection, statement)).mappings().first()
     return None if row is None else dict(row)
 
 
-async def many(connection: AsyncConnection, statement: sa.Select[Any]) -> list[Row]:
+async def many(connection: AsyncConnection, statement: Statement) -> list[Row]:
     """All rows as dicts."""
-    result = await connection.execute(statement)
+    result = await run(connection, statement)
     names = tuple(result.keys())
     return [dict(zip(names, row, strict=True)) for row in result]
 
 
-async def number(connection: AsyncConnection, statement: sa.Select[Any]) -> int:
+async def number(connection: AsyncConnection, statement: Statement) -> int:
     """One number; 0 for NULL."""
-    return int((await connection.execute(statement)).scalar() or 0)
+    return int((await run(connection, statement)).scalar() or 0)

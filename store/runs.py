@@ -5,6 +5,7 @@ and changes nothing) when the row is not where the caller believes. Callers run 
 transaction with whatever belongs together.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
 from store import hosts
 from store.ids import new_id
-from store.rows import Row, changed, in_chunks, many, one
+from store.prebuilt import like, prebuilt
+from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
 
@@ -23,15 +25,24 @@ NEVER_STARTED = "never started"
 """Why a run ended that no process can ever have had."""
 
 
+@prebuilt
+def _get(run_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(vm_run).where(vm_run.c.id == run_id)
+
+
 async def get(connection: AsyncConnection, run_id: UUID) -> Row | None:
     """One run by id."""
-    return await one(connection, sa.select(vm_run).where(vm_run.c.id == run_id))
+    return await one(connection, _get(run_id))
+
+
+@prebuilt
+def _active_run(vm_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(vm_run).where(vm_run.c.vm_id == vm_id, vm_run.c.active == 1)
 
 
 async def active_run(connection: AsyncConnection, vm_id: UUID) -> Row | None:
     """The one run of a VM that may have a process, or None."""
-    query = sa.select(vm_run).where(vm_run.c.vm_id == vm_id, vm_run.c.active == 1)
-    return await one(connection, query)
+    return await one(connection, _active_run(vm_id))
 
 
 async def unsettled_here(
@@ -49,32 +60,57 @@ async def unsettled_here(
     return await one(connection, query.order_by(vm_run.c.generation.desc()).limit(1))
 
 
+ACTIVE_RUNS = sa.select(vm_run).where(vm_run.c.active == 1).order_by(vm_run.c.vm_id)
+
+
+@prebuilt
+def _active_runs_on(host_id: UUID, /) -> sa.Select[Any]:
+    return ACTIVE_RUNS.where(vm_run.c.host_id == host_id)
+
+
 async def active_runs(connection: AsyncConnection, host_id: UUID | None = None) -> list[Row]:
     """Active runs, of one host or of all, by VM."""
-    query = sa.select(vm_run).where(vm_run.c.active == 1).order_by(vm_run.c.vm_id)
-    if host_id is not None:
-        query = query.where(vm_run.c.host_id == host_id)
-    return await many(connection, query)
+    return await many(connection, ACTIVE_RUNS if host_id is None else _active_runs_on(host_id))
 
 
-async def active_counts(connection: AsyncConnection, cluster_id: UUID) -> dict[UUID, int]:
-    """How many active runs each host of a cluster has; one without any is left out."""
-    query = (
+@prebuilt
+def _active_counts(cluster_id: UUID, /) -> sa.Select[Any]:
+    return (
         sa.select(vm_run.c.host_id, sa.func.count().label("runs"))
         .join(host, host.c.id == vm_run.c.host_id)
         .where(host.c.cluster_id == cluster_id, vm_run.c.active == 1)
         .group_by(vm_run.c.host_id)
     )
-    return {row["host_id"]: row["runs"] for row in await many(connection, query)}
+
+
+async def active_counts(connection: AsyncConnection, cluster_id: UUID) -> dict[UUID, int]:
+    """How many active runs each host of a cluster has; one without any is left out."""
+    rows = await many(connection, _active_counts(cluster_id))
+    return {row["host_id"]: row["runs"] for row in rows}
+
+
+@prebuilt
+def _active_runs_of(vm_ids: list[UUID], /) -> sa.Select[Any]:
+    return sa.select(vm_run).where(vm_run.c.vm_id.in_(vm_ids), vm_run.c.active == 1)
 
 
 async def active_runs_of(connection: AsyncConnection, vm_ids: list[UUID]) -> dict[UUID, Row]:
     """The active runs of these VMs."""
     found: dict[UUID, Row] = {}
     for ids in in_chunks(vm_ids):
-        query = sa.select(vm_run).where(vm_run.c.vm_id.in_(ids), vm_run.c.active == 1)
-        found |= {row["vm_id"]: row for row in await many(connection, query)}
+        found |= {row["vm_id"]: row for row in await many(connection, _active_runs_of(ids))}
     return found
+
+
+@prebuilt
+def _vm(vm_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(vm).where(vm.c.id == vm_id)
+
+
+@prebuilt
+def _raise_generation(vm_id: UUID, generation: int, /) -> sa.Update:
+    query = vm.update().where(vm.c.id == vm_id, vm.c.generation == generation)
+    return query.values(generation=vm.c.generation + 1)
 
 
 async def place(
@@ -94,13 +130,12 @@ async def place(
     it is the unique index on active runs that refuses a second one (I1). A run that follows a lost
     one names the certificate that licenses it.
     """
-    found = await one(connection, sa.select(vm).where(vm.c.id == vm_id))
+    found = await one(connection, _vm(vm_id))
     if found is None or await active_run(connection, vm_id) is not None:
         return None
     if not await hosts.reserve(connection, host_id, epoch, found["memory_mib"]):
         return None
-    raised = vm.update().where(vm.c.id == vm_id, vm.c.generation == found["generation"])
-    if await changed(connection, raised.values(generation=found["generation"] + 1)) != 1:
+    if await changed(connection, _raise_generation(vm_id, found["generation"])) != 1:
         await hosts.release(connection, host_id, found["memory_mib"])
         return None
     row = {
@@ -118,7 +153,7 @@ async def place(
         "gave_way": None,
         "created_at": now,
     }
-    await changed(connection, vm_run.insert().values(**row))
+    await inserted(connection, vm_run, row)
     return row
 
 
@@ -128,6 +163,22 @@ async def note_gave_way(connection: AsyncConnection, run: Row, rules: tuple[str,
     if rules:
         await changed(connection, vm_run.update().where(vm_run.c.id == run["id"]).values(**values))
     return run | values
+
+
+@prebuilt
+def _begin_start(run_id: UUID, operation_id: UUID, /) -> sa.Update:
+    host_ready = sa.exists().where(
+        host.c.id == vm_run.c.host_id,
+        host.c.epoch == vm_run.c.epoch,
+        host.c.state.in_([HostState.UP.value, HostState.CONNECTING.value]),
+    )
+    query = vm_run.update().where(
+        vm_run.c.id == run_id,
+        vm_run.c.operation_id == operation_id,
+        vm_run.c.state.in_([RunState.PLACED.value, RunState.STARTING.value]),
+        host_ready,
+    )
+    return query.values(state=RunState.STARTING.value)
 
 
 async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
@@ -140,18 +191,15 @@ async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: U
     run = await get(connection, run_id)
     if run is None or not await _licensed(connection, run):
         return False
-    host_ready = sa.exists().where(
-        host.c.id == vm_run.c.host_id,
-        host.c.epoch == vm_run.c.epoch,
-        host.c.state.in_([HostState.UP.value, HostState.CONNECTING.value]),
+    return await changed(connection, _begin_start(run_id, operation_id)) == 1
+
+
+@prebuilt
+def _spend(certificate_ids: list[UUID], /) -> sa.Update:
+    query = death_certificate.update().where(
+        death_certificate.c.id.in_(certificate_ids), death_certificate.c.valid == 1
     )
-    query = vm_run.update().where(
-        vm_run.c.id == run_id,
-        vm_run.c.operation_id == operation_id,
-        vm_run.c.state.in_([RunState.PLACED.value, RunState.STARTING.value]),
-        host_ready,
-    )
-    return await changed(connection, query.values(state=RunState.STARTING.value)) == 1
+    return query.values(uses=death_certificate.c.uses + 1)
 
 
 async def _licensed(connection: AsyncConnection, run: Row) -> bool:
@@ -161,20 +209,17 @@ async def _licensed(connection: AsyncConnection, run: Row) -> bool:
     no certificate is judged, too. Any valid certificate of the run's host and epoch will do: a
     voided one may have been followed by another. One that is named must be among them.
     """
-    lost = await many(connection, _lost_copies(run["vm_id"]))
+    lost = await many(connection, _lost_copies([run["vm_id"]]))
     needed = {row["id"] for row in lost if row["unsettled"]}
     if run["licence_id"] is not None:
         needed.add(run["licence_id"])
     if not needed <= {row["id"] for row in lost if row["id"] is not None}:
         return False
-    spend = death_certificate.update().where(
-        death_certificate.c.id.in_(sorted(needed)), death_certificate.c.valid == 1
-    )
-    uses = death_certificate.c.uses + 1
-    return not needed or await changed(connection, spend.values(uses=uses)) == len(needed)
+    return not needed or await changed(connection, _spend(sorted(needed))) == len(needed)
 
 
-def _lost_copies(*vm_ids: UUID) -> sa.Select[Any]:
+@prebuilt
+def _lost_copies(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
     """Lost runs of VMs: the valid certificate of each, if any, and whether it still counts."""
     valid = sa.and_(
         death_certificate.c.host_id == vm_run.c.host_id,
@@ -198,7 +243,7 @@ async def unproven_hosts(connection: AsyncConnection, vm_ids: list[UUID]) -> dic
     """
     found: dict[UUID, str] = {}
     for some in in_chunks(vm_ids):
-        for row in await many(connection, _lost_copies(*some)):
+        for row in await many(connection, _lost_copies(some)):
             if row["unsettled"] and row["id"] is None:
                 found.setdefault(row["vm_id"], row["host_name"])
     return found
@@ -209,12 +254,18 @@ async def unproven_host(connection: AsyncConnection, vm_id: UUID) -> str | None:
     return (await unproven_hosts(connection, [vm_id])).get(vm_id)
 
 
-async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:
-    """Record that the run was read back as running. Repeatable."""
+@prebuilt
+def _started(run_id: UUID, now: datetime, /) -> sa.Update:
     expected = [RunState.STARTING.value, RunState.RUNNING.value]
     query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
-    at = sa.func.coalesce(vm_run.c.started_at, now, type_=vm_run.c.started_at.type)
-    return await changed(connection, query.values(state="running", started_at=at)) == 1
+    first = vm_run.c.started_at
+    at = sa.func.coalesce(first, like(now, first), type_=first.type)
+    return query.values(state="running", started_at=at)
+
+
+async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> bool:
+    """Record that the run was read back as running. Repeatable."""
+    return await changed(connection, _started(run_id, now)) == 1
 
 
 async def begin_stop(connection: AsyncConnection, run_id: UUID) -> bool:
@@ -239,7 +290,19 @@ async def begin_withdraw(connection: AsyncConnection, run_id: UUID, operation_id
 
 async def end(connection: AsyncConnection, run_id: UUID, reason: str, now: datetime) -> bool:
     """Close a run that was read back as gone on its live host, and free its memory."""
-    return await _close(connection, run_id, now, state="ended", end_reason=reason)
+    run = await get(connection, run_id)
+    return await _close(connection, run, now, state="ended", end_reason=reason)
+
+
+@prebuilt
+def _lose_under(certificate_id: UUID, host_id: UUID, epoch: int, /) -> sa.Update:
+    query = death_certificate.update().where(
+        death_certificate.c.id == certificate_id,
+        death_certificate.c.state == "valid",
+        death_certificate.c.host_id == host_id,
+        death_certificate.c.epoch == epoch,
+    )
+    return query.values(uses=death_certificate.c.uses + 1)
 
 
 async def lose(
@@ -249,41 +312,38 @@ async def lose(
     run = await get(connection, run_id)
     if run is None or run["active"] is None:
         return False
-    spend = death_certificate.update().where(
-        death_certificate.c.id == certificate_id,
-        death_certificate.c.state == "valid",
-        death_certificate.c.host_id == run["host_id"],
-        death_certificate.c.epoch == run["epoch"],
-    )
-    if await changed(connection, spend.values(uses=death_certificate.c.uses + 1)) != 1:
+    if await changed(connection, _lose_under(certificate_id, run["host_id"], run["epoch"])) != 1:
         return False
     return await _close(
-        connection, run_id, now, state="lost", end_reason="host dead", lost=certificate_id
+        connection, run, now, state="lost", end_reason="host dead", lost=certificate_id
+    )
+
+
+@prebuilt
+def _closed(
+    run_id: UUID, state: str, now: datetime, end_reason: str, lost: UUID | None, /
+) -> sa.Update:
+    states = [s.value for s in ACTIVE_RUN_STATES]
+    query = vm_run.update().where(
+        vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.state.in_(states)
+    )
+    return query.values(
+        state=state, active=None, ended_at=now, end_reason=end_reason, lost_certificate_id=lost
     )
 
 
 async def _close(
     connection: AsyncConnection,
-    run_id: UUID,
+    run: Row | None,
     now: datetime,
     *,
     state: str,
     end_reason: str,
     lost: UUID | None = None,
 ) -> bool:
-    run = await get(connection, run_id)
-    states = [s.value for s in ACTIVE_RUN_STATES]
-    query = vm_run.update().where(
-        vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.state.in_(states)
-    )
-    values = {
-        "state": state,
-        "active": None,
-        "ended_at": now,
-        "end_reason": end_reason,
-        "lost_certificate_id": lost,
-    }
-    if run is None or await changed(connection, query.values(**values)) != 1:
+    if run is None:
+        return False
+    if await changed(connection, _closed(run["id"], state, now, end_reason, lost)) != 1:
         return False
     await hosts.release(connection, run["host_id"], run["memory_mib"])
     return True
@@ -306,10 +366,8 @@ async def at_stake(connection: AsyncConnection) -> set[UUID]:
     return {row["host_id"] for row in await many(connection, query)}
 
 
-async def lost_without_successor(
-    connection: AsyncConnection, host_id: UUID, epoch: int
-) -> list[Row]:
-    """Lost runs of a host's epoch whose VMs are there and have no active run, by VM."""
+@prebuilt
+def _lost_without_successor(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
     other = vm_run.alias("other")
     followed = sa.exists().where(other.c.vm_id == vm_run.c.vm_id, other.c.active == 1)
     removed = sa.exists().where(vm.c.id == vm_run.c.vm_id, vm.c.removed_at.is_not(None))
@@ -320,7 +378,14 @@ async def lost_without_successor(
         sa.not_(followed),
         sa.not_(removed),
     )
-    return await many(connection, query.order_by(vm_run.c.vm_id))
+    return query.order_by(vm_run.c.vm_id)
+
+
+async def lost_without_successor(
+    connection: AsyncConnection, host_id: UUID, epoch: int
+) -> list[Row]:
+    """Lost runs of a host's epoch whose VMs are there and have no active run, by VM."""
+    return await many(connection, _lost_without_successor(host_id, epoch))
 
 
 async def end_unclaimed(

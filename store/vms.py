@@ -5,6 +5,7 @@ What removes a VM also asks that nothing may run of it: no plan in Python can pr
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import edits
 from store.bulk import insert_many
-from store.rows import Row, changed, in_chunks, many
+from store.prebuilt import prebuilt
+from store.rows import Row, changed, in_chunks, inserted, many
 from store.schema import affinity_vm, host, network, vm, vm_dependency, vm_nic
 from store.schema_ha import vm_run
 
@@ -44,6 +46,16 @@ async def _let_go(connection: AsyncConnection, vm_id: UUID) -> None:
     await changed(connection, affinity_vm.delete().where(affinity_vm.c.vm_id == vm_id))
 
 
+@prebuilt
+def _nics_of(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
+    return (
+        sa.select(vm_nic, network.c.name.label("network"), network.c.bridge)
+        .join(network, network.c.id == vm_nic.c.network_id)
+        .where(vm_nic.c.vm_id.in_(vm_ids))
+        .order_by(vm_nic.c.vm_id, vm_nic.c.position)
+    )
+
+
 async def nics_of(
     connection: AsyncConnection, vm_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[Row, ...]]:
@@ -53,13 +65,7 @@ async def nics_of(
     """
     found: dict[UUID, tuple[Row, ...]] = {}
     for some in in_chunks(vm_ids):
-        query = (
-            sa.select(vm_nic, network.c.name.label("network"), network.c.bridge)
-            .join(network, network.c.id == vm_nic.c.network_id)
-            .where(vm_nic.c.vm_id.in_(some))
-            .order_by(vm_nic.c.vm_id, vm_nic.c.position)
-        )
-        for row in await many(connection, query):
+        for row in await many(connection, _nics_of(some)):
             found[row["vm_id"]] = (*found.get(row["vm_id"], ()), row)
     return found
 
@@ -149,7 +155,7 @@ async def record_running(connection: AsyncConnection, run: Row) -> bool:
     taken = host.c.memory_reserved_mib + run["memory_mib"]
     if await changed(connection, query.values(memory_reserved_mib=taken)) != 1:
         return False
-    await changed(connection, vm_run.insert().values(**run))
+    await inserted(connection, vm_run, run)
     return True
 
 
