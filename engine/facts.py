@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import Held, Lock
-from store import inventory, locks, runs, vms
+from store import inventory, licences, locks, runs, vms
 from store.rows import Row
 
 VM_STATES = {
@@ -71,7 +71,7 @@ class Facts:
     async def unproven_host(self, vm_id: UUID) -> str | None:
         """A host where a copy held to be lost may still run."""
         if vm_id not in self._unproven:
-            self._unproven[vm_id] = await runs.unproven_host(self._connection, vm_id)
+            self._unproven[vm_id] = await licences.unproven_host(self._connection, vm_id)
         return self._unproven[vm_id]
 
     async def nics_of(self, vm_id: UUID) -> tuple[Row, ...]:
@@ -168,7 +168,7 @@ class Facts:
     async def _warm_runs(self, vm_ids: list[UUID]) -> None:
         active = await runs.active_runs_of(self._connection, vm_ids)
         self._runs |= {vm_id: active.get(vm_id) for vm_id in vm_ids}
-        unproven = await runs.unproven_hosts(self._connection, vm_ids)
+        unproven = await licences.unproven_hosts(self._connection, vm_ids)
         self._unproven |= {vm_id: unproven.get(vm_id) for vm_id in vm_ids}
         # Only an order that names a run says what its VM is made of.
         await self._warm_nics(sorted(active))

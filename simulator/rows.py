@@ -14,6 +14,7 @@ OPEN = tuple(state.value for state in OPEN_STATES)
 Row = dict[str, Any]
 Found = tuple[Any, ...]
 Columns = list[tuple[str, Any]]
+Wanted = tuple[str, ...] | None
 ALL = "1 = 1"
 
 
@@ -24,21 +25,24 @@ class Rows:
         self._memory = memory
         self._dialect = sa.create_engine("sqlite://", json_deserializer=json.loads).dialect
         self._converters: dict[str, Columns] = {}
-        self._known: dict[str, dict[Found, Row]] = {}
+        self._known: dict[tuple[str, Wanted], dict[Found, Row]] = {}
 
-    def table(self, name: str, where: str = ALL, *values: Any) -> list[Row]:
-        """Every row of a table that fits an SQL condition; not to be changed by whoever asks."""
-        columns = self._columns(name)
-        names = ", ".join(f'"{column}"' for column, _convert in columns)
+    def table(self, name: str, where: str = ALL, *values: Any, columns: Wanted = None) -> list[Row]:
+        """Every row of a table that fits an SQL condition; not to be changed by whoever asks.
+
+        `columns`: those that are asked for, else all.
+        """
+        asked = [each for each in self._columns(name) if columns is None or each[0] in columns]
+        names = ", ".join(f'"{column}"' for column, _convert in asked)
         statement = f"SELECT {names} FROM {name} WHERE {where}"
-        known = self._known.setdefault(name, {})
+        known = self._known.setdefault((name, columns), {})
         found: dict[Found, Row] = {}
         for raw in self._memory.raw.execute(statement, values):
             row = known.get(raw)
-            found[raw] = _converted(columns, raw) if row is None else row
+            found[raw] = _converted(asked, raw) if row is None else row
         # Rows are looked at much more often than they change: what one holds is converted once.
         if where == ALL:
-            self._known[name] = found
+            self._known[name, columns] = found
         else:
             known.update(found)
         return list(found.values())

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState
 from store.bulk import update_many
-from store.prebuilt import prebuilt
 from store.plumbing import START
+from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, many, number, one
 from store.schema import operation, outbox, step
 

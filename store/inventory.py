@@ -4,6 +4,7 @@ What history refers to is not deleted: its `removed_at` is set and its name is g
 `tombstone`). Reading gives what is there now, unless the past is asked for with `removed=True`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -65,7 +66,7 @@ async def get(
 
 
 @prebuilt
-def _get_many(ids: list[UUID], /, *, entity: str, removed: bool) -> sa.Select[Any]:
+def _get_many(ids: Sequence[UUID], /, *, entity: str, removed: bool) -> sa.Select[Any]:
     table = TABLES[entity]
     return _there(table, removed=removed).where(table.c.id.in_(ids))
 

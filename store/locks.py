@@ -24,7 +24,7 @@ Entity = tuple[str, UUID]
 
 
 @prebuilt
-def _locks_on(entity_type: str, ids: list[UUID], /) -> sa.Select[Any]:
+def _locks_on(entity_type: str, ids: Sequence[UUID], /) -> sa.Select[Any]:
     return _with_owner().where(
         entity_lock.c.entity_type == entity_type, entity_lock.c.entity_id.in_(ids)
     )

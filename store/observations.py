@@ -42,9 +42,7 @@ async def register_monitor(connection: AsyncConnection, name: str, now: datetime
 
 
 @prebuilt
-def _seen(
-    name: str, sequence: int, warm: bool, watched_ms: int, now: datetime, /
-) -> sa.Update:
+def _seen(name: str, sequence: int, warm: bool, watched_ms: int, now: datetime, /) -> sa.Update:
     return (
         monitor.update()
         .where(monitor.c.name == name)

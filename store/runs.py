@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
-from store import hosts
+from store import hosts, licences
 from store.ids import new_id
 from store.prebuilt import like, prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
@@ -90,7 +90,7 @@ async def active_counts(connection: AsyncConnection, cluster_id: UUID) -> dict[U
 
 
 @prebuilt
-def _active_runs_of(vm_ids: list[UUID], /) -> sa.Select[Any]:
+def _active_runs_of(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
     return sa.select(vm_run).where(vm_run.c.vm_id.in_(vm_ids), vm_run.c.active == 1)
 
 
@@ -189,69 +189,9 @@ async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: U
     starting under it cannot both happen. Repeatable.
     """
     run = await get(connection, run_id)
-    if run is None or not await _licensed(connection, run):
+    if run is None or not await licences.licensed(connection, run):
         return False
     return await changed(connection, _begin_start(run_id, operation_id)) == 1
-
-
-@prebuilt
-def _spend(certificate_ids: list[UUID], /) -> sa.Update:
-    query = death_certificate.update().where(
-        death_certificate.c.id.in_(certificate_ids), death_certificate.c.valid == 1
-    )
-    return query.values(uses=death_certificate.c.uses + 1)
-
-
-async def _licensed(connection: AsyncConnection, run: Row) -> bool:
-    """Whether each earlier copy of the VM that may still exist is dead by a valid certificate.
-
-    A lost run counts until its host has been reconciled into a later epoch, so a start that names
-    no certificate is judged, too. Any valid certificate of the run's host and epoch will do: a
-    voided one may have been followed by another. One that is named must be among them.
-    """
-    lost = await many(connection, _lost_copies([run["vm_id"]]))
-    needed = {row["id"] for row in lost if row["unsettled"]}
-    if run["licence_id"] is not None:
-        needed.add(run["licence_id"])
-    if not needed <= {row["id"] for row in lost if row["id"] is not None}:
-        return False
-    return not needed or await changed(connection, _spend(sorted(needed))) == len(needed)
-
-
-@prebuilt
-def _lost_copies(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
-    """Lost runs of VMs: the valid certificate of each, if any, and whether it still counts."""
-    valid = sa.and_(
-        death_certificate.c.host_id == vm_run.c.host_id,
-        death_certificate.c.epoch == vm_run.c.epoch,
-        death_certificate.c.valid == 1,
-    )
-    unsettled = (host.c.epoch == vm_run.c.epoch).label("unsettled")
-    return (
-        sa.select(vm_run.c.vm_id, death_certificate.c.id, unsettled, host.c.name.label("host_name"))
-        .select_from(vm_run)
-        .join(host, host.c.id == vm_run.c.host_id)
-        .outerjoin(death_certificate, valid)
-        .where(vm_run.c.vm_id.in_(vm_ids), vm_run.c.state == RunState.LOST)
-    )
-
-
-async def unproven_hosts(connection: AsyncConnection, vm_ids: list[UUID]) -> dict[UUID, str]:
-    """Of each of these VMs a host where a copy held to be lost may run, its certificate being void.
-
-    A VM without such a copy is left out.
-    """
-    found: dict[UUID, str] = {}
-    for some in in_chunks(vm_ids):
-        for row in await many(connection, _lost_copies(some)):
-            if row["unsettled"] and row["id"] is None:
-                found.setdefault(row["vm_id"], row["host_name"])
-    return found
-
-
-async def unproven_host(connection: AsyncConnection, vm_id: UUID) -> str | None:
-    """The same for one VM."""
-    return (await unproven_hosts(connection, [vm_id])).get(vm_id)
 
 
 @prebuilt
@@ -347,23 +287,6 @@ async def _close(
         return False
     await hosts.release(connection, run["host_id"], run["memory_mib"])
     return True
-
-
-async def at_stake(connection: AsyncConnection) -> set[UUID]:
-    """Hosts on which a copy may run that no valid certificate holds to be dead."""
-    valid = sa.exists().where(
-        death_certificate.c.host_id == vm_run.c.host_id,
-        death_certificate.c.epoch == vm_run.c.epoch,
-        death_certificate.c.valid == 1,
-    )
-    lost = sa.and_(vm_run.c.state == RunState.LOST, vm_run.c.epoch == host.c.epoch, sa.not_(valid))
-    query = (
-        sa.select(vm_run.c.host_id)
-        .join(host, host.c.id == vm_run.c.host_id)
-        .where(sa.or_(vm_run.c.active == 1, lost))
-        .distinct()
-    )
-    return {row["host_id"] for row in await many(connection, query)}
 
 
 @prebuilt

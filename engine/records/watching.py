@@ -13,7 +13,7 @@ from domain.profiles import Profile
 from domain.readings import HostReading
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
-from store import hosts, incidents, inventory, observations, plumbing, runs
+from store import hosts, incidents, inventory, licences, observations, plumbing
 from store.database import Database
 from store.ids import new_id
 from store.observations import Watched
@@ -78,7 +78,7 @@ class WatchRecords:
             for row in await inventory.listing(connection, "fence_device"):
                 devices.setdefault(row["host_id"], []).append(fence_device(row))
             out = any(row["state"] == HostState.NON_OPERATIONAL for row in found)
-            staked = await runs.at_stake(connection) if out else set()
+            staked = await licences.at_stake(connection) if out else set()
             return tuple(
                 WatchedHost(
                     **row,

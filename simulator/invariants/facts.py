@@ -1,6 +1,6 @@
 """What the checks look at: rows of the database beside the data centre as it is."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -54,6 +54,11 @@ class Violation(Frozen):
         return f"{self.at_s:.3f} s  {self.check}: {self.sentence}{where}"
 
 
-def facts_of(rows: Rows, tables: Iterable[str] = TABLES) -> Facts:
-    """Read whole tables, past every process of the engine."""
-    return Facts({table: rows.table(table) for table in tables})
+def facts_of(
+    rows: Rows,
+    tables: Iterable[str] = TABLES,
+    columns: Mapping[str, tuple[str, ...]] | None = None,
+) -> Facts:
+    """Read whole tables, past every process of the engine; of those in `columns` only these."""
+    of = columns or {}
+    return Facts({table: rows.table(table, columns=of.get(table)) for table in tables})

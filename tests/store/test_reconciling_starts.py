@@ -11,7 +11,7 @@ from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
 from engine.actions.clusters import ArmCluster
 from engine.closing import close_operation
-from store import incidents, locks, runs
+from store import incidents, licences, locks, runs
 from store.rows import Row
 from tests.store.engine_room import Engine
 from tests.store.test_recovery_records import Death
@@ -205,7 +205,7 @@ async def test_a_second_proof_restarts_what_a_withdrawn_one_had_left_down(engine
     first = await world.certificate(dead)
     assert await world.do(runs.lose, run["id"], first, world.now)
     await world.do(incidents.void_certificate, dead, 1, "heard again", world.now)
-    assert await world.do(runs.at_stake) == {dead}
+    assert await world.do(licences.at_stake) == {dead}
     (row,) = [r for r in await engine.rows("incident")]
     await world.do(incidents.close, row["id"], "returned", world.now)
     await world.put("host", dead, state="non_operational")
@@ -218,4 +218,4 @@ async def test_a_second_proof_restarts_what_a_withdrawn_one_had_left_down(engine
     assert await death.claim() == plan
     again = plan.restarts[0].run
     assert again is not None
-    assert await world.do(runs.at_stake) == {again.host_id}
+    assert await world.do(licences.at_stake) == {again.host_id}
