@@ -25,27 +25,31 @@ class Rows:
         self._memory = memory
         self._dialect = sa.create_engine("sqlite://", json_deserializer=json.loads).dialect
         self._converters: dict[str, Columns] = {}
-        self._known: dict[tuple[str, Wanted], dict[Found, Row]] = {}
+        self._known: dict[tuple[str, Wanted, str], dict[Found, Row]] = {}
+        self._statements: dict[tuple[str, Wanted, str], tuple[str, Columns]] = {}
 
     def table(self, name: str, where: str = ALL, *values: Any, columns: Wanted = None) -> list[Row]:
         """Every row of a table that fits an SQL condition; not to be changed by whoever asks.
 
         `columns`: those that are asked for, else all.
         """
-        asked = [each for each in self._columns(name) if columns is None or each[0] in columns]
-        names = ", ".join(f'"{column}"' for column, _convert in asked)
-        statement = f"SELECT {names} FROM {name} WHERE {where}"
-        known = self._known.setdefault((name, columns), {})
+        key = (name, columns, where)
+        if key not in self._statements:
+            self._statements[key] = self._statement(*key)
+        statement, asked = self._statements[key]
+        known = self._known.get(key, {})
         found: dict[Found, Row] = {}
         for raw in self._memory.raw.execute(statement, values):
             row = known.get(raw)
             found[raw] = _converted(asked, raw) if row is None else row
         # Rows are looked at much more often than they change: what one holds is converted once.
-        if where == ALL:
-            self._known[name, columns] = found
-        else:
-            known.update(found)
+        self._known[key] = found
         return list(found.values())
+
+    def _statement(self, name: str, columns: Wanted, where: str) -> tuple[str, Columns]:
+        asked = [each for each in self._columns(name) if columns is None or each[0] in columns]
+        names = ", ".join(f'"{column}"' for column, _convert in asked)
+        return f"SELECT {names} FROM {name} WHERE {where}", asked
 
     def find(self, table: str, name: str) -> Row:
         """The row of that name."""

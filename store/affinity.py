@@ -1,6 +1,6 @@
 """Statements on affinity groups: which VMs, and on which hosts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,17 +9,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.bulk import insert_many
 from store.pages import List, Named
+from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, many
 from store.schema import affinity_group, affinity_host, affinity_vm, vm
 
 
+@prebuilt
+def _groups(*values: object, columns: tuple[str, ...]) -> sa.Select[Any]:
+    query = sa.select(affinity_group).order_by(affinity_group.c.name)
+    for column, value in zip(columns, values, strict=True):
+        query = query.where(affinity_group.c[column] == value)
+    return query
+
+
 async def groups(connection: AsyncConnection, **equal: object) -> list[Row]:
     """Groups whose columns equal the given values, by name; `vm_ids` and `host_ids` by id."""
-    query = sa.select(affinity_group).order_by(affinity_group.c.name)
-    for column, value in equal.items():
-        query = query.where(affinity_group.c[column] == value)
-    found = await many(connection, query)
-    return await with_members(connection, found, sa.select(query.subquery().c.id))
+    found = await many(connection, _groups(*equal.values(), columns=tuple(equal)))
+    return await with_members(connection, found)
 
 
 def listed(named: Named, *, cluster_id: UUID | None = None, group_id: UUID | None = None) -> List:
@@ -31,28 +37,29 @@ def listed(named: Named, *, cluster_id: UUID | None = None, group_id: UUID | Non
     return List(query, (affinity_group.c.name, affinity_group.c.id))
 
 
-async def with_members(
-    connection: AsyncConnection, rows: list[Row], ids: sa.Select[Any] | None = None
-) -> list[Row]:
-    """Groups with their `vm_ids` and `host_ids`; `ids` selects the same groups' ids."""
-    if not rows:
-        return []
-    wanted = [row["id"] for row in rows] if ids is None else ids
-    vms = await _members(connection, affinity_vm, "vm_id", wanted)
-    hosts = await _members(connection, affinity_host, "host_id", wanted)
+async def with_members(connection: AsyncConnection, rows: list[Row]) -> list[Row]:
+    """Groups with their `vm_ids` and `host_ids`."""
+    ids = [row["id"] for row in rows]
+    vms = await _members(connection, ids, table=affinity_vm, column="vm_id")
+    hosts = await _members(connection, ids, table=affinity_host, column="host_id")
     return [
         row | {"vm_ids": vms.get(row["id"], ()), "host_ids": hosts.get(row["id"], ())}
         for row in rows
     ]
 
 
+@prebuilt
+def _members_of(group_ids: Sequence[UUID], /, *, table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table).where(table.c.group_id.in_(group_ids))
+
+
 async def _members(
-    connection: AsyncConnection, table: sa.Table, column: str, ids: sa.Select[Any] | list[UUID]
+    connection: AsyncConnection, group_ids: list[UUID], *, table: sa.Table, column: str
 ) -> dict[UUID, tuple[UUID, ...]]:
-    query = sa.select(table).where(table.c.group_id.in_(ids))
     found: dict[UUID, list[UUID]] = {}
-    for row in await many(connection, query):
-        found.setdefault(row["group_id"], []).append(row[column])
+    for some in in_chunks(group_ids):
+        for row in await many(connection, _members_of(some, table=table)):
+            found.setdefault(row["group_id"], []).append(row[column])
     return {group_id: tuple(sorted(members)) for group_id, members in found.items()}
 
 

@@ -101,10 +101,16 @@ async def enter_phase(
     connection: AsyncConnection, incident_id: UUID, phase: str, now: datetime
 ) -> None:
     """Record when an incident entered a phase; the first time counts."""
+    await enter_phases(connection, incident_id, **{phase: now})
+
+
+async def enter_phases(connection: AsyncConnection, incident_id: UUID, **entered: datetime) -> None:
+    """The same for several phases, in their order."""
     row = await one(connection, _phases(incident_id))
     phases = dict(row["phases"]) if row else {}
-    phases.setdefault(phase, now.isoformat())
-    await _note(connection, incident_id, phase=phase, phases=phases)
+    for phase, at in entered.items():
+        phases.setdefault(phase, at.isoformat())
+    await _note(connection, incident_id, phase=list(entered)[-1], phases=phases)
 
 
 async def note_decision(connection: AsyncConnection, incident_id: UUID, decision: Row) -> None:
@@ -172,11 +178,16 @@ def _claimed_within(window_ms: int) -> sa.Select[Any]:
     )
 
 
-def _heard_since(host_id: Any, heard: Mapping[str, int]) -> sa.ColumnElement[bool]:
+def _pairs(heard: Mapping[str, int]) -> tuple[Any, ...]:
+    """Each monitor and its number, one behind the other."""
+    return tuple(each for pair in sorted(heard.items()) for each in pair)
+
+
+def _heard_since(host_id: Any, *pairs: Any) -> sa.ColumnElement[bool]:
     """Whether a monitor's last answer of a host is another than the one that was known."""
     known = (
         sa.and_(observation.c.monitor == name, observation.c.heard_sequence == sequence)
-        for name, sequence in sorted(heard.items())
+        for name, sequence in zip(pairs[::2], pairs[1::2], strict=True)
     )
     return sa.exists().where(
         observation.c.host_id == host_id,
@@ -216,7 +227,7 @@ async def claim_fence(
         host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
         host.c.own_host.is_(False),
         armed,
-        ~_heard_since(host.c.id, heard),
+        ~_heard_since(host.c.id, *_pairs(heard)),
         spent < fences_per_window,
     )
     values = {
@@ -249,6 +260,13 @@ async def _count_fence(
     await inserted(connection, fence_claim, row | {"cluster_id": cluster_id, "claimed_at": now})
 
 
+@prebuilt
+def _stands(host_id: UUID, epoch: int, /, *pairs: Any) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).where(
+        host.c.id == host_id, host.c.epoch == epoch, ~_heard_since(host_id, *pairs)
+    )
+
+
 async def issue_certificate(
     connection: AsyncConnection, values: Row, *, heard: Mapping[str, int], why: str
 ) -> bool:
@@ -257,11 +275,7 @@ async def issue_certificate(
     Moves the host to `down` in the same transaction. The unique index allows one valid certificate
     a host and epoch. The caller looks for an earlier one first, which makes this repeatable.
     """
-    stands = sa.select(sa.func.count()).where(
-        host.c.id == values["host_id"],
-        host.c.epoch == values["epoch"],
-        ~_heard_since(values["host_id"], heard),
-    )
+    stands = _stands(values["host_id"], values["epoch"], *_pairs(heard))
     if await number(connection, stands) != 1:
         return False
     if not await hosts.move(

@@ -175,8 +175,7 @@ class RecoveryRecords:
             outcome = "recovered" if len(good) == len(order.outcomes) else "incomplete"
             again = await incidents.runs_of(connection, order.incident_id)
             last = max((run["started_at"] for run in again if run["started_at"]), default=now)
-            await incidents.enter_phase(connection, order.incident_id, "ready", last)
-            await incidents.enter_phase(connection, order.incident_id, "done", now)
+            await incidents.enter_phases(connection, order.incident_id, ready=last, done=now)
             await incidents.close(connection, order.incident_id, outcome, now)
             await _note_progress(connection, order.incident_id, len(good), len(order.outcomes))
             return f"{len(good)} of {len(order.outcomes)} VMs of {order.host.name} run again"
@@ -237,9 +236,10 @@ class _Claim:
 
     async def _guests(self, lost: list[Row]) -> tuple[Guest, ...]:
         depends = await inventory.dependencies(self._connection)
+        vms = await inventory.get_many(self._connection, "vm", [run["vm_id"] for run in lost])
         guests = []
         for run in lost:
-            vm = await inventory.get(self._connection, "vm", run["vm_id"])
+            vm = vms.get(run["vm_id"])
             if vm is None:
                 continue
             # A run that its own start was taking back is no stop that somebody asked for.
@@ -298,36 +298,40 @@ class _Claim:
             for child in await operations.children(self._connection, self._order.operation_id)
             if child["kind"] == "vm.start"
         ]
-        vms = {
-            child["id"]: vm
-            for child in children
-            # A person may have cancelled a restart, and deleted its VM since.
-            if (vm := await inventory.get(self._connection, "vm", child["target_id"])) is not None
-        }
-        taken = {vm["id"] for vm in vms.values()}
-        restarts = [
-            await self._restart(child, vms[child["id"]], depends, taken)
-            for child in children
-            if child["id"] in vms
-        ]
         lost = await incidents.runs_lost(self._connection, self._order.incident_id)
+        named = dict.fromkeys([child["target_id"] for child in children])
+        named |= dict.fromkeys([run["vm_id"] for run in lost])
+        # A person may have cancelled a restart, and deleted its VM since.
+        vms = await inventory.get_many(self._connection, "vm", list(named))
+        taken = {child["target_id"] for child in children if child["target_id"] in vms}
+        active = await runs.active_runs_of(self._connection, sorted(taken))
+        waits = {
+            vm_id: tuple(other for other in depends.get(vm_id, ()) if other in taken)
+            for vm_id in taken
+        }
+        restarts = [
+            await self._restart(
+                child, vms[child["target_id"]], waits, active.get(child["target_id"])
+            )
+            for child in children
+            if child["target_id"] in taken
+        ]
         left = [run["vm_id"] for run in lost if run["vm_id"] not in taken]
-        names = [await inventory.get(self._connection, "vm", vm_id) for vm_id in left]
         return RestartPlan(
-            restarts=tuple(restarts), left_down=tuple(vm["name"] for vm in names if vm)
+            restarts=tuple(restarts),
+            left_down=tuple(vms[vm_id]["name"] for vm_id in left if vm_id in vms),
         )
 
     async def _restart(
-        self, child: Row, vm: Row, depends: dict[UUID, tuple[UUID, ...]], taken: set[UUID]
+        self, child: Row, vm: Row, waits: dict[UUID, tuple[UUID, ...]], run: Row | None
     ) -> Restart:
-        run = await runs.active_run(self._connection, vm["id"])
         mine = run if run is not None and run["operation_id"] == child["id"] else None
         return Restart(
             operation_id=child["id"],
             vm_id=vm["id"],
             vm_name=vm["name"],
             protected=vm["protected"],
-            depends_on=tuple(other for other in depends.get(vm["id"], ()) if other in taken),
+            depends_on=waits[vm["id"]],
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
         )

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from domain.base import Frozen
 from domain.operations import OPEN_STATES
-from simulator.rows import Rows
+from simulator.rows import ALL, Rows, Wanted
 from simulator.world.centre import DataCentre
 
 OPEN = tuple(state.value for state in OPEN_STATES)
@@ -16,6 +16,16 @@ TABLES = (
     *("incident", "death_certificate", "outbox"),
 )
 Row = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """Some rows of a table, and some columns of them."""
+
+    columns: Wanted = None
+    where: str = ALL
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -55,10 +65,10 @@ class Violation(Frozen):
 
 
 def facts_of(
-    rows: Rows,
-    tables: Iterable[str] = TABLES,
-    columns: Mapping[str, tuple[str, ...]] | None = None,
+    rows: Rows, tables: Iterable[str] = TABLES, parts: Mapping[str, Part] | None = None
 ) -> Facts:
-    """Read whole tables, past every process of the engine; of those in `columns` only these."""
-    of = columns or {}
-    return Facts({table: rows.table(table, columns=of.get(table)) for table in tables})
+    """Read tables, past every process of the engine: whole, or the part that is named."""
+    of = {table: (parts or {}).get(table, WHOLE) for table in tables}
+    return Facts(
+        {table: rows.table(table, part.where, columns=part.columns) for table, part in of.items()}
+    )

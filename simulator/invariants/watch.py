@@ -23,7 +23,7 @@ come right behind them.
 from collections.abc import Iterator
 from typing import Any
 
-from simulator.invariants.always import COLUMNS, LOOKS_AT
+from simulator.invariants.always import JUDGED, LOOKS_AT
 from simulator.invariants.boots import Boots
 from simulator.invariants.budget import Power
 from simulator.invariants.facts import Check, Violation, facts_of
@@ -115,7 +115,7 @@ class Watch:
         self._put_off.clear()
         self._looked_s = self._stage.loop.time()
         wanted = dict.fromkeys(table for check in checks for table in LOOKS_AT[check])
-        facts = facts_of(self._stage.rows, wanted, COLUMNS)
+        facts = facts_of(self._stage.rows, wanted, JUDGED)
         for check in checks:
             for sentence in check(self._stage.centre, facts):
                 self.broken(check.__name__, sentence)
