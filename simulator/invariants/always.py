@@ -90,7 +90,12 @@ LOOKS_AT: dict[Check, tuple[str, ...]] = {
 """Which tables each check reads: one that no transaction has changed since needs no second look."""
 
 JUDGED: dict[str, Part] = {
-    "vm_run": Part(where=f"active = 1 OR state = '{RunState.LOST}'"),
+    "vm_run": Part(
+        ("id", "vm_id", "host_id", "epoch", "memory_mib", "state", "active", "lost_certificate_id"),
+        f"active = 1 OR state = '{RunState.LOST}'",
+    ),
+    "host": Part(("id", "name", "memory_mib", "memory_reserved_mib")),
+    "death_certificate": Part(("id", "host_id", "epoch")),
     "incident": Part(("id", "host_id", "epoch", "open", "operation_id"), "open = 1"),
     "operation": Part(
         ("id", "kind", "state", "target_id", "target_name", "run_id"),

@@ -42,7 +42,12 @@ class Votes:
             self._listen()
         found: list[Found] = []
         if "incident" in tables:
-            for incident in self._stage.rows.table("incident", "decision IS NOT NULL"):
+            decided = self._stage.rows.table(
+                "incident",
+                "decision IS NOT NULL",
+                columns=("id", "host_id", "epoch", "operation_id", "decision"),
+            )
+            for incident in decided:
                 found += self._decision(incident)
         return found
 
