@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.operations import OPEN_STATES, OperationState
 from store.bulk import update_many
 from store.plumbing import START
-from store.prebuilt import prebuilt
+from store.prebuilt import among, prebuilt
 from store.rows import Row, changed, in_chunks, many, number, one
 from store.schema import operation, outbox, step
 
@@ -162,7 +162,7 @@ def _to_sweep(before: datetime, limit: int, /) -> sa.Select[Any]:
     starts = sa.exists().where(outbox.c.operation_id == operation.c.id, outbox.c.kind == START)
     looked = sa.func.coalesce(operation.c.swept_at, operation.c.created_at)
     query = sa.select(operation, starts.label("posted")).where(
-        operation.c.state.in_(OPEN),
+        among(operation.c.state, OPEN),
         operation.c.workflow.is_not(None),
         operation.c.order.is_not(None),
         operation.c.held.is_(False),

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.hosts import NEXT, HostEvent, sources
 from domain.inventory import HostState
-from store.prebuilt import prebuilt
+from store.prebuilt import among, prebuilt
 from store.rows import changed, number
 from store.schema import host
 
@@ -22,7 +22,7 @@ from store.schema import host
 def _move(host_id: UUID, why: str, now: datetime, /, *, event: HostEvent) -> sa.Update:
     return (
         host.update()
-        .where(host.c.id == host_id, host.c.state.in_([s.value for s in sources(event)]))
+        .where(host.c.id == host_id, among(host.c.state, [s.value for s in sources(event)]))
         .values(state=state_after(event), state_reason=why, state_since=now)
     )
 
@@ -108,7 +108,7 @@ async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -
 @prebuilt
 def _count(cluster_id: UUID, /, *, states: tuple[HostState, ...]) -> sa.Select[Any]:
     return sa.select(sa.func.count()).where(
-        host.c.cluster_id == cluster_id, host.c.state.in_([state.value for state in states])
+        host.c.cluster_id == cluster_id, among(host.c.state, [state.value for state in states])
     )
 
 

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, Problem, StepState
 from store.bulk import insert_many, update_many
-from store.prebuilt import like, prebuilt
+from store.prebuilt import among, like, prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import operation, step
 
 OPEN = [state.value for state in OPEN_STATES]
-IS_OPEN = operation.c.state.in_([sa.literal(state) for state in OPEN])
+IS_OPEN = among(operation.c.state, OPEN)
 BATCH_TURN = "BATCH_TURN"
 """The reason code of an operation that its batch has not released yet."""
 

@@ -200,19 +200,20 @@ async def has_event(connection: AsyncConnection, event_id: UUID) -> bool:
     return await one(connection, sa.select(event.c.id).where(event.c.id == event_id)) is not None
 
 
-UNNUMBERED = sa.select(event.c.id).where(event.c.seq.is_(None))
-LAST_SEQ = sa.select(sa.func.max(event.c.seq))
-ANY_UNNUMBERED = UNNUMBERED.limit(1)
-
-
-@prebuilt
-def _unnumbered(limit: int, /) -> sa.Select[Any]:
-    return UNNUMBERED.order_by(event.c.id).limit(limit)
+ANY_UNNUMBERED = sa.select(event.c.id).where(event.c.seq.is_(None)).limit(1)
 
 
 async def unnumbered_events(connection: AsyncConnection) -> bool:
     """Whether any committed event waits for its number."""
     return await one(connection, ANY_UNNUMBERED) is not None
+
+
+@prebuilt
+def _unnumbered(limit: int, /) -> sa.Select[Any]:
+    """Events without a number, each with the last number that was given."""
+    last = sa.select(sa.func.max(event.c.seq)).scalar_subquery().label("last")
+    query = sa.select(event.c.id, last).where(event.c.seq.is_(None))
+    return query.order_by(event.c.id).limit(limit)
 
 
 GIVE_NUMBER = (
@@ -224,9 +225,9 @@ GIVE_NUMBER = (
 async def number_events(connection: AsyncConnection, limit: int) -> int:
     """Give committed events without a number the next ones; how many. One sequencer runs this."""
     fresh = await many(connection, _unnumbered(limit))
-    last = await number(connection, LAST_SEQ)
     numbered = [
-        {"key": row["id"], "number": last + offset} for offset, row in enumerate(fresh, start=1)
+        {"key": row["id"], "number": (row["last"] or 0) + offset}
+        for offset, row in enumerate(fresh, start=1)
     ]
     await update_many(connection, GIVE_NUMBER, numbered)
     return len(fresh)

@@ -20,7 +20,7 @@ Invariants  A builder only puts its values into the statement: it cannot look at
             it stands beside none, `like` names one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -55,6 +55,14 @@ def prebuilt(build: Callable[P, sa.Executable]) -> Callable[P, Bound]:
         return Bound(statement, dict(zip(NAMES, values, strict=False)))
 
     return bound
+
+
+def among(column: sa.Column[Any], values: Iterable[Any]) -> sa.ColumnElement[bool]:
+    """Whether a column has one of values that are known when the statement is built.
+
+    Those of an ordinary IN list are written into the text anew at each run.
+    """
+    return column.in_([sa.literal(value, column.type) for value in values])
 
 
 def like(value: T, column: sa.Column[Any]) -> sa.ColumnElement[T]:

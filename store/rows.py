@@ -50,8 +50,9 @@ def _insert(table: sa.Table) -> sa.Insert:
 
 async def one(connection: AsyncConnection, statement: Statement) -> Row | None:
     """The first row as a dict, or None."""
-    row = (await run(connection, statement)).mappings().first()
-    return None if row is None else dict(row)
+    result = await run(connection, statement)
+    row = result.first()
+    return None if row is None else dict(zip(result.keys(), row, strict=True))
 
 
 async def many(connection: AsyncConnection, statement: Statement) -> list[Row]:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
 from store import hosts, licences
 from store.ids import new_id
-from store.prebuilt import like, prebuilt
+from store.prebuilt import among, like, prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
@@ -170,12 +170,12 @@ def _begin_start(run_id: UUID, operation_id: UUID, /) -> sa.Update:
     host_ready = sa.exists().where(
         host.c.id == vm_run.c.host_id,
         host.c.epoch == vm_run.c.epoch,
-        host.c.state.in_([HostState.UP.value, HostState.CONNECTING.value]),
+        among(host.c.state, [HostState.UP.value, HostState.CONNECTING.value]),
     )
     query = vm_run.update().where(
         vm_run.c.id == run_id,
         vm_run.c.operation_id == operation_id,
-        vm_run.c.state.in_([RunState.PLACED.value, RunState.STARTING.value]),
+        among(vm_run.c.state, [RunState.PLACED.value, RunState.STARTING.value]),
         host_ready,
     )
     return query.values(state=RunState.STARTING.value)
@@ -197,7 +197,7 @@ async def begin_start(connection: AsyncConnection, run_id: UUID, operation_id: U
 @prebuilt
 def _started(run_id: UUID, now: datetime, /) -> sa.Update:
     expected = [RunState.STARTING.value, RunState.RUNNING.value]
-    query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
+    query = vm_run.update().where(vm_run.c.id == run_id, among(vm_run.c.state, expected))
     first = vm_run.c.started_at
     at = sa.func.coalesce(first, like(now, first), type_=first.type)
     return query.values(state="running", started_at=at)
@@ -211,7 +211,7 @@ async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> b
 async def begin_stop(connection: AsyncConnection, run_id: UUID) -> bool:
     """Record that the end of a run was asked for. Repeatable."""
     expected = [RunState.STARTING.value, RunState.RUNNING.value, RunState.STOPPING.value]
-    query = vm_run.update().where(vm_run.c.id == run_id, vm_run.c.state.in_(expected))
+    query = vm_run.update().where(vm_run.c.id == run_id, among(vm_run.c.state, expected))
     return await changed(connection, query.values(state="stopping")) == 1
 
 
@@ -265,7 +265,7 @@ def _closed(
 ) -> sa.Update:
     states = [s.value for s in ACTIVE_RUN_STATES]
     query = vm_run.update().where(
-        vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.state.in_(states)
+        vm_run.c.id == run_id, vm_run.c.active == 1, among(vm_run.c.state, states)
     )
     return query.values(
         state=state, active=None, ended_at=now, end_reason=end_reason, lost_certificate_id=lost

@@ -30,7 +30,7 @@ LOOKED_AT: dict[str, tuple[str, ...]] = {
     "host": ("id", "name", "epoch"),
     "vm": ("id", "name"),
 }
-"""What is looked at: these rows are read at each commit that touches them, and grow with history."""
+"""What is looked at of rows that are read again and again, and grow with history."""
 
 
 class Proofs:
