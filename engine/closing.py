@@ -45,11 +45,11 @@ async def close_operation(
     await operations.end_steps(connection, outcome.operation_id, now)
     await locks.free(connection, outcome.operation_id)
     await announce(connection, "outbox")
-    row = await operations.get(connection, outcome.operation_id)
+    row = await operations.with_parent(connection, outcome.operation_id)
     assert row is not None
     await plumbing.append_event(connection, closed_event(row, outcome, now))
-    if row["parent_id"] is not None:
-        await tell_parent(connection, row["parent_id"], now)
+    if row["parent_kind"] == BATCH and row["parent_state"] in operations.OPEN:
+        await _look_again(connection, row["parent_id"], now)
     return True
 
 
@@ -58,6 +58,10 @@ async def tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetim
     parent = await operations.get(connection, parent_id)
     if parent is None or parent["kind"] != BATCH or parent["state"] not in operations.OPEN:
         return
+    await _look_again(connection, parent_id, now)
+
+
+async def _look_again(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
     if not await plumbing.is_posted(connection, parent_id, plumbing.SIGNAL, LOOK_AGAIN):
         await plumbing.post(connection, new_id(), parent_id, now, plumbing.SIGNAL, LOOK_AGAIN)
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.hosts import NEXT, HostEvent, sources
 from domain.inventory import HostState
 from store.prebuilt import among, prebuilt
-from store.rows import changed, number
+from store.rows import changed, one
 from store.schema import host
 
 
@@ -105,18 +105,19 @@ async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -
     await changed(connection, _release(host_id, memory_mib))
 
 
+IN_SERVICE = ("up", "connecting", "non_responsive", "fencing")
+
+
 @prebuilt
-def _count(cluster_id: UUID, /, *, states: tuple[HostState, ...]) -> sa.Select[Any]:
-    return sa.select(sa.func.count()).where(
-        host.c.cluster_id == cluster_id, among(host.c.state, [state.value for state in states])
-    )
-
-
-SILENT = (HostState.CONNECTING, HostState.NON_RESPONSIVE, HostState.FENCING)
-IN_SERVICE = (HostState.UP, *SILENT)
+def _silent_count(cluster_id: UUID, /) -> sa.Select[Any]:
+    silent = sa.case((host.c.state != HostState.UP.value, 1), else_=0)
+    return sa.select(
+        sa.func.count().label("total"), sa.func.coalesce(sa.func.sum(silent), 0).label("silent")
+    ).where(host.c.cluster_id == cluster_id, among(host.c.state, IN_SERVICE))
 
 
 async def silent_count(connection: AsyncConnection, cluster_id: UUID) -> tuple[int, int]:
     """How many hosts of a cluster are in service, and how many of them are silent now."""
-    total = await number(connection, _count(cluster_id, states=IN_SERVICE))
-    return total, await number(connection, _count(cluster_id, states=SILENT))
+    found = await one(connection, _silent_count(cluster_id))
+    assert found is not None
+    return int(found["total"]), int(found["silent"])

@@ -95,6 +95,20 @@ async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
     return await one(connection, _get(operation_id))
 
 
+@prebuilt
+def _with_parent(operation_id: UUID, /) -> sa.Select[Any]:
+    parent = operation.alias("parent")
+    columns = (parent.c.kind.label("parent_kind"), parent.c.state.label("parent_state"))
+    joined = operation.outerjoin(parent, parent.c.id == operation.c.parent_id)
+    query = sa.select(operation, *columns).select_from(joined)
+    return query.where(operation.c.id == operation_id)
+
+
+async def with_parent(connection: AsyncConnection, operation_id: UUID) -> Row | None:
+    """One operation, with the kind and state of its parent; both None where it has none."""
+    return await one(connection, _with_parent(operation_id))
+
+
 async def newest_of(connection: AsyncConnection, kind: str, target_id: UUID) -> UUID | None:
     """The newest operation of a kind on a target."""
     query = sa.select(operation.c.id).where(

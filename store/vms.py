@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store import edits
 from store.bulk import insert_many
 from store.prebuilt import prebuilt
-from store.rows import Row, changed, in_chunks, inserted, many
-from store.schema import affinity_vm, host, network, vm, vm_dependency, vm_nic
+from store.rows import Row, changed, in_chunks, inserted, many, one
+from store.schema import affinity_vm, cluster, host, network, vm, vm_dependency, vm_nic
 from store.schema_ha import vm_run
 
 
@@ -44,6 +44,26 @@ async def _let_go(connection: AsyncConnection, vm_id: UUID) -> None:
     await changed(connection, vm_nic.delete().where(vm_nic.c.vm_id == vm_id))
     await changed(connection, vm_dependency.delete().where(either))
     await changed(connection, affinity_vm.delete().where(affinity_vm.c.vm_id == vm_id))
+
+
+@prebuilt
+def _on_host(vm_id: UUID, host_id: UUID, /) -> sa.Select[Any]:
+    return (
+        sa.select(
+            vm,
+            host.c.name.label("host_name"),
+            host.c.uri.label("host_uri"),
+            cluster.c.virt_type,
+        )
+        .join(cluster, cluster.c.id == vm.c.cluster_id)
+        .join(host, host.c.id == host_id)
+        .where(vm.c.id == vm_id, vm.c.removed_at.is_(None), host.c.removed_at.is_(None))
+    )
+
+
+async def on_host(connection: AsyncConnection, vm_id: UUID, host_id: UUID) -> Row | None:
+    """A VM with the name and address of a host, and how guests run in its cluster (`virt_type`)."""
+    return await one(connection, _on_host(vm_id, host_id))
 
 
 @prebuilt

@@ -138,14 +138,11 @@ class RunRecords:
 
 async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
     """A run's row with what a step needs of its VM, host and cluster."""
-    vm = await inventory.get(connection, "vm", run["vm_id"])
-    host = await inventory.get(connection, "host", run["host_id"])
+    vm = await vms.on_host(connection, run["vm_id"], run["host_id"])
     assert vm is not None
-    assert host is not None
-    cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-    assert cluster is not None
+    host = {"id": run["host_id"], "name": vm["host_name"], "uri": vm["host_uri"]}
     nics = await vms.nics_of(connection, [vm["id"]])
-    return run_ref(run, vm, host, cluster["virt_type"], nics.get(vm["id"], ()))
+    return run_ref(run, vm, host, vm["virt_type"], nics.get(vm["id"], ()))
 
 
 async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:
