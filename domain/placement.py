@@ -11,6 +11,7 @@ come later, so a plan may leave a VM out that a cleverer one would have placed.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -61,6 +62,23 @@ class NoRoom(Frozen):
     detail: str
 
 
+class PassedOver(Frozen):
+    """A host that a VM did not get, and the first thing that spoke against it."""
+
+    name: str
+    why: str
+
+
+class Told(Frozen):
+    """A choice with the VM that it is about and every other host."""
+
+    guest: Guest
+    choice: Placed | NoRoom
+    host: str | None  # the chosen one's name
+    free_mib: int | None  # of the chosen one, before the VM took its part
+    passed_over: tuple[PassedOver, ...]
+
+
 NO_RULES = Affinity()
 
 
@@ -87,26 +105,39 @@ def place_all(
     Rules count VMs that run elsewhere and those that were placed before. Where a VM of `guests`
     ran until now does not count: it needs a place because it is not there any more.
     """
+    return tuple(weighed.choice for weighed in _weigh_all(guests, rooms, affinity))
+
+
+def place_and_tell(
+    guests: tuple[Guest, ...], rooms: tuple[Room, ...], affinity: Affinity = NO_RULES
+) -> tuple[Told, ...]:
+    """The choices of `place_all`, each with what it was made from and the hosts passed over."""
+    return tuple(_told(weighed) for weighed in _weigh_all(guests, rooms, affinity))
+
+
+def _weigh_all(
+    guests: tuple[Guest, ...], rooms: tuple[Room, ...], affinity: Affinity
+) -> Iterator["_Weighed"]:
+    """Each choice with the situation that it was made in, which the next step changes."""
     free = {room.host_id: room for room in rooms}
     waiting = {guest.vm_id: guest for guest in sorted(guests, key=restart_order)}
     rules = _rules_of(affinity)
     for vm_id in waiting:
         rules.running.pop(vm_id, None)
     rules.coming.update(waiting)
-    choices: list[Placed | NoRoom] = []
     while waiting:
         guest = next(iter(waiting.values()))
         kept = rules.companies.get(guest.vm_id, frozenset({guest.vm_id}))
         group = tuple(waiting[vm_id] for vm_id in sorted(kept) if vm_id in waiting)
-        choice = _choose(guest, tuple(free.values()), group, rules)
+        situation = tuple(free.values())
+        choice = _choose(guest, situation, group, rules)
+        yield _Weighed(guest, situation, group, rules, choice)
         if isinstance(choice, Placed):
             room = free[choice.host_id]
             taken = {"reserved_mib": room.reserved_mib + guest.memory_mib, "vms": room.vms + 1}
             free[choice.host_id] = room.model_copy(update=taken)
             rules.running[guest.vm_id] = choice.host_id
         del waiting[guest.vm_id]
-        choices.append(choice)
-    return tuple(choices)
 
 
 @dataclass(frozen=True)
@@ -127,6 +158,65 @@ class _Rules:
         joining = sorted(vm for vm in kept if vm != guest.vm_id and vm not in self.running)
         members = (guest.vm_id, *joining)
         return [(vm, rule) for vm in members for rule in self.of.get(vm, []) if rule.hard]
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """One choice and its situation."""
+
+    guest: Guest
+    rooms: tuple[Room, ...]
+    group: tuple[Guest, ...]
+    rules: _Rules
+    choice: Placed | NoRoom
+
+
+def _told(weighed: _Weighed) -> Told:
+    choice = weighed.choice
+    chosen = choice.host_id if isinstance(choice, Placed) else None
+    best = next((room for room in weighed.rooms if room.host_id == chosen), None)
+    others = sorted((r for r in weighed.rooms if r is not best), key=lambda room: room.name)
+    return Told(
+        guest=weighed.guest,
+        choice=choice,
+        host=best.name if best else None,
+        free_mib=best.free_mib if best else None,
+        passed_over=tuple(
+            PassedOver(name=room.name, why=_why_not(weighed, room, best)) for room in others
+        ),
+    )
+
+
+def _why_not(weighed: _Weighed, room: Room, best: Room | None) -> str:
+    return _unfit(weighed, room) or _worse(weighed, room, best)
+
+
+def _unfit(weighed: _Weighed, room: Room) -> str | None:
+    guest = weighed.guest
+    for vm_id, rule in weighed.rules.binding(guest):
+        if weighed.rules.strain(rule, vm_id, room):
+            whose = "" if vm_id == guest.vm_id else ", of a VM that it is kept together with,"
+            return f"{rule.words}{whose} forbids it"
+    if room.free_mib < guest.memory_mib:
+        return f"{room.free_mib} MiB are free, {guest.memory_mib} are needed"
+    return None
+
+
+def _worse(weighed: _Weighed, room: Room, best: Room | None) -> str:
+    assert best is not None, "a host that is not unfit would have been chosen"
+    guest, rules = weighed.guest, weighed.rules
+    if _takes(best, weighed.group) and not _takes(room, weighed.group):
+        return f"no room for all {len(weighed.group)} VMs that are kept together"
+    soft = [rule for rule in rules.of.get(guest.vm_id, []) if not rule.hard]
+    given = {r.name: sum(rules.strain(rule, guest.vm_id, r) for rule in soft) for r in (best, room)}
+    if given[room.name] > given[best.name]:
+        names = ", ".join(rule.name for rule in soft if rules.strain(rule, guest.vm_id, room))
+        return f"soft rules would give way: {names}"
+    if room.free_mib < best.free_mib:
+        return f"{room.free_mib} MiB are free, on {best.name} {best.free_mib}"
+    if room.vms > best.vms:
+        return f"as much memory is free as on {best.name}, but it runs {room.vms} VMs to {best.vms}"
+    return f"as good as {best.name}, which comes first by name"
 
 
 def _rules_of(affinity: Affinity) -> _Rules:

@@ -1,0 +1,189 @@
+"""Why a decision came out as it did: its rule, what it rested on, and why nothing else was chosen.
+
+Pure, and apart from the deciding itself: an explanation is made from the same facts and the choice,
+so that it can be tested against the rules, and a defect here can at worst word something badly.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from domain.base import Frozen
+from domain.inventory import PowerReading
+from domain.placement import Placed, Told
+from domain.profiles import Policy
+from domain.recovery import Decision, Move, RecoveryFacts
+from domain.storm import EVEN_WHEN_OFF, why_held
+from domain.topology import proven_level
+
+REJECTED_MAX = 12
+"""How many rejected alternatives one decision keeps; the others are counted. Higher: a cluster of
+1,000 hosts fills the database with hosts that had no room."""
+
+
+class Question(StrEnum):
+    """What was decided."""
+
+    HOST_FATE = "host_fate"  # is it dead, and what follows
+    VM_PLACE = "vm_place"  # where does it start
+
+
+class Rule(StrEnum):
+    """The rule that made the choice; the first that applies, in this order, for a host."""
+
+    LIFE_WINS = "LIFE_WINS"  # a host that answers is not moved, whatever else is said of it
+    PROOF_NEEDS_NO_CUT = "PROOF_NEEDS_NO_CUT"  # power that reads off is proof enough
+    WORD_OF_A_PERSON = "WORD_OF_A_PERSON"  # somebody looked, and no channel contradicts
+    GUARD_HOLDS = "GUARD_HOLDS"  # the storm guard has a reason to wait
+    SILENT_AND_ALLOWED = "SILENT_AND_ALLOWED"  # nothing speaks against cutting its power
+    BEST_HOST = "BEST_HOST"  # of those that hard rules and memory allow
+    NO_HOST = "NO_HOST"  # hard rules and memory leave none
+
+
+RULES = {
+    Move.RETURN: Rule.LIFE_WINS,
+    Move.ACCEPT: Rule.PROOF_NEEDS_NO_CUT,
+    Move.CONFIRMED: Rule.WORD_OF_A_PERSON,
+    Move.HOLD: Rule.GUARD_HOLDS,
+    Move.FENCE: Rule.SILENT_AND_ALLOWED,
+}
+
+
+class Rejected(Frozen):
+    """One alternative that was not chosen."""
+
+    option: str
+    why: str
+
+
+class Explanation(Frozen):
+    """One decision, as a person reads it afterwards."""
+
+    question: Question
+    chosen: str
+    rule: Rule
+    why: str
+    inputs: dict[str, JsonValue]
+    rejected: tuple[Rejected, ...] = ()
+    rejected_more: int = 0  # alternatives beyond those that are kept
+
+
+def explain_move(facts: RecoveryFacts, decision: Decision, policy: Policy) -> Explanation:
+    """Why a recovery made this move and none of the others."""
+    others = (move for move in WHY_NOT if move is not decision.move)
+    return Explanation(
+        question=Question.HOST_FATE,
+        chosen=decision.move,
+        rule=RULES[decision.move],
+        why=decision.why,
+        inputs=_inputs(facts, policy),
+        rejected=tuple(
+            Rejected(option=move, why=WHY_NOT[move](facts, decision, policy)) for move in others
+        ),
+    )
+
+
+def explain_place(told: Told) -> Explanation:
+    """Why a VM got this host, or none."""
+    guest, choice = told.guest, told.choice
+    kept = told.passed_over[:REJECTED_MAX]
+    return Explanation(
+        question=Question.VM_PLACE,
+        chosen=told.host or "none",
+        rule=Rule.BEST_HOST if told.host else Rule.NO_HOST,
+        why=_why_there(told) if isinstance(choice, Placed) else choice.detail,
+        inputs={
+            "memory_mib": guest.memory_mib,
+            "protected": guest.protected,
+            "priority": guest.priority,
+            "free_mib": told.free_mib,
+            "hosts": len(told.passed_over) + (told.host is not None),
+        },
+        rejected=tuple(Rejected(option=one.name, why=one.why) for one in kept),
+        rejected_more=len(told.passed_over) - len(kept),
+    )
+
+
+def _why_there(told: Told) -> str:
+    assert isinstance(told.choice, Placed)
+    gave_way = told.choice.gave_way
+    though = f"; these soft rules gave way: {', '.join(gave_way)}" if gave_way else ""
+    return (
+        f"{told.free_mib} MiB were free for the {told.guest.memory_mib} it needs, and no host that "
+        f"its rules allow was better{though}"
+    )
+
+
+def _inputs(facts: RecoveryFacts, policy: Policy) -> dict[str, JsonValue]:
+    guard = facts.fence
+    return {
+        "profile": policy.profile,
+        "votes": [vote.model_dump(mode="json") for vote in guard.votes],
+        "readings": [{"level": level, "verdict": word} for level, word in facts.readings],
+        "proofs_required": policy.timing.proofs_required,
+        "confirmed_by": facts.confirmation.device if facts.confirmation else None,
+        "armed": guard.armed,
+        "own_host": guard.own_host,
+        "hosts_silent": guard.hosts_silent,
+        "hosts": guard.hosts,
+        "fences_in_window": guard.fences_in_window,
+        "fences_per_window": policy.fences_per_window,
+        "window_s": policy.window_s,
+    }
+
+
+def _not_returned(facts: RecoveryFacts, _decision: Decision, _policy: Policy) -> str:
+    fresh = [vote for vote in facts.fence.votes if vote.fresh]
+    return f"none of {len(fresh)} fresh votes has heard {facts.host} since it was reported"
+
+
+def _not_accepted(facts: RecoveryFacts, decision: Decision, policy: Policy) -> str:
+    if decision.move is Move.RETURN:
+        return f"{facts.host} answers, and whoever answers is alive whatever its power reads"
+    words = [word for _level, word in facts.readings]
+    if not words:
+        return f"{facts.host} has no fence device that could be asked"
+    counts = ", ".join(f"{words.count(word)} {word}" for word in PowerReading if word in words)
+    if proven_level(facts.readings, policy.timing.proofs_required) is not None:
+        return f"its devices read off ({counts}), but {decision.why}"
+    wanted = policy.timing.proofs_required
+    return f"its devices read {counts}; a proof is a whole level of off, {wanted} in all, and no on"
+
+
+def _not_confirmed(facts: RecoveryFacts, decision: Decision, _policy: Policy) -> str:
+    if facts.confirmation is None:
+        return "nobody has confirmed that it is dead"
+    if decision.move is Move.ACCEPT:
+        return "its power reads off, which needs nobody's word"
+    if PowerReading.ON in [word for _level, word in facts.readings]:
+        return f"{facts.confirmation.device} says that it is dead, but a device reads on"
+    return f"{facts.confirmation.device} says that it is dead, but {decision.why}"
+
+
+def _not_fenced(facts: RecoveryFacts, decision: Decision, policy: Policy) -> str:
+    if decision.move is Move.RETURN:
+        return "nobody cuts the power of a host that answers"
+    if decision.move in (Move.ACCEPT, Move.CONFIRMED):
+        return "it is proven dead without a cut"
+    return "; ".join(held.detail for held in why_held(facts.fence, policy))
+
+
+def _not_held(facts: RecoveryFacts, decision: Decision, policy: Policy) -> str:
+    if decision.move is Move.RETURN:
+        return "there is nothing to wait for: it is back"
+    held = why_held(facts.fence, policy)
+    if decision.move is Move.FENCE or not held:
+        return "the storm guard has no reason to wait"
+    waived = ", ".join(one.reason for one in held if one.reason not in EVEN_WHEN_OFF)
+    return f"{waived} hold a cut of power, not a proven death"
+
+
+WHY_NOT: dict[Move, Callable[[RecoveryFacts, Decision, Policy], str]] = {
+    Move.RETURN: _not_returned,
+    Move.ACCEPT: _not_accepted,
+    Move.CONFIRMED: _not_confirmed,
+    Move.HOLD: _not_held,
+    Move.FENCE: _not_fenced,
+}
+"""Why not each move, in the order in which they are weighed."""

@@ -1,0 +1,214 @@
+"""Why a decision came out as it did: its rule, and a reason against each alternative."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.affinity import Affinity, AffinityRule
+from domain.explain import REJECTED_MAX, Explanation, Rule, explain_move, explain_place
+from domain.inventory import CONFIRMATION, Confirmation, PowerReading
+from domain.orders import Evidence
+from domain.placement import Guest, Room, place_all, place_and_tell
+from domain.profiles import Policy
+from domain.recovery import Move, RecoveryFacts, decide
+from tests.unit.domain.builders import (
+    OFF,
+    ON,
+    UNKNOWN,
+    fence_facts,
+    guest,
+    id_of,
+    recovery_facts,
+    room,
+    vote,
+)
+
+pytestmark = pytest.mark.unit
+
+POLICY = Policy()
+WORD = Evidence(
+    kind=CONFIRMATION,
+    device="anna",
+    verdict=Confirmation.DEAD,
+    took_s=0,
+    at="2026-11-27T09:00:00+00:00",
+    detail="unplugged",
+)
+
+
+def explained(facts: RecoveryFacts) -> Explanation:
+    return explain_move(facts, decide(facts, POLICY), POLICY)
+
+
+def confirmed(facts: RecoveryFacts) -> RecoveryFacts:
+    return facts.model_copy(update={"confirmation": WORD})
+
+
+def against(told: Explanation) -> dict[str, str]:
+    return {rejected.option: rejected.why for rejected in told.rejected}
+
+
+@pytest.mark.parametrize(
+    ("facts", "chosen", "rule"),
+    [
+        (recovery_facts(OFF, answers=True), Move.RETURN, Rule.LIFE_WINS),
+        (recovery_facts(OFF), Move.ACCEPT, Rule.PROOF_NEEDS_NO_CUT),
+        (confirmed(recovery_facts(UNKNOWN)), Move.CONFIRMED, Rule.WORD_OF_A_PERSON),
+        (recovery_facts(ON), Move.FENCE, Rule.SILENT_AND_ALLOWED),
+        (recovery_facts(), Move.HOLD, Rule.GUARD_HOLDS),
+    ],
+    ids=lambda value: value.name if isinstance(value, Move) else "",
+)
+def test_each_move_names_its_rule_and_a_reason_against_every_other(
+    facts: RecoveryFacts, chosen: Move, rule: Rule
+) -> None:
+    told = explained(facts)
+    assert (told.chosen, told.rule) == (chosen, rule)
+    assert set(against(told)) == set(Move) - {chosen}
+    assert all(against(told).values())
+
+
+def test_a_fence_says_that_the_controllers_prove_nothing_yet() -> None:
+    told = against(explained(recovery_facts(ON, UNKNOWN)))
+    assert told[Move.ACCEPT] == (
+        "its devices read 1 on, 1 unknown; a proof is a whole level of off, 1 in all, and no on"
+    )
+    assert told[Move.RETURN] == "none of 1 fresh votes has heard h1 since it was reported"
+    assert told[Move.CONFIRMED] == "nobody has confirmed that it is dead"
+    assert told[Move.HOLD] == "the storm guard has no reason to wait"
+
+
+def test_a_hold_says_with_its_numbers_why_the_power_is_not_cut() -> None:
+    facts = recovery_facts(ON, fence=fence_facts(hosts=4, hosts_silent=2))
+    told = explained(facts)
+    assert told.why == "2 of 4 hosts are silent: our own network first"
+    assert against(told)[Move.FENCE] == told.why
+    assert told.inputs["hosts_silent"] == 2
+
+
+def test_a_proof_says_which_reasons_to_wait_it_makes_irrelevant() -> None:
+    facts = recovery_facts(OFF, fence=fence_facts(vote(warm=False), hosts_silent=3))
+    assert against(explained(facts))[Move.HOLD] == (
+        "VIEW_COLD, MANY_SILENT hold a cut of power, not a proven death"
+    )
+
+
+def test_a_proof_that_a_firm_reason_holds_back_says_so() -> None:
+    told = explained(recovery_facts(OFF, fence=fence_facts(armed=False)))
+    assert told.chosen == Move.HOLD
+    assert against(told)[Move.ACCEPT] == (
+        "its devices read off (1 off), but automatic action is disarmed"
+    )
+
+
+def test_a_word_that_a_device_contradicts_is_told_with_the_name_behind_it() -> None:
+    told = explained(confirmed(recovery_facts(ON)))
+    assert against(told)[Move.CONFIRMED] == "anna says that it is dead, but a device reads on"
+
+
+@given(
+    readings=st.lists(st.sampled_from(PowerReading), max_size=3),
+    answers=st.booleans(),
+    word=st.booleans(),
+    armed=st.booleans(),
+    silent=st.integers(0, 3),
+    spent=st.integers(0, 2),
+    fresh=st.booleans(),
+)
+def test_whatever_is_decided_can_be_told(
+    readings: list[PowerReading],
+    answers: bool,
+    word: bool,
+    armed: bool,
+    silent: int,
+    spent: int,
+    fresh: bool,
+) -> None:
+    fence = fence_facts(
+        vote(fresh=fresh),
+        armed=armed,
+        devices=len(readings),
+        hosts_silent=silent,
+        fences_in_window=spent,
+    )
+    facts = recovery_facts(*readings, answers=answers, fence=fence)
+    told = explained(confirmed(facts) if word else facts)
+    assert told.why
+    assert all(rejected.why for rejected in told.rejected)
+
+
+def placed(*guests: Guest, rooms: tuple[Room, ...], rules: tuple[AffinityRule, ...] = ()):  # type: ignore[no-untyped-def]
+    return [explain_place(told) for told in place_and_tell(guests, rooms, Affinity(rules=rules))]
+
+
+def test_a_place_says_why_each_other_host_was_passed_over() -> None:
+    never = AffinityRule(
+        name="no-h4", together=False, hard=True, vm_ids=(id_of("db"),), host_ids=(id_of("h4"),)
+    )
+    softly = AffinityRule(
+        name="not-h5", together=False, hard=False, vm_ids=(id_of("db"),), host_ids=(id_of("h5"),)
+    )
+    rooms = (
+        room("h1", memory_mib=512),
+        room("h2", memory_mib=64),
+        room("h3", memory_mib=256),
+        room("h4", memory_mib=4096),
+        room("h5", memory_mib=4096),
+        room("h6", memory_mib=512, vms=2),
+        room("h7", memory_mib=512),
+    )
+    (told,) = placed(guest("db"), rooms=rooms, rules=(never, softly))
+    assert (told.chosen, told.rule) == ("h1", Rule.BEST_HOST)
+    assert told.why == (
+        "512 MiB were free for the 128 it needs, and no host that its rules allow was better"
+    )
+    assert against(told) == {
+        "h2": "64 MiB are free, 128 are needed",
+        "h3": "256 MiB are free, on h1 512",
+        "h4": "hard rule no-h4 (never on its hosts) forbids it",
+        "h5": "soft rules would give way: not-h5",
+        "h6": "as much memory is free as on h1, but it runs 2 VMs to 0",
+        "h7": "as good as h1, which comes first by name",
+    }
+
+
+def test_a_vm_without_a_place_is_told_with_the_gap_of_every_host() -> None:
+    (told,) = placed(guest("db"), rooms=(room("h1", memory_mib=100), room("h2", memory_mib=64)))
+    assert (told.chosen, told.rule) == ("none", Rule.NO_HOST)
+    assert told.why == "db needs 128 MiB; the largest gap on 2 usable hosts is 100 MiB"
+    assert set(against(told)) == {"h1", "h2"}
+
+
+def test_the_second_vm_is_told_what_the_first_has_left_it() -> None:
+    rooms = (room("h1", memory_mib=300), room("h2", memory_mib=250))
+    first, second = placed(guest("a"), guest("b"), rooms=rooms)
+    assert (first.chosen, second.chosen) == ("h1", "h2")
+    assert against(second)["h1"] == "172 MiB are free, on h2 250"
+
+
+def test_hundreds_of_hosts_are_counted_beyond_the_first() -> None:
+    rooms = tuple(room(f"h{number:03}") for number in range(300))
+    (told,) = placed(guest("db"), rooms=rooms)
+    assert len(told.rejected) == REJECTED_MAX
+    assert len(told.rejected) + told.rejected_more == 299
+
+
+@given(
+    sizes=st.lists(st.integers(1, 300), max_size=6),
+    memory=st.lists(st.integers(0, 400), max_size=5),
+    apart=st.booleans(),
+    hard=st.booleans(),
+)
+def test_telling_changes_no_choice(
+    sizes: list[int], memory: list[int], apart: bool, hard: bool
+) -> None:
+    guests = tuple(guest(f"v{n}", memory_mib=size) for n, size in enumerate(sizes))
+    rooms = tuple(room(f"h{n}", memory_mib=size) for n, size in enumerate(memory))
+    rules: tuple[AffinityRule, ...] = ()
+    if len(guests) > 1:
+        ids = tuple(one.vm_id for one in guests[:3])
+        rules = (AffinityRule(name="r", together=not apart, hard=hard, vm_ids=ids),)
+    affinity = Affinity(rules=rules)
+    told = place_and_tell(guests, rooms, affinity)
+    assert tuple(one.choice for one in told) == place_all(guests, rooms, affinity)
+    assert all(one.why for each in told for one in each.passed_over)
