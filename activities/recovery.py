@@ -14,6 +14,7 @@ from temporalio import activity
 
 from activities.waiting import until
 from domain.base import Frozen
+from domain.explain import Explanation, explain_move
 from domain.inventory import PowerReading
 from domain.operations import Outcome
 from domain.orders import Evidence, HostRef, RestartPlan
@@ -89,9 +90,14 @@ class RecoveryRecords(Protocol):
         ...
 
     async def note_decision(
-        self, order: AssessOrder, decision: Decision, judged_at: datetime, heard: dict[str, int]
+        self,
+        order: AssessOrder,
+        decision: Decision,
+        told: Explanation,
+        judged_at: datetime,
+        heard: dict[str, int],
     ) -> None:
-        """Keep the decision and enter the phase that follows from it.
+        """Keep the decision, why it came out so, and enter the phase that follows from it.
 
         `judged_at` is when its facts began to be read, for people. `heard` says in which round the
         host had answered each monitor last by then: once it is another, it is judged anew.
@@ -143,7 +149,8 @@ class Recovery:
         )
         decision = decide(facts, order.policy)
         heard = {v.monitor: v.heard_sequence for v in first if v.heard_sequence is not None}
-        await self._records.note_decision(order, decision, judged_at, heard)
+        told = explain_move(facts, decision, order.policy)
+        await self._records.note_decision(order, decision, told, judged_at, heard)
         return decision
 
     @activity.defn(name="recovery.open_fence")

@@ -171,3 +171,24 @@ host_sample = sa.Table(
     sa.Column("took_s", sa.Float, nullable=False),
     document("guests"),
 )
+
+decision = sa.Table(
+    "decision",
+    metadata,
+    identity(),
+    reference("incident_id", "incident"),
+    text("question", length=16),
+    text("subject_type", length=8),  # host, vm
+    sa.Column("subject_id", sa.Uuid, nullable=False),
+    text("subject_name", length=255),
+    text("chosen", length=255),
+    text("rule", length=32),
+    text("why", length=1024),
+    document("inputs"),
+    document("rejected"),
+    integer("rejected_more"),
+    integer("times", 1),  # how often it came out the same in a row
+    time("first_at", nullable=False),
+    time("last_at", nullable=False),
+    sa.Index("ix_decision_incident", "incident_id", "id"),
+)

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import BackendDep, get_principal
 from api.problems import RESPONSES
-from engine.queries.incidents import GetIncident, ListIncidents
+from engine.queries.incidents import ExplainIncident, GetIncident, ListIncidents
 from engine.views import IncidentView, Page
+from engine.views_explained import ExplanationView
 
 router = APIRouter(
     prefix="/incidents",
@@ -31,4 +32,11 @@ async def incidents(
 async def incident(incident_id: UUID, backend: BackendDep) -> IncidentView:
     """One host failure with its evidence, certificate, phases and VMs."""
     view: IncidentView = await backend.run_query(GetIncident(incident_id=incident_id))
+    return view
+
+
+@router.get("/{incident_id}/explanation")
+async def explanation(incident_id: UUID, backend: BackendDep) -> ExplanationView:
+    """Why each of its decisions came out as it did: rule, inputs, rejected alternatives."""
+    view: ExplanationView = await backend.run_query(ExplainIncident(incident_id=incident_id))
     return view

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.failures import Exit, Json, failure
+from cli.nouns.explanation import tell_explanation
 from cli.render import (
     clock,
     lasting,
@@ -80,6 +81,21 @@ def show(
     _tell_certificate(found["certificate"])
     _tell_phases(found)
     return _tell_vms(found)
+
+
+@app.command()
+@queries
+def explain(
+    session: Session,
+    incident: Annotated[
+        str, typer.Argument(metavar="INCIDENT", help="Id of an incident, or a host: its newest.")
+    ],
+) -> None:
+    """Say why each decision of an incident came out as it did, and why nothing else."""
+    told = session.api.get(f"/incidents/{_find_id(session.api, incident)}/explanation")
+    if session.as_json:
+        return print_json(told)
+    return tell_explanation(told)
 
 
 def _find_id(api: "Api", named: str) -> str:

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.pages import ID_KEY, PageParams, shown
 from engine.views import CertificateView, EvidenceView, IncidentView, IncidentVmView, Page
-from store import incidents, inventory, pages
+from engine.views_explained import DecisionView, ExplanationView
+from store import decisions, incidents, inventory, pages
 from store.rows import Row
 
 PHASES = ("detect", "decide", "prove", "place", "start", "ready", "done")
@@ -70,6 +71,36 @@ class GetIncidentQuery(Query[GetIncident, IncidentView]):
         hosts = await _named(connection, "host", {run["host_id"] for run in again.values()})
         views = [_vm(row, vms[run["vm_id"]], again.get(run["vm_id"]), hosts) for run in lost]
         return tuple(sorted(views, key=lambda view: view.name))
+
+
+class ExplainIncident(QueryParams):
+    """Why each decision of one incident came out as it did."""
+
+    incident_id: UUID
+
+
+class ExplainIncidentQuery(Query[ExplainIncident, ExplanationView]):
+    """Decisions with their rules, inputs and rejected alternatives."""
+
+    params = ExplainIncident
+
+    async def answer(
+        self, connection: AsyncConnection, params: ExplainIncident, now: datetime
+    ) -> ExplanationView:
+        """In the order in which they were taken."""
+        row = await incidents.get(connection, params.incident_id)
+        if row is None:
+            raise missing("incident", params.incident_id)
+        kept = await decisions.of_incident(connection, row["id"])
+        same = set(ExplanationView.model_fields) & set(row)
+        return ExplanationView(
+            **{field: row[field] for field in same},
+            incident_id=row["id"],
+            decisions=tuple(
+                DecisionView(**{field: one[field] for field in DecisionView.model_fields})
+                for one in kept
+            ),
+        )
 
 
 async def _named(connection: AsyncConnection, entity: str, ids: set[UUID]) -> dict[UUID, Row]:

@@ -13,12 +13,13 @@ from activities.recovery import (
     SeenVote,
 )
 from domain.errors import NotFound, Refused
+from domain.explain import Explanation, explain_place
 from domain.hosts import HostEvent
 from domain.inventory import CONFIRMATION, Confirmation, HostState
 from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome, Problem
 from domain.orders import Evidence, HostRef, Restart, RestartPlan
-from domain.placement import Guest, Placed, place_all
+from domain.placement import Guest, Placed, Told, place_and_tell
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
 from engine.acceptance import Terms
@@ -28,6 +29,7 @@ from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
+from engine.records.explaining import note_explanation
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.rows import context_of
 from store import hosts, incidents, inventory, locks, observations, operations, runs
@@ -104,14 +106,21 @@ class RecoveryRecords:
         return await self._database.read(work)
 
     async def note_decision(
-        self, order: AssessOrder, decision: Decision, judged_at: datetime, heard: dict[str, int]
+        self,
+        order: AssessOrder,
+        decision: Decision,
+        told: Explanation,
+        judged_at: datetime,
+        heard: dict[str, int],
     ) -> None:
-        """Keep the decision and enter the phase that follows from it."""
+        """Keep the decision, why it came out so, and enter the phase that follows from it."""
 
         async def work(connection: AsyncConnection) -> None:
             plain = decision.model_dump(mode="json")
             plain |= {"at": judged_at.isoformat(), "heard": heard}
             await incidents.note_decision(connection, order.incident_id, plain)
+            subject = (order.host.host_id, order.host.name)
+            await note_explanation(connection, order.incident_id, subject, told, judged_at)
             if decision.move in (Move.ACCEPT, Move.CONFIRMED, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
 
@@ -271,12 +280,14 @@ class _Claim:
         rooms = await rooms_of(self._connection, host["cluster_id"])
         wanted = restart_sequence(tuple(guest for guest in guests if guest.protected))
         rules = await affinity_of(self._connection, host["cluster_id"])
-        places = {p.vm_id: p for p in place_all(wanted, rooms, rules)}
+        places = {told.guest.vm_id: told for told in place_and_tell(wanted, rooms, rules)}
         for guest in wanted:
             start = StartVm(vm_id=guest.vm_id, licence_id=self._order.certificate_id)
             terms = Terms(by_parent=True, preempt=True)
             child_id = await self._backend.run_child(start, parent, terms)
-            choice = places[guest.vm_id]
+            told = places[guest.vm_id]
+            await self._tell(told)
+            choice = told.choice
             if isinstance(choice, Placed):
                 run = await runs.place(
                     self._connection,
@@ -290,6 +301,11 @@ class _Claim:
                 )
                 if run is not None:
                     await runs.note_gave_way(self._connection, run, choice.gave_way)
+
+    async def _tell(self, told: Told) -> None:
+        subject = (told.guest.vm_id, told.guest.name)
+        incident_id, why = self._order.incident_id, explain_place(told)
+        await note_explanation(self._connection, incident_id, subject, why, self._now)
 
     async def _plan(self) -> RestartPlan:
         depends = await inventory.dependencies(self._connection)

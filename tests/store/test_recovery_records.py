@@ -13,6 +13,7 @@ from activities.recovery import (
     ReportOrder,
 )
 from domain.errors import Refused
+from domain.explain import Explanation, Question, Rule
 from domain.operations import OperationState, Outcome
 from domain.orders import RestartPlan
 from domain.recovery import Decision, Move
@@ -23,6 +24,10 @@ from tests.store.engine_room import POLICY, Engine, columns
 from tests.store.world import START
 
 pytestmark = pytest.mark.store
+
+TOLD = Explanation(
+    question=Question.HOST_FATE, chosen="hold", rule=Rule.GUARD_HOLDS, why="because", inputs={}
+)
 
 
 class Death:
@@ -247,9 +252,9 @@ async def test_a_fence_is_bound_to_what_was_heard_when_it_was_decided_on(engine:
     order = await assess_order(death)
     child = FenceChildOrder(**order.model_dump(exclude={"readings", "policy", "doubted"}))
     decision = Decision(move=Move.FENCE, why="because")
-    await engine.recoveries.note_decision(order, decision, START, {"m1": 7})
+    await engine.recoveries.note_decision(order, decision, TOLD, START, {"m1": 7})
     fence = await engine.recoveries.open_fence(child)
-    await engine.recoveries.note_decision(order, decision, START, {"m1": 9})
+    await engine.recoveries.note_decision(order, decision, TOLD, START, {"m1": 9})
     assert await engine.recoveries.open_fence(child) == fence
     (row,) = [row for row in await engine.rows("operation") if row["id"] == fence]
     assert row["params"]["heard"] == {"m1": 7}
@@ -294,7 +299,7 @@ async def test_a_decision_is_kept_and_only_going_on_enters_the_next_phase(
     death = await Death(engine, await engine.world.host()).build()
     decision = Decision(move=move, why="because")
     heard = {"m1": 7}
-    await engine.recoveries.note_decision(await assess_order(death), decision, START, heard)
+    await engine.recoveries.note_decision(await assess_order(death), decision, TOLD, START, heard)
     (row,) = await engine.rows("incident")
     assert (row["phase"], row["decision"]["why"]) == (phase, "because")
     assert (row["decision"]["at"], row["decision"]["heard"]) == (START.isoformat(), heard)

@@ -25,6 +25,7 @@ UNKNOWN = [
     ("GET", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/operations/{}", "OPERATION_NOT_FOUND"),
     ("GET", "/incidents/{}", "INCIDENT_NOT_FOUND"),
+    ("GET", "/incidents/{}/explanation", "INCIDENT_NOT_FOUND"),
     ("GET", "/clusters/{}", "CLUSTER_NOT_FOUND"),
     ("PATCH", "/clusters/{}", "CLUSTER_NOT_FOUND"),
     ("DELETE", "/clusters/{}", "CLUSTER_NOT_FOUND"),

@@ -1,0 +1,103 @@
+"""Tells the decisions of an incident as a short report, each with what spoke against the rest."""
+
+from typing import Any
+
+from cli.failures import Json
+from cli.render import clock, lasting, parsed, precise, print_line
+
+QUESTIONS = {
+    "host_fate": "Is {} dead, and what follows?",
+    "vm_place": "Where does {} start?",
+}
+
+RULES = {
+    "LIFE_WINS": "a host that answers is not moved, whatever else is said of it",
+    "PROOF_NEEDS_NO_CUT": "power that reads off is proof enough",
+    "WORD_OF_A_PERSON": "somebody looked, and no channel contradicts",
+    "GUARD_HOLDS": "the storm guard has a reason to wait",
+    "SILENT_AND_ALLOWED": "the host is silent, and nothing speaks against cutting its power",
+    "BEST_HOST": "the best of the hosts that hard rules and memory allow",
+    "NO_HOST": "hard rules and memory leave no host now",
+}
+
+
+def tell_explanation(told: Json) -> None:
+    """Print it: when, the question, the choice and its rule, what it rested on, what was not."""
+    print_line(f"Incident {told['incident_id']}")
+    state = told["outcome"] or "still open"
+    print_line(
+        f"{told['host_name']} (epoch {told['epoch']}) was reported at "
+        f"{clock(told['opened_at'])}: {told['why']}; {state}"
+    )
+    if not told["decisions"]:
+        print_line()
+        return print_line("No decision is kept: it was not judged yet, or by an earlier version.")
+    for decision in told["decisions"]:
+        print_line()
+        _tell(decision)
+    return None
+
+
+def _tell(decision: Json) -> None:
+    question = QUESTIONS[decision["question"]].format(decision["subject_name"])
+    print_line(f"{precise(decision['first_at'])}  {question}")
+    print_line(f"  {decision['chosen']}: {decision['why']}")
+    print_line(f"  rule     {decision['rule']}: {RULES[decision['rule']]}")
+    if decision["times"] > 1:
+        print_line(f"  taken    {decision['times']} times in a row{_over(decision)}")
+    rests = "; ".join(_facts(decision))
+    print_line(f"  rests on {rests}")
+    for rejected in decision["rejected"]:
+        print_line(f"  not {rejected['option']}: {rejected['why']}")
+    if decision["rejected_more"]:
+        print_line(f"  nor {decision['rejected_more']} more, for reasons like these")
+
+
+def _over(decision: Json) -> str:
+    first, last = parsed(decision["first_at"]), parsed(decision["last_at"])
+    return (
+        "" if first is None or last is None else f", over {lasting((last - first).total_seconds())}"
+    )
+
+
+def _facts(decision: Json) -> list[str]:
+    inputs = decision["inputs"]
+    return _of_host(inputs) if decision["question"] == "host_fate" else _of_place(inputs)
+
+
+def _of_host(inputs: Json) -> list[str]:
+    votes = ", ".join(_vote(vote) for vote in inputs["votes"]) or "no live monitor"
+    said = ", ".join(f"level {r['level']} {r['verdict']}" for r in inputs["readings"])
+    facts = [
+        f"votes: {votes}",
+        f"power: {said or 'no device'} ({_proofs(inputs['proofs_required'])})",
+        f"{inputs['hosts_silent']} of {inputs['hosts']} hosts silent",
+        f"{inputs['fences_in_window']} of {inputs['fences_per_window']} fences spent in "
+        f"{inputs['window_s']:.0f} s",
+        "armed" if inputs["armed"] else "disarmed",
+        f"profile {inputs['profile']}",
+    ]
+    if inputs["own_host"]:
+        facts.append("the engine itself runs there")
+    if inputs["confirmed_by"]:
+        facts.append(f"the word of {inputs['confirmed_by']}")
+    return facts
+
+
+def _proofs(wanted: int) -> str:
+    return "one proof is wanted" if wanted == 1 else f"{wanted} proofs are wanted"
+
+
+def _vote(vote: Json) -> str:
+    heard = "silent" if vote["silent"] else "heard"
+    doubts = [word for word, so in (("old", not vote["fresh"]), ("cold", not vote["warm"])) if so]
+    return f"{vote['monitor']} {' '.join([heard, *doubts])}, sees {vote['others_seen']} others"
+
+
+def _of_place(inputs: dict[str, Any]) -> list[str]:
+    protected = "protected" if inputs["protected"] else "not protected"
+    return [
+        f"{inputs['memory_mib']} MiB wanted",
+        f"{inputs['hosts']} usable hosts",
+        f"priority {inputs['priority']}, {protected}",
+    ]

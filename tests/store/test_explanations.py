@@ -1,0 +1,86 @@
+"""Why decisions came out as they did is kept, and can be asked for."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from domain.explain import Explanation, Question, Rejected, Rule
+from domain.recovery import Decision, Move
+from engine.queries.incidents import ExplainIncident
+from engine.views_explained import ExplanationView
+from tests.store.engine_room import Engine
+from tests.store.test_recovery_records import Death, assess_order
+from tests.store.world import START
+
+pytestmark = pytest.mark.store
+
+
+def held(why: str, **inputs: int) -> Explanation:
+    return Explanation(
+        question=Question.HOST_FATE,
+        chosen="hold",
+        rule=Rule.GUARD_HOLDS,
+        why=why,
+        inputs=dict(inputs),
+        rejected=(Rejected(option="fence", why=why),),
+    )
+
+
+async def told(engine: Engine, incident_id: UUID) -> ExplanationView:
+    view: ExplanationView = await engine.backend.run_query(ExplainIncident(incident_id=incident_id))
+    return view
+
+
+async def judged(engine: Engine, death: Death, after_s: float, explanation: Explanation) -> None:
+    decision = Decision(move=Move.HOLD, why=explanation.why)
+    at = START + timedelta(seconds=after_s)
+    await engine.recoveries.note_decision(await assess_order(death), decision, explanation, at, {})
+
+
+async def test_a_wait_of_days_is_one_decision_with_its_newest_inputs(engine: Engine) -> None:
+    death = await Death(engine, await engine.world.host()).build()
+    await judged(engine, death, 0, held("disarmed", hosts_silent=1))
+    await judged(engine, death, 60, held("disarmed", hosts_silent=2))
+    (kept,) = (await told(engine, death.incident)).decisions
+    assert (kept.times, kept.inputs) == (2, {"hosts_silent": 2})
+    assert kept.last_at - kept.first_at == timedelta(seconds=60)
+
+
+async def test_a_decision_that_comes_back_after_another_is_a_new_one(engine: Engine) -> None:
+    death = await Death(engine, await engine.world.host()).build()
+    for after_s, why in enumerate(("disarmed", "budget spent", "disarmed")):
+        await judged(engine, death, after_s, held(why))
+    view = await told(engine, death.incident)
+    assert [kept.why for kept in view.decisions] == ["disarmed", "budget spent", "disarmed"]
+    assert view.decisions[0].rejected == (Rejected(option="fence", why="disarmed"),)
+
+
+async def test_each_vm_of_a_dead_host_is_told_where_it_goes_and_why_not_elsewhere(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    dead = await world.host("h1", memory_mib=200_000)
+    await world.host("h2", memory_mib=4096)
+    await world.host("h3", memory_mib=2048)
+    for name, memory_mib in (("db", 1024), ("huge", 100_000)):
+        await world.running(await world.vm(name, protected=True, memory_mib=memory_mib), dead)
+    death = await Death(engine, dead).build()
+    await death.claim()
+    places = {kept.subject_name: kept for kept in (await told(engine, death.incident)).decisions}
+    assert (places["db"].chosen, places["db"].rule) == ("h2", "BEST_HOST")
+    assert [one.option for one in places["db"].rejected] == ["h3"]
+    assert (places["huge"].chosen, places["huge"].rule) == ("none", "NO_HOST")
+    assert {one.option for one in places["huge"].rejected} == {"h2", "h3"}
+
+
+async def test_claiming_twice_tells_each_place_once(engine: Engine) -> None:
+    world = engine.world
+    dead = await world.host("h1")
+    await world.host("h2")
+    await world.running(await world.vm("db", protected=True), dead)
+    death = await Death(engine, dead).build()
+    await death.claim()
+    await death.claim()
+    (kept,) = (await told(engine, death.incident)).decisions
+    assert kept.times == 1

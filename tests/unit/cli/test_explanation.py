@@ -1,0 +1,139 @@
+"""`incident explain` reads like a short report."""
+
+import json
+
+import pytest
+
+from tests.unit.cli.fake_engine import Desk, Json, host, incident, paged, uid
+
+pytestmark = pytest.mark.unit
+
+REPORT = """\
+Incident {id}
+h1 (epoch 3) was reported at 2026-11-22 07:00:02Z: silent for 8 polls; recovered
+
+07:00:02.200Z  Is h1 dead, and what follows?
+  hold: 2 of 4 hosts are silent: our own network first
+  rule     GUARD_HOLDS: the storm guard has a reason to wait
+  taken    4 times in a row, over 30.0 s
+  rests on votes: m1 silent, sees 2 others; power: level 1 on (one proof is wanted); 2 of 4 hosts \
+silent; 0 of 1 fences spent in 300 s; armed; profile balanced
+  not fence: 2 of 4 hosts are silent: our own network first
+
+07:00:33.000Z  Where does db start?
+  h2: 512 MiB were free for the 128 it needs
+  rule     BEST_HOST: the best of the hosts that hard rules and memory allow
+  rests on 128 MiB wanted; 40 usable hosts; priority 90, protected
+  not h3: 64 MiB are free, 128 are needed
+  nor 38 more, for reasons like these
+"""
+
+INPUTS: Json = {
+    "profile": "balanced",
+    "votes": [{"monitor": "m1", "fresh": True, "silent": True, "others_seen": 2, "warm": True}],
+    "readings": [{"level": 1, "verdict": "on"}],
+    "proofs_required": 1,
+    "confirmed_by": None,
+    "armed": True,
+    "own_host": False,
+    "hosts_silent": 2,
+    "hosts": 4,
+    "fences_in_window": 0,
+    "fences_per_window": 1,
+    "window_s": 300.0,
+}
+
+
+def fate(**changes: object) -> Json:
+    why = "2 of 4 hosts are silent: our own network first"
+    return {
+        "question": "host_fate",
+        "subject_type": "host",
+        "subject_id": str(uid("h1")),
+        "subject_name": "h1",
+        "chosen": "hold",
+        "rule": "GUARD_HOLDS",
+        "why": why,
+        "inputs": INPUTS,
+        "rejected": [{"option": "fence", "why": why}],
+        "rejected_more": 0,
+        "times": 4,
+        "first_at": "2026-11-22T07:00:02.200Z",
+        "last_at": "2026-11-22T07:00:32.200Z",
+    } | changes
+
+
+PLACE: Json = fate(
+    question="vm_place",
+    subject_type="vm",
+    subject_name="db",
+    chosen="h2",
+    rule="BEST_HOST",
+    why="512 MiB were free for the 128 it needs",
+    inputs={"memory_mib": 128, "hosts": 40, "priority": 90, "protected": True, "free_mib": 512},
+    rejected=[{"option": "h3", "why": "64 MiB are free, 128 are needed"}],
+    rejected_more=38,
+    times=1,
+    first_at="2026-11-22T07:00:33Z",
+)
+
+
+def told(*decisions: Json) -> Json:
+    return {
+        "incident_id": str(uid("incident")),
+        "host_name": "h1",
+        "epoch": 3,
+        "why": "silent for 8 polls",
+        "outcome": "recovered",
+        "opened_at": "2026-11-22T07:00:02.100Z",
+        "closed_at": "2026-11-22T07:00:40Z",
+        "decisions": list(decisions),
+    }
+
+
+@pytest.fixture
+def struck(desk: Desk) -> Desk:
+    desk.has(host())
+    desk.engine.on("GET", "/incidents", paged(incident()))
+    return desk
+
+
+def answers(desk: Desk, *decisions: Json) -> None:
+    desk.engine.on("GET", f"/incidents/{uid('incident')}/explanation", told(*decisions))
+
+
+def test_a_report_tells_each_decision_with_what_spoke_against_the_rest(struck: Desk) -> None:
+    answers(struck, fate(), PLACE)
+    shown = struck.run("incident", "explain", str(uid("incident")))
+    assert shown.stdout == REPORT.format(id=uid("incident"))
+
+
+def test_a_host_stands_for_its_newest_incident(struck: Desk) -> None:
+    answers(struck, fate())
+    assert "Is h1 dead" in struck.run("incident", "explain", "h1").stdout
+
+
+def test_doubts_about_votes_and_a_persons_word_are_told(struck: Desk) -> None:
+    vote = {"monitor": "m1", "fresh": False, "silent": False, "others_seen": 0, "warm": False}
+    inputs = INPUTS | {"votes": [vote], "readings": [], "confirmed_by": "anna", "armed": False}
+    answers(struck, fate(inputs=inputs | {"own_host": True, "proofs_required": 2}))
+    text = struck.run("incident", "explain", "h1").stdout
+    for words in (
+        "m1 heard old cold, sees 0 others",
+        "power: no device (2 proofs are wanted)",
+        "disarmed",
+        "the engine itself runs there",
+        "the word of anna",
+    ):
+        assert words in text
+
+
+def test_an_incident_without_decisions_says_so(struck: Desk) -> None:
+    answers(struck)
+    assert "No decision is kept" in struck.run("incident", "explain", "h1").stdout
+
+
+def test_json_is_what_the_api_answered(struck: Desk) -> None:
+    answers(struck, PLACE)
+    shown = struck.run("incident", "explain", "h1", "-o", "json")
+    assert json.loads(shown.stdout) == told(PLACE)
