@@ -29,6 +29,8 @@ class PlaceOrder(Frozen):
     host_id: UUID | None
     licence_id: UUID | None
     incident_id: UUID | None
+    prefer_id: UUID | None = Field(default=None, exclude_if=lambda host: host is None)
+    avoid: tuple[UUID, ...] = Field(default=(), exclude_if=lambda hosts: not hosts)
 
 
 class GuestOrder(Frozen):

@@ -65,6 +65,13 @@ class VmState(StrEnum):
     UNKNOWN = "unknown"  # its host is silent: it may or may not run
 
 
+class OnGuestShutdown(StrEnum):
+    """What becomes of a protected VM whose guest switched itself off."""
+
+    STAY = "stay"  # somebody inside wanted it down
+    RESTART = "restart"
+
+
 class VirtType(StrEnum):
     """The `type` of libvirt domains in a cluster."""
 

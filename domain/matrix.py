@@ -33,7 +33,7 @@ VM_ALWAYS = frozenset({"vm.edit"})
 VM: Mapping[str, frozenset[str]] = {
     V.DOWN: VM_ALWAYS | {"vm.start", "vm.delete"},
     V.POWERING_UP: VM_ALWAYS | {"vm.stop"},
-    V.UP: VM_ALWAYS | {"vm.stop"},
+    V.UP: VM_ALWAYS | {"vm.stop", "vm.recover"},
     V.POWERING_DOWN: VM_ALWAYS | {"vm.stop"},
     V.UNKNOWN: VM_ALWAYS,
 }

@@ -1,5 +1,6 @@
 """What crosses the borders of workflows and activities: orders in, findings out."""
 
+from typing import Any
 from uuid import UUID
 
 from pydantic import Field
@@ -7,6 +8,11 @@ from pydantic import Field
 from domain.base import Frozen
 from domain.inventory import Confirmation, GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
+
+
+def _added(default: Any) -> Any:
+    """A field that came later: absent from what is written while it has its default."""
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class RunRef(Frozen):
@@ -32,6 +38,17 @@ class StartVmOrder(Order):
     host_id: UUID | None = None  # a person's wish; None: the engine chooses
     run: RunRef | None = None
     licence_id: UUID | None = None  # the certificate under which a lost run is followed
+    prefer_id: UUID | None = _added(None)  # the host that is tried first
+    avoid: tuple[UUID, ...] = _added(())  # hosts on which it has failed too often
+
+
+class RecoverVmOrder(Order):
+    """See to one VM whose guest is not running any more, though nobody asked for its end."""
+
+    vm_id: UUID
+    vm_name: str
+    run: RunRef
+    closed: bool = False  # its run was closed already, and the next try to start it is awaited
 
 
 class StopVmOrder(Order):

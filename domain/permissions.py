@@ -22,6 +22,7 @@ class Permission(StrEnum):
     FENCE_CONFIGURE = "fence.configure"
     VM_CONFIGURE = "vm.configure"
     VM_OPERATE = "vm.operate"
+    VM_RECOVER = "vm.recover"
     OPERATION_CONTROL = "operation.control"
 
 
@@ -55,7 +56,9 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     Role.OPERATOR: RUNNING,
     Role.AUTOMATION: RUNNING - {Permission.CLUSTER_ARM, Permission.HOST_CONFIRM_DEAD},
     Role.VIEWER: frozenset(),
-    Role.MONITOR: frozenset({Permission.HOST_RECOVER, Permission.HOST_OPERATE}),
+    Role.MONITOR: frozenset(
+        {Permission.HOST_RECOVER, Permission.HOST_OPERATE, Permission.VM_RECOVER}
+    ),
     Role.ENGINE: EVERYTHING,
 }
 

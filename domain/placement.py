@@ -92,6 +92,30 @@ def place_one(
     return _choose(guest, rooms, (guest,), _rules_of(affinity))
 
 
+def place_again(
+    guest: Guest,
+    rooms: tuple[Room, ...],
+    affinity: Affinity = NO_RULES,
+    prefer_id: UUID | None = None,
+    avoid: tuple[UUID, ...] = (),
+) -> Placed | NoRoom:
+    """A place for a VM that failed: where it is preferred, else on the best host not to avoid."""
+    left = tuple(room for room in rooms if room.host_id not in avoid)
+    preferred = tuple(room for room in left if room.host_id == prefer_id)
+    if preferred:
+        choice = place_one(guest, preferred, affinity)
+        if isinstance(choice, Placed):
+            return choice
+    choice = place_one(guest, left, affinity)
+    if isinstance(choice, Placed) or len(left) == len(rooms):
+        return choice
+    failed = sorted(room.name for room in rooms if room.host_id in avoid)
+    return NoRoom(
+        vm_id=guest.vm_id,
+        detail=f"{choice.detail}; it has failed on {', '.join(failed)}",
+    )
+
+
 def restart_order(guest: Guest) -> tuple[bool, int, str]:
     """Sort key: protected first, then higher priority, then name."""
     return (not guest.protected, -guest.priority, guest.name)

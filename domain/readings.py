@@ -3,6 +3,8 @@
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import Field
+
 from domain.base import Frozen
 
 
@@ -23,6 +25,23 @@ ALIVE_STATES = frozenset(DomainState) - {DomainState.SHUTOFF, DomainState.CRASHE
 """States in which a QEMU process exists and may write to the disks."""
 
 
+class StateReason(StrEnum):
+    """Why a domain is in its state, as far as it matters here.
+
+    From virDomainShutoffReason and virDomainPausedReason. A libvirtd that was restarted has
+    forgotten why a domain ended.
+    """
+
+    UNKNOWN = "unknown"
+    SHUTDOWN = "shutdown"  # the guest switched itself off
+    DESTROYED = "destroyed"  # by a command to libvirt
+    CRASHED = "crashed"  # QEMU was gone without a word
+    MIGRATED = "migrated"  # it was sent to another host
+    SAVED = "saved"  # its memory was written to a file
+    FAILED = "failed"  # libvirt could not keep it
+    IO_ERROR = "io_error"  # paused by QEMU: a disk did not do what was asked of it
+
+
 class Knock(StrEnum):
     """What came back from a host's door; all but `silent` come only from the living."""
 
@@ -40,6 +59,7 @@ class Domain(Frozen):
     state: DomainState
     generation: int | None
     autostart: bool = False
+    reason: StateReason = StateReason.UNKNOWN
 
     @property
     def alive(self) -> bool:
@@ -55,6 +75,9 @@ class GuestStats(Frozen):
     state: DomainState
     cpu_time_ns: int = 0
     memory_kib: int = 0
+    reason: StateReason = Field(
+        default=StateReason.UNKNOWN, exclude_if=lambda reason: reason is StateReason.UNKNOWN
+    )
 
 
 class HostReading(Frozen):

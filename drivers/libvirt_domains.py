@@ -15,7 +15,7 @@ import libvirt
 
 from domain.errors import Conflict, OutcomeUnknown, Superseded
 from domain.inventory import GuestSpec
-from domain.readings import Domain, DomainState
+from domain.readings import Domain, DomainState, StateReason
 from drivers.domain_xml import NAMESPACE, domain_xml, generation_in
 from drivers.libvirt_lane import Ticket
 
@@ -30,6 +30,18 @@ STATES = (
     DomainState.PMSUSPENDED,
 )
 """By libvirt's number (virDomainState)."""
+
+REASONS = {
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN): StateReason.SHUTDOWN,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED): StateReason.DESTROYED,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): StateReason.CRASHED,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED): StateReason.MIGRATED,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED): StateReason.SAVED,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): StateReason.FAILED,
+    (DomainState.SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DAEMON): StateReason.FAILED,
+    (DomainState.PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): StateReason.IO_ERROR,
+}
+"""By state and libvirt's number; what is not told apart here is unknown."""
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 CONFIG = libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -47,13 +59,20 @@ def state_of(number: int) -> DomainState:
     return STATES[number] if 0 <= number < len(STATES) else DomainState.NOSTATE
 
 
+def reason_of(state: DomainState, number: int) -> StateReason:
+    """libvirt's reason number for a state in our words; CRASHED needs none."""
+    if state is DomainState.CRASHED:
+        return StateReason.CRASHED
+    return REASONS.get((state, number), StateReason.UNKNOWN)
+
+
 def list_domains(connection: libvirt.virConnect) -> tuple[Domain, ...]:
     """Every domain; one that vanishes while it is read is left out."""
     starting = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
     autostart = {domain.UUIDString() for domain in starting}
     found = []
     for domain, stats in connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE):
-        state = state_of(int(stats.get("state.state", 0)))
+        state = int(stats.get("state.state", 0)), int(stats.get("state.reason", 0))
         try:
             found.append(_described(domain, state, domain.UUIDString() in autostart))
         except libvirt.libvirtError as error:
@@ -68,7 +87,8 @@ def describe(connection: libvirt.virConnect, vm_id: UUID) -> Domain | None:
     if domain is None:
         return None
     try:
-        return _described(domain, state_of(domain.state()[0]), bool(domain.autostart()))
+        number, reason = domain.state()
+        return _described(domain, (number, reason), bool(domain.autostart()))
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
@@ -216,11 +236,13 @@ def _is_active(connection: libvirt.virConnect, vm_id: UUID) -> bool:
     return domain is not None and bool(domain.isActive())
 
 
-def _described(domain: libvirt.virDomain, state: DomainState, autostart: bool) -> Domain:
+def _described(domain: libvirt.virDomain, numbers: tuple[int, int], autostart: bool) -> Domain:
+    state = state_of(numbers[0])
     return Domain(
         vm_id=UUID(domain.UUIDString()),
         name=domain.name(),
         state=state,
+        reason=reason_of(state, numbers[1]),
         generation=generation_of(domain, CURRENT),
         autostart=autostart,
     )

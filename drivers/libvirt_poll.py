@@ -8,7 +8,7 @@ import libvirt
 
 from domain.readings import GuestStats, HostReading
 from drivers.boot_mark import read_boot_mark
-from drivers.libvirt_domains import state_of
+from drivers.libvirt_domains import reason_of, state_of
 
 STATS = (
     libvirt.VIR_DOMAIN_STATS_STATE
@@ -51,10 +51,12 @@ def read_host(connection: libvirt.virConnect) -> HostReading:
 
 
 def _guest(domain: libvirt.virDomain, stats: dict[str, int]) -> GuestStats:
+    state = state_of(stats.get("state.state", 0))
     return GuestStats(
         vm_id=UUID(bytes=domain.UUID()),
         name=domain.name(),
-        state=state_of(stats.get("state.state", 0)),
+        state=state,
+        reason=reason_of(state, stats.get("state.reason", 0)),
         cpu_time_ns=stats.get("cpu.time", 0),
         memory_kib=stats.get("balloon.current", 0),
     )

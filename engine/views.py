@@ -135,6 +135,9 @@ class VmView(Frozen):
     operation_id: UUID | None
     version: int
     budget_s: int | None = None
+    on_guest_shutdown: str = "stay"
+    max_restart: int = 3
+    max_relocate: int = 3
 
 
 class NicView(Frozen):
@@ -157,7 +160,8 @@ class GroupRef(Frozen):
 class VmDetailView(VmView):
     """One VM with all that it is made of.
 
-    gave_way   soft affinity rules that its present place breaks
+    gave_way    soft affinity rules that its present place breaks
+    end_reason  why its last run ended, while it has no other
     """
 
     disks: tuple[dict[str, Any], ...] = ()
@@ -166,6 +170,8 @@ class VmDetailView(VmView):
     nics: tuple[NicView, ...] = ()
     affinity_groups: tuple[GroupRef, ...] = ()
     gave_way: tuple[str, ...] = ()
+    end_reason: str | None = None
+    ended_at: datetime | None = None
 
 
 class AffinityGroupView(Frozen):

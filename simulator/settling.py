@@ -6,8 +6,7 @@ restart that failed with its problem, a host that is out of service, an incident
 cancelled. What it asks of a person there, a person then does here: activates hosts that are out of
 service, and starts VMs whose start has failed. After that every protected VM that is wanted runs.
 
-Not promised, and not asked for: VMs that somebody destroyed or undefined on their host by hand
-while it lived. No poll looks for them in this version; a reconciliation finds them.
+Not promised, and not asked for: VMs of which somebody started a copy by hand.
 """
 
 import asyncio
@@ -181,7 +180,7 @@ def _last_start(facts: Facts, vm_id: UUID) -> Row | None:
     starts = [
         op
         for op in facts.rows["operation"]
-        if op["kind"] in ("vm.start", "vm.stop") and op["target_id"] == vm_id
+        if op["kind"] in ("vm.start", "vm.stop", "vm.recover") and op["target_id"] == vm_id
     ]
     # In the order of their writing: times and ids are those of machines whose clocks may be wrong.
     return starts[-1] if starts else None

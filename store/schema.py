@@ -101,6 +101,9 @@ vm = sa.Table(
     document("spec"),  # disks, boot and NICs, as GuestSpec has them
     sa.Column("budget_s", sa.Integer, nullable=True),  # within which it should be back
     flag("wanted", default=False),  # a person wants it running
+    sa.Column("on_guest_shutdown", sa.String(8), nullable=False, server_default="stay"),
+    integer("max_restart", 3),  # on one host, before another one tries
+    integer("max_relocate", 3),  # to so many other hosts
     integer("generation"),
     integer("version", 1),
     time("created_at", nullable=False),

@@ -42,6 +42,7 @@ from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.watching import Seen, WatchedHost, WatchRecords
+from worker.guest_watch import GuestWatch
 
 log = structlog.get_logger()
 
@@ -75,6 +76,7 @@ class Monitor:
         self._backend = backend
         self._hypervisor = hypervisor
         self._power = power
+        self._guests = GuestWatch(name, records, backend)
         self._now = now
         self._watches: dict[UUID, Watch] = {}
         self._answers: dict[UUID, datetime] = {}
@@ -247,6 +249,10 @@ class Monitor:
             return
         if in_service:
             self._reboots.pop(host.id, None)
+        if host.state is HostState.UP:
+            await self._guests.compare(host, reading)
+        else:
+            self._guests.forget(host)
         if host.state is HostState.CONNECTING:
             await self._records.answered(host)
             log.info("host answers again", host=host.name)

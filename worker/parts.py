@@ -18,6 +18,7 @@ from activities.imports import Imports
 from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
 from activities.recovery import Recovery
+from activities.vm_recovery import VmRecovery
 from engine.backend import Backend
 from engine.clock import utc_now
 from engine.records.batches import BatchRecords
@@ -28,6 +29,7 @@ from engine.records.imports import ImportRecords
 from engine.records.operations import OperationRecords, StepRecords
 from engine.records.recovery import RecoveryRecords
 from engine.records.runs import RunRecords
+from engine.records.vm_recovery import VmRecoveryRecords
 from store.database import Database
 from worker.interceptors import StepInterceptor
 from workflows import options
@@ -36,6 +38,7 @@ from workflows.check_fencing import CheckFencing
 from workflows.fence_host import FenceHost
 from workflows.import_vm import ImportVm
 from workflows.recover_host import RecoverHost
+from workflows.recover_vm import RecoverVm
 from workflows.run_batch import RunBatch
 from workflows.start_vm import StartVm
 from workflows.stop_vm import StopVm
@@ -47,6 +50,7 @@ WORKFLOWS: tuple[type, ...] = (
     FenceHost,
     RecoverHost,
     ActivateHost,
+    RecoverVm,
     RunBatch,
     CheckFencing,
 )
@@ -137,6 +141,7 @@ def ordinary_steps(parts: Parts) -> list[Any]:
         Imports(parts.hypervisor, ImportRecords(parts.database)),
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
         Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),
+        VmRecovery(parts.hypervisor, VmRecoveryRecords(parts.database, parts.backend)),
         Batches(BatchRecords(parts.database, parts.backend)),
     )
     return [method for subject in subjects for method in _methods(subject)]

@@ -74,6 +74,8 @@ class StartVm:
             host_id=order.host_id,
             licence_id=order.licence_id,
             incident_id=order.context.incident_id,
+            prefer_id=order.prefer_id,
+            avoid=order.avoid,
         )
         waited = False
         while True:

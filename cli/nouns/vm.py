@@ -1,5 +1,6 @@
 """`holdfast vm`: virtual machines."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,14 @@ from cli.values import as_id, size_mib
 if TYPE_CHECKING:
     from cli.client import Api
 
+
+class OnShutdown(StrEnum):
+    """What becomes of a protected VM that is shut down from inside."""
+
+    STAY = "stay"
+    RESTART = "restart"
+
+
 app = typer.Typer(help="VMs: create, change, import, start, stop, delete.", no_args_is_help=True)
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="Name or id of a VM.")]
@@ -25,6 +34,17 @@ MemoryOption = typer.Option(
 )
 VcpusOption = typer.Option("--vcpus", min=1, max=512, help="Processors.")
 PriorityOption = typer.Option("--priority", min=0, max=100, help="Order of restarts: 100 is first.")
+RestartsOption = Annotated[
+    int | None,
+    typer.Option("--max-restart", min=0, help="How often it is started again on one host."),
+]
+RelocationsOption = Annotated[
+    int | None, typer.Option("--max-relocate", min=0, help="On how many other hosts.")
+]
+ShutdownOption = Annotated[
+    OnShutdown | None,
+    typer.Option("--on-guest-shutdown", help="Of a protected VM that is shut down from inside."),
+]
 BudgetOption = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="Within which it should run again after a failure."),
@@ -113,6 +133,7 @@ def show(session: Session, vm: VmName) -> None:
             ("state", found["state"]),
             ("host", found["host_name"]),
             ("running since", f"{clock(since)} ({ago(since, now)})" if since else None),
+            ("ended", _ended(found, now)),
             ("memory", f"{found['memory_mib']} MiB"),
             ("processors", found["vcpus"]),
             ("disks", [_disk(disk) for disk in found["disks"]] or None),
@@ -121,6 +142,8 @@ def show(session: Session, vm: VmName) -> None:
             ("protected", found["protected"]),
             ("priority", found["priority"]),
             ("budget", None if budget is None else lasting(budget)),
+            ("restarts", f"{found['max_restart']} a host, {found['max_relocate']} other hosts"),
+            ("shut down from inside", found["on_guest_shutdown"]),
             ("starts after", [names.get(i, i) for i in found["depends_on"]] or None),
             ("affinity", [group["name"] for group in found["affinity_groups"]] or None),
             ("rules that gave way", found["gave_way"] or None),
@@ -131,6 +154,11 @@ def show(session: Session, vm: VmName) -> None:
             ("id", found["id"]),
         )
     )
+
+
+def _ended(vm: Json, now: Any) -> str | None:
+    at = vm["ended_at"]
+    return f"{vm['end_reason']}, {clock(at)} ({ago(at, now)})" if at else None
 
 
 def _disk(disk: Json) -> str:
@@ -160,6 +188,9 @@ def create(
     ] = False,
     priority: Annotated[int, PriorityOption] = 50,
     budget: BudgetOption = None,
+    max_restart: RestartsOption = None,
+    max_relocate: RelocationsOption = None,
+    on_guest_shutdown: ShutdownOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -180,6 +211,9 @@ def create(
     }
     if (within := vm_parts.budget_s(budget)) is not None:
         body["budget_s"] = within
+    body |= vm_parts.given(
+        max_restart=max_restart, max_relocate=max_relocate, on_guest_shutdown=on_guest_shutdown
+    )
     body |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     act.run("/vms", body if direct is None else body | {"boot": direct})
 
@@ -197,6 +231,9 @@ def edit(
     ] = None,
     priority: Annotated[int | None, PriorityOption] = None,
     budget: BudgetOption = None,
+    max_restart: RestartsOption = None,
+    max_relocate: RelocationsOption = None,
+    on_guest_shutdown: ShutdownOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -214,6 +251,8 @@ def edit(
     direct = vm_parts.boot(kernel, initrd, cmdline)
     wanted: Json = {"name": name, "memory_mib": memory, "vcpus": vcpus, "protected": protected}
     wanted |= {"priority": priority, "budget_s": vm_parts.budget_s(budget), "boot": direct}
+    wanted |= {"max_restart": max_restart, "max_relocate": max_relocate}
+    wanted |= {"on_guest_shutdown": on_guest_shutdown}
     wanted |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     emptied = [field for field, text in (("budget_s", budget), ("boot", kernel)) if text == NONE]
     change(act, "/vms", found, wanted, version, emptied)

@@ -23,6 +23,11 @@ DISK_METAVAR = "PATH[,qcow2][,shareable][,readonly][,cdrom][,virtio|scsi|sata|id
 NIC_METAVAR = "NETWORK[,MODEL][,mac=ADDRESS]"
 
 
+def given(**values: object) -> Json:
+    """What of these was said."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def disk(text: str) -> Json:
     """A disk of `/path,qcow2,shareable`; typer.BadParameter for a word that is none of a disk's."""
     path, *words = text.split(",")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
-from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, VmState
+from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, OnGuestShutdown, VmState
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
@@ -38,7 +38,13 @@ VCPUS_MAX = 512
 DISKS_MAX = 32
 BUDGET_S_MAX = 24 * 3600
 
-COLUMNS = frozenset({"name", "memory_mib", "vcpus", "protected", "priority", "budget_s"})
+TRIES_MAX = 100
+
+COLUMNS = frozenset({"name", "memory_mib", "vcpus", "protected", "priority", "budget_s"}) | {
+    "on_guest_shutdown",
+    "max_restart",
+    "max_relocate",
+}
 SPEC = frozenset({"disks", "boot"})
 AT_NEXT_START = frozenset({"memory_mib", "vcpus", "nics"}) | SPEC
 """What the guest only sees when it is defined anew."""
@@ -47,7 +53,9 @@ AT_NEXT_START = frozenset({"memory_mib", "vcpus", "nics"}) | SPEC
 class CreateVm(Params):
     """Add a VM; it is not started.
 
-    `budget_s` is the time within which a protected VM should run again after its host failed.
+    `budget_s` is the time within which a protected VM should run again after its host failed. Once
+    its start has failed or its guest has ended by itself, it is started again `max_restart` times
+    on one host, and on `max_relocate` other hosts.
     """
 
     cluster_id: UUID
@@ -57,6 +65,9 @@ class CreateVm(Params):
     protected: bool = False
     priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
+    on_guest_shutdown: OnGuestShutdown = OnGuestShutdown.STAY
+    max_restart: int = Field(default=3, ge=0, le=TRIES_MAX)
+    max_relocate: int = Field(default=3, ge=0, le=TRIES_MAX)
     depends_on: tuple[UUID, ...] = Field(default=(), max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] = Field(default=(), max_length=DISKS_MAX)
     boot: Boot | None = None
@@ -116,6 +127,9 @@ class VmChanges(Changes):
     protected: bool | None = None
     priority: int | None = Field(default=None, ge=0, le=MAX_PRIORITY)
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
+    on_guest_shutdown: OnGuestShutdown | None = None
+    max_restart: int | None = Field(default=None, ge=0, le=TRIES_MAX)
+    max_relocate: int | None = Field(default=None, ge=0, le=TRIES_MAX)
     depends_on: tuple[UUID, ...] | None = Field(default=None, max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] | None = Field(default=None, max_length=DISKS_MAX)
     boot: Boot | None = None

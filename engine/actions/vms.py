@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from pydantic import Field
+
 from domain.errors import Conflict, Invalid, NotFound, Refused
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import exclusive
@@ -27,12 +29,15 @@ class VmFacts:
 class StartVm(Params):
     """Start a VM, on a host of the caller's choice or of the engine's.
 
-    `licence_id` is the certificate under which a recovery follows a lost run.
+    `licence_id` is the certificate under which a recovery follows a lost run. A VM that failed is
+    tried on the host `prefer_id` first, and not on those to `avoid`.
     """
 
     vm_id: UUID
     host_id: UUID | None = None
     licence_id: UUID | None = None
+    prefer_id: UUID | None = None
+    avoid: tuple[UUID, ...] = Field(default=(), max_length=1000)
 
 
 class StartVmAction(Action[StartVm, VmFacts]):
@@ -43,7 +48,7 @@ class StartVmAction(Action[StartVm, VmFacts]):
     permission = Permission.VM_OPERATE
     workflow = "StartVm"
     pausable = True
-    own_fields = frozenset({"licence_id"})
+    own_fields = frozenset({"licence_id", "prefer_id", "avoid"})
     collects = True
 
     async def plan(self, tx: Tx, params: StartVm, problems: Problems) -> Plan[VmFacts]:
@@ -80,6 +85,8 @@ class StartVmAction(Action[StartVm, VmFacts]):
             vm_name=vm["name"],
             host_id=params.host_id,
             licence_id=params.licence_id,
+            prefer_id=params.prefer_id,
+            avoid=params.avoid,
             run=None if run is None else await _ref(tx, plan.facts),
         )
         return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": True})

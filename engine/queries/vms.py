@@ -9,7 +9,7 @@ from domain.inventory import DEFAULT_MACHINE
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.inventory import GetVm, GetVmQuery
 from engine.views import GroupRef, NicView, VmDetailView
-from store import affinity, inventory, runs, vms
+from store import affinity, ended_runs, inventory, runs, vms
 
 
 class ShowVm(QueryParams):
@@ -32,6 +32,7 @@ class ShowVmQuery(Query[ShowVm, VmDetailView]):
         if row is None:
             raise missing("VM", params.vm_id)
         run = await runs.active_run(connection, params.vm_id)
+        last = None if run else await ended_runs.last(connection, params.vm_id)
         cards = (await vms.nics_of(connection, [params.vm_id])).get(params.vm_id, ())
         groups = await affinity.groups_of_vm(connection, params.vm_id)
         spec = row["spec"]
@@ -43,4 +44,6 @@ class ShowVmQuery(Query[ShowVm, VmDetailView]):
             nics=tuple(NicView(**{f: card[f] for f in NicView.model_fields}) for card in cards),
             affinity_groups=tuple(GroupRef(**group) for group in groups),
             gave_way=tuple((run or {}).get("gave_way") or ()),
+            end_reason=(last or {}).get("end_reason"),
+            ended_at=(last or {}).get("ended_at"),
         )

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.guests import PlaceOrder
 from domain.errors import NotFound, Superseded
 from domain.orders import Placement, RunRef
-from domain.placement import Guest, NoRoom, Room, place_one
+from domain.placement import Guest, NoRoom, Room, place_again
 from engine.affinity import affinity_of
 from engine.clock import Clock, utc_now
 from engine.refs import run_ref
@@ -40,7 +40,8 @@ class RunRecords:
         rooms = await rooms_of(connection, vm["cluster_id"])
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
-        choice = place_one(guest_of(vm), rooms, await affinity_of(connection, vm["cluster_id"]))
+        rules = await affinity_of(connection, vm["cluster_id"])
+        choice = place_again(guest_of(vm), rooms, rules, order.prefer_id, order.avoid)
         if isinstance(choice, NoRoom):
             return Placement(no_room=choice.detail)
         run = await runs.place(

@@ -13,8 +13,18 @@ from domain.profiles import Profile
 from domain.readings import HostReading
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
-from store import hosts, incidents, inventory, licences, observations, plumbing
+from store import (
+    ended_runs,
+    hosts,
+    incidents,
+    inventory,
+    licences,
+    observations,
+    plumbing,
+    runs,
+)
 from store.database import Database
+from store.ended_runs import Running
 from store.ids import new_id
 from store.observations import Watched
 from store.rows import Row
@@ -112,6 +122,12 @@ class WatchRecords:
                 watched_ms=watched_ms,
                 now=now,
             )
+        )
+
+    async def running_on(self, host: WatchedHost) -> tuple[Running, ...]:
+        """The runs that a poll of a host in service should show."""
+        return tuple(
+            await self._database.read(lambda c: ended_runs.running_on(c, host.id, host.epoch))
         )
 
     async def missed(self, host: WatchedHost, why: str) -> None:

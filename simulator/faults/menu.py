@@ -1,5 +1,6 @@
 """Every kind of fault there is: what it does and how it heals."""
 
+from simulator.faults.guests import GUESTS
 from simulator.faults.hosts import HOSTS
 from simulator.faults.links import LINKS
 from simulator.faults.machines import MACHINES
@@ -7,7 +8,7 @@ from simulator.faults.people import PEOPLE
 from simulator.faults.processes import PROCESSES
 from simulator.faults.troubles import Kind
 
-MENU: dict[str, Kind] = {**HOSTS, **LINKS, **PROCESSES, **MACHINES, **PEOPLE}
+MENU: dict[str, Kind] = {**HOSTS, **GUESTS, **LINKS, **PROCESSES, **MACHINES, **PEOPLE}
 
 
 def is_outside(kind: str) -> bool:

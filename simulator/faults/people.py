@@ -19,12 +19,13 @@ MONITOR = ActionContext(
 )
 
 
-def _vm(troubles: Troubles, fault: Fault) -> UUID:
+def vm_of(troubles: Troubles, fault: Fault) -> UUID:
+    """The VM that a fault is about."""
     found: UUID = troubles.stage.rows.find("vm", fault.subject)["id"]
     return found
 
 
-def _home(troubles: Troubles, vm_id: UUID) -> VirtualHost | None:
+def home_of(troubles: Troubles, vm_id: UUID) -> VirtualHost | None:
     """Where a copy of it lives, else where it is defined."""
     hosts = [host for host in troubles.stage.centre.hosts.values() if vm_id in host.domains]
     living = [host for host in hosts if host.domains[vm_id].alive]
@@ -33,27 +34,26 @@ def _home(troubles: Troubles, vm_id: UUID) -> VirtualHost | None:
 
 def destroy(troubles: Troubles, fault: Fault) -> None:
     """`virsh destroy`, by a person."""
-    vm_id = _vm(troubles, fault)
-    home = _home(troubles, vm_id)
-    if home is not None and troubles.stage.centre.destroy_by_hand(home, vm_id):
-        troubles.touched[vm_id] = "destroyed by hand"
+    vm_id = vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
+    if home is not None:
+        troubles.stage.centre.destroy_by_hand(home, vm_id)
 
 
 def undefine(troubles: Troubles, fault: Fault) -> None:
     """`virsh destroy` and `virsh undefine`, by a person."""
-    vm_id = _vm(troubles, fault)
-    home = _home(troubles, vm_id)
+    vm_id = vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
     if home is None:
         return
     destroy(troubles, fault)
-    if troubles.stage.centre.undefine_by_hand(home, vm_id):
-        troubles.touched[vm_id] = "undefined by hand"
+    troubles.stage.centre.undefine_by_hand(home, vm_id)
 
 
 def start(troubles: Troubles, fault: Fault) -> None:
     """Defined and started on another host, by a person: outside of the promise."""
-    centre, vm_id = troubles.stage.centre, _vm(troubles, fault)
-    home = _home(troubles, vm_id)
+    centre, vm_id = troubles.stage.centre, vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
     for host in centre.hosts.values():
         if home is not None and host is not home and centre.copy_by_hand(home, host, vm_id):
             troubles.touched[vm_id] = "started by hand"
@@ -99,12 +99,12 @@ def activate(troubles: Troubles, fault: Fault) -> None:
 
 def start_vm(troubles: Troubles, fault: Fault) -> None:
     """A person starts a VM through the engine."""
-    troubles.ask(StartVm(vm_id=_vm(troubles, fault)))
+    troubles.ask(StartVm(vm_id=vm_of(troubles, fault)))
 
 
 def stop_vm(troubles: Troubles, fault: Fault) -> None:
     """A person stops a VM through the engine."""
-    troubles.ask(StopVm(vm_id=_vm(troubles, fault), force=bool(fault.args.get("force"))))
+    troubles.ask(StopVm(vm_id=vm_of(troubles, fault), force=bool(fault.args.get("force"))))
 
 
 def cancel(troubles: Troubles, fault: Fault) -> None:

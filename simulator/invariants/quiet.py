@@ -52,7 +52,7 @@ def every_running_run_has_its_copy(centre: DataCentre, facts: Facts) -> Iterator
 def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """A VM that someone wants runs, is being started, was left down, or says why it is not up."""
     runs = {run["vm_id"] for run in facts.active}
-    kinds = ("vm.start", "vm.stop")
+    kinds = ("vm.start", "vm.stop", "vm.recover")
     told = {op["target_id"] for op in facts.rows["operation"] if op["kind"] in kinds}
     lost = {run["vm_id"] for run in facts.rows["vm_run"] if run["state"] == RunState.LOST}
     for vm in facts.rows["vm"]:

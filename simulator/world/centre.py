@@ -18,6 +18,7 @@ from uuid import UUID
 
 from domain.errors import NoAnswer
 from domain.inventory import FenceDevice
+from domain.readings import StateReason
 from simulator.world.happenings import Happenings
 from simulator.world.host import Libvirtd, VirtualDomain, VirtualHost
 from simulator.world.latency import Latency
@@ -232,7 +233,7 @@ class DataCentre:
         found = host.domains.get(vm_id)
         if not _at_hand(host) or found is None or not found.alive:
             return False
-        host.end(vm_id, "destroyed by hand")
+        host.end(vm_id, "destroyed by hand", StateReason.DESTROYED)
         return True
 
     def undefine_by_hand(self, host: VirtualHost, vm_id: UUID) -> bool:

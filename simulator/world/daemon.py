@@ -9,7 +9,7 @@ from uuid import UUID
 from domain.errors import Conflict, NotFound, Superseded
 from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import GuestSpec
-from domain.readings import Domain, GuestStats, HostReading
+from domain.readings import Domain, GuestStats, HostReading, StateReason
 from simulator.world.centre import DataCentre
 from simulator.world.host import VirtualDomain, VirtualHost
 from simulator.world.storage import StorageState
@@ -32,7 +32,11 @@ class Daemon:
         return HostReading(
             guests=tuple(
                 GuestStats(
-                    vm_id=d.vm_id, name=d.name, state=d.state, memory_kib=found.memory_mib * 1024
+                    vm_id=d.vm_id,
+                    name=d.name,
+                    state=d.state,
+                    reason=d.reason,
+                    memory_kib=found.memory_mib * 1024,
                 )
                 for found, d in seen
                 if found.alive
@@ -73,7 +77,7 @@ class Daemon:
         self._refuse_start(vm_id, found.name)
         self._centre.run(self._host, vm_id, found)
         if vm_id in self._centre.short_lived:
-            self._host.end(vm_id, "ended at once")
+            self._host.end(vm_id, "ended at once", StateReason.CRASHED)
 
     def shutdown(self, vm_id: UUID, generation: int) -> None:
         """Press the guest's power button; with latency the guest takes its time."""
@@ -85,7 +89,7 @@ class Daemon:
         def stop() -> None:
             # What was redefined or begun anew meanwhile has never felt the button.
             if self._host.domains.get(vm_id) is found and found.process == process:
-                self._host.end(vm_id, "shut down")
+                self._host.end(vm_id, "shut down", StateReason.SHUTDOWN)
 
         if latency is None:
             stop()
@@ -95,7 +99,7 @@ class Daemon:
     def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
         if self._touchable(vm_id, generation) is not None:
-            self._host.end(vm_id, "destroyed")
+            self._host.end(vm_id, "destroyed", StateReason.DESTROYED)
 
     def undefine(self, vm_id: UUID, generation: int) -> None:
         """Forget an inactive domain."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from domain.foreign import ForeignGuest
-from domain.readings import ALIVE_STATES, Domain, DomainState, Knock
+from domain.readings import ALIVE_STATES, Domain, DomainState, Knock, StateReason
 from simulator.world.happenings import Happenings
 
 
@@ -47,6 +47,7 @@ class VirtualDomain:
     running: int | None = None  # generation of the process
     autostart: bool = False
     state: DomainState = DomainState.SHUTOFF
+    reason: StateReason = StateReason.UNKNOWN
     claim: UUID | None = None  # the import that marked it
     unsupported: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class VirtualDomain:
             vm_id=vm_id,
             name=self.name,
             state=self.state,
+            reason=self.reason,
             generation=self.running if self.alive else self.generation,
             autostart=self.autostart,
         )
@@ -87,11 +89,13 @@ class VirtualDomain:
     def begin(self, *, by_hand: bool = False) -> None:
         """Its process begins."""
         self.state, self.running = DomainState.RUNNING, self.generation
+        self.reason = StateReason.UNKNOWN
         self.by_hand, self.process = by_hand, self.process + 1
 
-    def end(self) -> None:
+    def end(self, reason: StateReason = StateReason.UNKNOWN) -> None:
         """Its process is gone."""
         self.state, self.running, self.by_hand = DomainState.SHUTOFF, None, False
+        self.reason = reason
 
 
 @dataclass
@@ -249,18 +253,21 @@ class VirtualHost:
         held, self.held = self.held, []
         if stopped:
             self.life += 1
+            for domain in self.domains.values():
+                if not domain.alive:
+                    domain.reason = StateReason.UNKNOWN  # a new libvirtd has forgotten why
         self.happenings.tell("host.libvirtd", host=self.name, state=state)
         if state is Libvirtd.ALIVE and not stopped:
             for work in held:
                 work()
 
-    def end(self, vm_id: UUID, why: str) -> None:
-        """The process of a guest is gone; nothing where there is none."""
+    def end(self, vm_id: UUID, why: str, reason: StateReason = StateReason.UNKNOWN) -> None:
+        """The process of a guest is gone, for libvirt's reason; nothing where there is none."""
         found = self.domains.get(vm_id)
         if found is None or not found.alive:
             return
         generation = found.running
-        found.end()
+        found.end(reason)
         self.happenings.tell(
             "guest.ended",
             vm=found.name,

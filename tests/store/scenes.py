@@ -66,6 +66,11 @@ class Scene:
         """The host's failure is being judged."""
         self.ids["incident"] = await self.world.incident(self.ids["host"])
 
+    async def noted_run(self) -> None:
+        """What runs of the VM is known by its id."""
+        for run in await self.engine.rows("vm_run"):
+            self.ids["run"] = run["id"]
+
     async def judged_incident(self) -> None:
         """The host's failure is being judged by a recovery that is under way."""
         await self.open_incident()
@@ -117,6 +122,7 @@ STATES: dict[str, Callable[[Scene, str], Awaitable[None]]] = {
 NEEDS: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "host.confirm_dead": Scene.judged_incident,
     "cluster.remove": Scene.empty_cluster,
+    "vm.recover": Scene.noted_run,
     "host.fence": Scene.open_incident,
     "host.recover down": Scene.proven_and_unclaimed,
 }
@@ -148,6 +154,8 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "fence.edit": fence | {"name": "b9"},
         "fence.remove": fence,
         "vm.create": cluster | {"name": "app", "memory_mib": 64},
+        "vm.recover": {"vm_id": vm, "run_id": ids.get("run", new_id())}
+        | {"why": "gone", "reported_by": "m1"},
         "vm.edit": {"vm_id": vm, "vcpus": 2},
         "vm.delete": {"vm_id": vm},
         "vm.start": {"vm_id": vm},

@@ -1,0 +1,144 @@
+"""Steps on a VM whose guest is not running any more: look, close its run, have it started again.
+
+Nothing is believed but a reading of the guest's own host, over one connection, in the boot that the
+run belongs to. Closing takes the definition away first and reads back that the host knows nothing
+of the VM any more: a late `create()` of this run, by a worker that stood still, then finds nothing
+to start. What was read is decided on in `domain.ended_guests`.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from uuid import UUID
+
+from pydantic import Field
+from temporalio import activity
+
+from activities.ports import Hypervisor, HypervisorSession
+from domain.base import Frozen
+from domain.ended_guests import EndedGuest, NextMove, Verdict, judge
+from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.operations import is_first
+from domain.orders import RunRef
+from domain.readings import Domain, StateReason
+
+
+class ExamineOrder(Frozen):
+    """Look at the guest of one run, on behalf of one try of an operation."""
+
+    operation_id: UUID
+    attempt: int = Field(default=1, exclude_if=is_first)
+    run: RunRef
+    deadline_s: float
+    closed: bool = False  # the run is closed: its host is not asked any more
+
+
+class SettleOrder(Frozen):
+    """Close a run as was decided, and have its VM started again where that was decided."""
+
+    examine: ExamineOrder
+    verdict: Verdict
+
+
+class Settled(Frozen):
+    """What came of it. `start_id` is the operation that starts the VM again."""
+
+    runs_after_all: bool = False
+    start_id: UUID | None = None
+
+
+class VmRecoveryRecords(Protocol):
+    """The rows behind these steps. Every method is one transaction, and repeatable."""
+
+    async def facts(self, order: ExamineOrder, reason: StateReason | None) -> EndedGuest:
+        """What the VM is to the engine, given why its guest ended (None: the domain is gone).
+
+        Superseded once the run moved on or the operation lost the VM.
+        """
+        ...
+
+    async def settle(self, order: SettleOrder) -> UUID | None:
+        """Close the run and order what was decided; the operation that starts the VM again.
+
+        Superseded as for `facts`; Conflict (DISARMED) while automatic action is switched off.
+        """
+        ...
+
+
+class VmRecovery:
+    """Look, settle."""
+
+    def __init__(self, hypervisor: Hypervisor, records: VmRecoveryRecords) -> None:
+        self._hypervisor = hypervisor
+        self._records = records
+
+    @activity.defn(name="vm.examine")
+    async def examine(self, order: ExamineOrder) -> Verdict:
+        """Read the guest where it should run, and decide; changes nothing."""
+        if order.closed:
+            return judge(await self._records.facts(order, None))
+        async with self._session(order) as session:
+            found = await _read(session, order.run)
+        if found is not None and found.alive:
+            return _alive(order.run)
+        facts = await self._records.facts(order, found.reason if found else None)
+        return judge(facts)
+
+    @activity.defn(name="vm.settle")
+    async def settle(self, order: SettleOrder) -> Settled:
+        """Take the definition away, read back that nothing is left, and close the run."""
+        run = order.examine.run
+        if order.verdict.move not in (NextMove.CLOSE, NextMove.RESTART, NextMove.LATER):
+            raise Conflict("NOTHING_TO_SETTLE", f"{run.spec.name}: {order.verdict.why}")
+        async with self._session(order.examine) as session:
+            found = await _read(session, run)
+            if found is not None and found.alive:
+                return Settled(runs_after_all=True)
+            # Asked behind the open connection, for the last time before anything is changed.
+            facts = await self._records.facts(order.examine, found.reason if found else None)
+            _refuse_held(judge(facts))
+            await session.undefine(run.spec.vm_id, run.generation)
+            await _read_back_gone(session, run)
+        return Settled(start_id=await self._records.settle(order))
+
+    @activity.defn(name="vm.restart")
+    async def restart(self, order: SettleOrder) -> Settled:
+        """Have a VM whose run is closed started again; repeatable."""
+        return Settled(start_id=await self._records.settle(order))
+
+    def _session(self, order: ExamineOrder) -> AbstractAsyncContextManager[HypervisorSession]:
+        return self._hypervisor.session(order.run.uri, order.deadline_s)
+
+
+async def _read(session: HypervisorSession, run: RunRef) -> Domain | None:
+    mark = await session.boot_mark()
+    if mark != run.epoch:
+        raise Superseded(
+            "EPOCH_STALE",
+            f"{run.host_name} is marked with epoch {mark}, {run.spec.name} ran there in epoch "
+            f"{run.epoch}: what its host says now is about another boot",
+            next_step="the host is reconciled by itself; look at the VM after that",
+            vm=run.spec.name,
+        )
+    return await session.lookup(run.spec.vm_id)
+
+
+async def _read_back_gone(session: HypervisorSession, run: RunRef) -> None:
+    left = await session.lookup(run.spec.vm_id)
+    if left is not None:
+        raise OutcomeUnknown(
+            "GUEST_STILL_THERE",
+            f"{run.spec.name} is still known to {run.host_name} ({left.state}) after its "
+            "definition was taken away",
+            next_step="look at the host's libvirtd log",
+        )
+
+
+def _refuse_held(verdict: Verdict) -> None:
+    """What was decided may be out of date by now."""
+    if verdict.move is NextMove.HOLD:
+        raise Conflict(verdict.code, verdict.why, next_step="it is looked at again by itself")
+
+
+def _alive(run: RunRef) -> Verdict:
+    why = f"{run.spec.name} runs on {run.host_name} after all"
+    return Verdict(move=NextMove.NOTHING, why=why)

@@ -1,0 +1,158 @@
+"""Rows of runs whose guests ended by themselves, as the steps that see to them keep them."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.vm_recovery import ExamineOrder, SettleOrder
+from domain.ended_guests import RESTART_WINDOW, EndedGuest, NextMove, PastEnd
+from domain.errors import NotFound, Superseded
+from domain.inventory import HostState, OnGuestShutdown, RunState
+from domain.orders import RunRef
+from domain.readings import StateReason
+from engine.acceptance import Terms
+from engine.actions.vm_recovery import disarmed
+from engine.actions.vms import StartVm
+from engine.backend import Backend
+from engine.clock import Clock, utc_now
+from store import ended_runs, inventory, locks, observations, operations, plumbing
+from store.database import Database
+from store.ids import new_id
+from store.rows import Row
+
+
+class VmRecoveryRecords:
+    """Implements the port of `activities.vm_recovery`."""
+
+    def __init__(self, database: Database, backend: Backend, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._backend = backend
+        self._clock = clock
+
+    async def facts(self, order: ExamineOrder, reason: StateReason | None) -> EndedGuest:
+        """What the VM is to the engine, given why its guest ended."""
+
+        async def work(connection: AsyncConnection) -> EndedGuest:
+            run, vm = await self._mine(connection, order)
+            now, home = self._clock(), order.run.host_id
+            others = await inventory.listing(connection, "host", cluster_id=vm["cluster_id"])
+            past = await ended_runs.failures_since(
+                connection, vm["id"], now - RESTART_WINDOW, but=run["id"]
+            )
+            return EndedGuest(
+                vm=vm["name"],
+                host_id=home,
+                host_name=order.run.host_name,
+                reason=reason,
+                wanted=vm["wanted"],
+                protected=vm["protected"],
+                on_guest_shutdown=OnGuestShutdown(vm["on_guest_shutdown"]),
+                max_restart=vm["max_restart"],
+                max_relocate=vm["max_relocate"],
+                armed=await _armed(connection, vm),
+                elsewhere=await _seen_on(connection, vm["id"], others, but=home),
+                hosts=tuple(host["id"] for host in others if host["state"] == HostState.UP),
+                past=tuple(
+                    PastEnd(host_id=end["host_id"], host_name=end["host_name"], at=end["ended_at"])
+                    for end in past
+                ),
+                now=now,
+            )
+
+        return await self._database.read(work)
+
+    async def settle(self, order: SettleOrder) -> UUID | None:
+        """Close the run and order what was decided; the operation that starts the VM again.
+
+        One transaction. Repeating it finds the run closed, and the start that it ordered.
+        """
+        return await self._database.write(lambda c: self._settle(c, order))
+
+    async def _settle(self, connection: AsyncConnection, order: SettleOrder) -> UUID | None:
+        examined, verdict = order.examine, order.verdict
+        parent = await operations.get(connection, examined.operation_id)
+        assert parent is not None
+        started = await operations.children(connection, parent["id"])
+        if started:  # an earlier try got through and only its answer was lost
+            known: UUID = started[0]["id"]
+            return known
+        run, vm = await self._mine(connection, examined)
+        if not await _armed(connection, vm):
+            raise disarmed(vm["name"])
+        if run["active"] is not None:
+            await self._close(connection, order, vm, parent)
+        if verdict.move is not NextMove.RESTART:
+            return None
+        # The lock goes to the start, within this transaction.
+        await locks.free(connection, parent["id"], "vm")
+        start = StartVm(vm_id=vm["id"], prefer_id=verdict.prefer_id, avoid=verdict.avoid)
+        return await self._backend.run_child(start, parent, Terms(), reason=verdict.why)
+
+    async def _close(
+        self, connection: AsyncConnection, order: SettleOrder, vm: Row, parent: Row
+    ) -> None:
+        run, verdict, now = order.examine.run, order.verdict, self._clock()
+        if not await ended_runs.close(connection, run.run_id, run.epoch, verdict.end_reason, now):
+            raise _moved_on(run)
+        if verdict.unwanted:
+            await ended_runs.not_wanted(connection, vm["id"])
+        data = {"name": vm["name"], "host": run.host_name, "why": verdict.why}
+        data |= {"reason": verdict.end_reason, "next": verdict.move.value}
+        event = {
+            "id": new_id(),
+            "type": "vm.ended",
+            "subject_type": "vm",
+            "subject_id": vm["id"],
+            "principal": parent["principal"],
+            "correlation_id": parent["correlation_id"],
+            "operation_id": parent["id"],
+            "data": data,
+            "at": now,
+        }
+        await plumbing.append_event(connection, event)
+
+    async def _mine(self, connection: AsyncConnection, order: ExamineOrder) -> tuple[Row, Row]:
+        """The run and its VM, while they are this operation's business.
+
+        The run is still the VM's newest: running, or closed by this very operation.
+        """
+        run = await ended_runs.last(connection, order.run.spec.vm_id)
+        vm = await inventory.get(connection, "vm", order.run.spec.vm_id)
+        if run is None or vm is None:
+            raise NotFound("VM_NOT_FOUND", f"there is no VM {order.run.spec.name} any more")
+        owner = (order.operation_id, order.attempt)
+        if not await locks.holds(connection, "vm", vm["id"], *owner):
+            raise Superseded("SUPERSEDED", f"another operation or try took over {vm['name']}")
+        same = (run["id"], run["epoch"]) == (order.run.run_id, order.run.epoch)
+        if not same or run["state"] not in (RunState.RUNNING, RunState.ENDED):
+            raise _moved_on(order.run)
+        return run, vm
+
+
+async def _armed(connection: AsyncConnection, vm: Row) -> bool:
+    cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+    return cluster is not None and bool(cluster["armed"])
+
+
+async def _seen_on(
+    connection: AsyncConnection, vm_id: UUID, hosts: list[Row], *, but: UUID
+) -> tuple[str, ...]:
+    """Names of the other hosts whose last poll showed a process of a VM."""
+    found = []
+    for host in hosts:
+        sample = (
+            None if host["id"] == but else await observations.newest_sample(connection, host["id"])
+        )
+        if sample is not None and str(vm_id) in {guest["vm_id"] for guest in sample["guests"]}:
+            found.append(host["name"])
+    return tuple(sorted(found))
+
+
+def _moved_on(run: RunRef) -> Superseded:
+    return Superseded(
+        "SUPERSEDED",
+        f"run {run.generation} of {run.spec.name} on {run.host_name} is not the one that runs now",
+        next_step="look at the VM: a recovery or another operation took it over",
+        vm=run.spec.name,
+        generation=run.generation,
+    )

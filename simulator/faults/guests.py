@@ -1,0 +1,29 @@
+"""What goes wrong with guests by themselves."""
+
+from domain.readings import StateReason
+from simulator.faults.people import home_of, vm_of
+from simulator.faults.plan import Fault
+from simulator.faults.troubles import Kind, Troubles
+
+
+def crash(troubles: Troubles, fault: Fault) -> None:
+    """Its QEMU is gone without a word."""
+    _end(troubles, fault, "crashed", StateReason.CRASHED)
+
+
+def shut_down(troubles: Troubles, fault: Fault) -> None:
+    """Somebody inside switches it off."""
+    _end(troubles, fault, "shut down from inside", StateReason.SHUTDOWN)
+
+
+def _end(troubles: Troubles, fault: Fault, why: str, reason: StateReason) -> None:
+    vm_id = vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
+    if home is not None:
+        home.end(vm_id, why, reason)
+
+
+GUESTS: dict[str, Kind] = {
+    "guest.crash": Kind("a guest's QEMU is gone without a word", crash),
+    "guest.shutdown": Kind("a guest is shut down from inside", shut_down),
+}

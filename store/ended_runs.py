@@ -1,0 +1,92 @@
+"""Statements on runs whose guests ended by themselves, and on what should run on a host.
+
+Closing one is a compare-and-set on the run that was looked at: still `running`, in the epoch whose
+boot was read. A run that was stopped, moved, lost or carried into another epoch meanwhile is none
+of it.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.ended_guests import FAILURES
+from domain.inventory import HostState, RunState
+from store import hosts
+from store.rows import Row, changed, many, one
+from store.schema import host, vm
+from store.schema_ha import vm_run
+
+
+class Running(NamedTuple):
+    """A run that a poll of its host should show."""
+
+    run_id: UUID
+    vm_id: UUID
+    generation: int
+
+
+async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> list[Running]:
+    """The runs that were read back as running on a host in this epoch."""
+    query = sa.select(vm_run.c.id, vm_run.c.vm_id, vm_run.c.generation).where(
+        vm_run.c.host_id == host_id,
+        vm_run.c.epoch == epoch,
+        vm_run.c.active == 1,
+        vm_run.c.state == RunState.RUNNING,
+    )
+    return [Running(*row) for row in await connection.execute(query)]
+
+
+async def last(connection: AsyncConnection, vm_id: UUID) -> Row | None:
+    """The newest run of a VM, active or not; None before its first."""
+    query = sa.select(vm_run).where(vm_run.c.vm_id == vm_id)
+    return await one(connection, query.order_by(vm_run.c.generation.desc()).limit(1))
+
+
+async def failures_since(
+    connection: AsyncConnection, vm_id: UUID, since: datetime, *, but: UUID
+) -> list[Row]:
+    """Where and when a VM's guests failed by themselves, one run left out, oldest first."""
+    query = (
+        sa.select(vm_run.c.host_id, host.c.name.label("host_name"), vm_run.c.ended_at)
+        .join(host, host.c.id == vm_run.c.host_id)
+        .where(
+            vm_run.c.vm_id == vm_id,
+            vm_run.c.id != but,
+            vm_run.c.end_reason.in_(FAILURES),
+            vm_run.c.ended_at >= since,
+        )
+    )
+    return await many(connection, query.order_by(vm_run.c.ended_at))
+
+
+async def close(
+    connection: AsyncConnection, run_id: UUID, epoch: int, end_reason: str, now: datetime
+) -> bool:
+    """Close a run whose guest was read as gone, and free its memory. False if it moved on."""
+    run = await one(connection, sa.select(vm_run).where(vm_run.c.id == run_id))
+    in_service = sa.exists().where(
+        host.c.id == vm_run.c.host_id,
+        host.c.epoch == epoch,
+        host.c.state.in_([HostState.UP.value, HostState.CONNECTING.value]),
+    )
+    query = vm_run.update().where(
+        vm_run.c.id == run_id,
+        vm_run.c.active == 1,
+        vm_run.c.state == RunState.RUNNING,
+        vm_run.c.epoch == epoch,
+        in_service,
+    )
+    values = {"state": "ended", "active": None, "ended_at": now, "end_reason": end_reason}
+    if run is None or await changed(connection, query.values(**values)) != 1:
+        return False
+    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    return True
+
+
+async def not_wanted(connection: AsyncConnection, vm_id: UUID) -> bool:
+    """Note that a VM is not wanted any more; False when nobody wanted it."""
+    query = vm.update().where(vm.c.id == vm_id, vm.c.wanted.is_(True))
+    return await changed(connection, query.values(wanted=False)) == 1

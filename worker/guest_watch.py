@@ -1,0 +1,134 @@
+"""Compares what a host runs with what should run there, and reports guests that ended.
+
+A poll tells which guests run. A run that was known before the poll began and is not in it has
+ended, or is being ended by an operation: the report goes to `run_action(RecoverVm)`, which is
+refused where somebody is at work on the VM, and whose workflow reads the host before it believes
+anything. The rows are read again only when the guests of a host change, or after a while, so that a
+quiet round costs a comparison of two sets.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from domain.context import ActionContext, PriorityClass
+from domain.errors import EngineError, Refused
+from domain.readings import HostReading
+from engine.actions.vm_recovery import RecoverVm
+from engine.backend import Backend
+from engine.records.watching import WatchedHost, WatchRecords
+from store.ended_runs import Running
+
+log = structlog.get_logger()
+
+READ_AGAIN_S = 10.0
+"""How old the known runs of a host may be. Higher: a guest that ends before any poll has shown it
+is noticed later. Lower: each host costs a query so often."""
+
+REPORT_AGAIN_S = 2.0
+REPORT_AGAIN_MAX_S = 30.0
+"""First and longest wait before a report that came to nothing is made again; doubled each time."""
+
+
+@dataclass
+class _Known:
+    """What a host should run, as it was before the next poll."""
+
+    runs: tuple[Running, ...]
+    epoch: int
+    guests: frozenset[UUID]
+    read_at_s: float
+
+
+@dataclass
+class _Reported:
+    """When a run was reported last, and how long to wait before it is again."""
+
+    not_before_s: float
+    wait_s: float = field(default=REPORT_AGAIN_S)
+
+
+class GuestWatch:
+    """One monitor's view of the guests of its hosts."""
+
+    def __init__(self, name: str, records: WatchRecords, backend: Backend) -> None:
+        self._name = name
+        self._records = records
+        self._backend = backend
+        self._known: dict[UUID, _Known] = {}
+        self._reported: dict[UUID, dict[UUID, _Reported]] = {}  # by host and run
+        self._reporting: dict[UUID, asyncio.Task[None]] = {}
+
+    async def compare(self, host: WatchedHost, reading: HostReading) -> None:
+        """Report the runs of a host in service that a poll of it has not shown."""
+        guests = frozenset(guest.vm_id for guest in reading.guests)
+        known, now_s = self._known.get(host.id), asyncio.get_running_loop().time()
+        if known is None or known.epoch != host.epoch:
+            await self._read(host, guests)
+            return
+        missing = [run for run in known.runs if run.vm_id not in guests]
+        old = now_s - known.read_at_s >= READ_AGAIN_S
+        if not missing and guests == known.guests and not old:
+            return
+        still = {run.run_id for run in (await self._read(host, guests)).runs}
+        ended = tuple(run for run in missing if run.run_id in still)
+        if ended and host.id not in self._reporting:
+            # Apart: a host that lost a hundred guests must not hold up what is seen of the others.
+            task = asyncio.create_task(self._report_all(host, ended))
+            self._reporting[host.id] = task
+            task.add_done_callback(lambda _done: self._reporting.pop(host.id, None))
+
+    def forget(self, host: WatchedHost) -> None:
+        """A host out of service is read anew once it is back."""
+        self._known.pop(host.id, None)
+
+    async def _read(self, host: WatchedHost, guests: frozenset[UUID]) -> _Known:
+        runs = await self._records.running_on(host)
+        now_s = asyncio.get_running_loop().time()
+        known = self._known[host.id] = _Known(runs, host.epoch, guests, now_s)
+        there = {run.run_id for run in runs}
+        reported = self._reported.get(host.id, {})
+        self._reported[host.id] = {run: told for run, told in reported.items() if run in there}
+        return known
+
+    async def _report_all(self, host: WatchedHost, ended: tuple[Running, ...]) -> None:
+        for run in ended:
+            try:
+                await self._report(host, run)
+            except Exception:  # one run's defect must not hide the others
+                log.exception("end of a guest not reported", vm_id=str(run.vm_id))
+
+    async def _report(self, host: WatchedHost, run: Running) -> None:
+        now_s = asyncio.get_running_loop().time()
+        reported = self._reported.setdefault(host.id, {})
+        before = reported.get(run.run_id)
+        if before is not None and now_s < before.not_before_s:
+            return
+        wait_s = REPORT_AGAIN_S if before is None else min(2 * before.wait_s, REPORT_AGAIN_MAX_S)
+        reported[run.run_id] = _Reported(now_s + wait_s, wait_s)
+        why = f"a poll of {host.name} does not show it any more"
+        action = RecoverVm(vm_id=run.vm_id, run_id=run.run_id, why=why, reported_by=self._name)
+        try:
+            receipt = await self._backend.run_action(action, self._context(host, run))
+        except Refused as error:
+            log.info("end of a guest not taken", vm_id=str(run.vm_id), code=error.code)
+        except EngineError as error:
+            log.warning("end of a guest not reported", vm_id=str(run.vm_id), code=error.code)
+        else:
+            log.warning(
+                "end of a guest reported",
+                vm_id=str(run.vm_id),
+                host=host.name,
+                generation=run.generation,
+                operation_id=str(receipt.operation_id),
+            )
+
+    def _context(self, host: WatchedHost, run: Running) -> ActionContext:
+        return ActionContext(
+            principal=f"monitor:{self._name}",
+            correlation_id=f"{run.vm_id.hex}:{run.generation}",
+            reason=f"its guest ended on {host.name}",
+            priority=PriorityClass.RECOVERY,
+        )
