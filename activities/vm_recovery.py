@@ -56,6 +56,10 @@ class VmRecoveryRecords(Protocol):
         """
         ...
 
+    async def ordered(self, operation_id: UUID) -> UUID | None:
+        """The start that an earlier try of a step has ordered, whose VM is not ours any more."""
+        ...
+
     async def settle(self, order: SettleOrder) -> UUID | None:
         """Close the run and order what was decided; the operation that starts the VM again.
 
@@ -89,6 +93,9 @@ class VmRecovery:
         run = order.examine.run
         if order.verdict.move not in (NextMove.CLOSE, NextMove.RESTART, NextMove.LATER):
             raise Conflict("NOTHING_TO_SETTLE", f"{run.spec.name}: {order.verdict.why}")
+        done = await self._records.ordered(order.examine.operation_id)
+        if done is not None:
+            return Settled(start_id=done)
         async with self._session(order.examine) as session:
             found = await _read(session, run)
             if found is not None and found.alive:
@@ -113,7 +120,7 @@ async def _read(session: HypervisorSession, run: RunRef) -> Domain | None:
     mark = await session.boot_mark()
     if mark != run.epoch:
         raise Superseded(
-            "EPOCH_STALE",
+            "SUPERSEDED",
             f"{run.host_name} is marked with epoch {mark}, {run.spec.name} ran there in epoch "
             f"{run.epoch}: what its host says now is about another boot",
             next_step="the host is reconciled by itself; look at the VM after that",

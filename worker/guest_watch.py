@@ -80,6 +80,11 @@ class GuestWatch:
             self._reporting[host.id] = task
             task.add_done_callback(lambda _done: self._reporting.pop(host.id, None))
 
+    @property
+    def reporting(self) -> tuple[asyncio.Task[None], ...]:
+        """Reports that are being made."""
+        return tuple(self._reporting.values())
+
     def forget(self, host: WatchedHost) -> None:
         """A host out of service is read anew once it is back."""
         self._known.pop(host.id, None)

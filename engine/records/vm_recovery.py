@@ -61,6 +61,10 @@ class VmRecoveryRecords:
 
         return await self._database.read(work)
 
+    async def ordered(self, operation_id: UUID) -> UUID | None:
+        """The start that an earlier try of a step has ordered."""
+        return await self._database.read(lambda c: _ordered(c, operation_id))
+
     async def settle(self, order: SettleOrder) -> UUID | None:
         """Close the run and order what was decided; the operation that starts the VM again.
 
@@ -72,9 +76,8 @@ class VmRecoveryRecords:
         examined, verdict = order.examine, order.verdict
         parent = await operations.get(connection, examined.operation_id)
         assert parent is not None
-        started = await operations.children(connection, parent["id"])
-        if started:  # an earlier try got through and only its answer was lost
-            known: UUID = started[0]["id"]
+        known = await _ordered(connection, parent["id"])
+        if known is not None:  # an earlier try got through and only its answer was lost
             return known
         run, vm = await self._mine(connection, examined)
         if not await _armed(connection, vm):
@@ -127,6 +130,13 @@ class VmRecoveryRecords:
         if not same or run["state"] not in (RunState.RUNNING, RunState.ENDED):
             raise _moved_on(order.run)
         return run, vm
+
+
+async def _ordered(connection: AsyncConnection, operation_id: UUID) -> UUID | None:
+    started: list[UUID] = [
+        child["id"] for child in await operations.children(connection, operation_id)
+    ]
+    return started[0] if started else None
 
 
 async def _armed(connection: AsyncConnection, vm: Row) -> bool:

@@ -27,6 +27,7 @@ from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetail
 
 from tests.workflow.batch_scenarios import BATCHES
 from tests.workflow.bench import Bench
+from tests.workflow.ended_guests import ENDED_GUESTS
 from tests.workflow.failovers import (
     FENCES,
     RECOVERIES,
@@ -109,6 +110,7 @@ def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
 ALL: tuple[Golden, ...] = (
     *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
     *(_golden("ImportVm", item) for item in IMPORTS),
+    *(_golden("RecoverVm", item) for item in ENDED_GUESTS),
     *(_golden("RunBatch", item) for item in BATCHES),
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),

@@ -81,6 +81,7 @@ def quick(policy: Policy = POLICY) -> Iterator[None]:
     with (
         patch("engine.actions.hosts.policy_of", lambda _cluster: policy),
         patch("engine.actions.vms.policy_of", lambda _cluster: policy),
+        patch("engine.actions.vm_recovery.policy_of", lambda _cluster: policy),
     ):
         yield
 

@@ -1,0 +1,130 @@
+"""Scenarios on guests that end by themselves: each gives the operation that sees to one."""
+
+from uuid import UUID
+
+from domain.readings import StateReason
+from engine.actions.clusters import ArmCluster
+from engine.actions.vm_config import EditVm
+from engine.actions.vm_recovery import RecoverVm
+from store import ended_runs
+from store.rows import Row
+from tests.workflow.bench import MONITOR, PERSON, Bench, relaying
+from tests.workflow.scenarios import Scenario, cancel_is_known, finished
+
+
+async def last_run(bench: Bench, vm: str) -> Row:
+    """The newest run of a VM."""
+    run = await bench.database.read(lambda c: ended_runs.last(c, bench.vms[vm]))
+    assert run is not None
+    return run
+
+
+async def report(bench: Bench, vm: str) -> UUID:
+    """Report the end of a VM's guest, as a monitor does; the operation."""
+    run = await last_run(bench, vm)
+    action = RecoverVm(vm_id=bench.vms[vm], run_id=run["id"], why="gone", reported_by="m1")
+    return await bench.act(action, MONITOR)
+
+
+def end(bench: Bench, vm: str, reason: StateReason = StateReason.CRASHED) -> None:
+    """The guest of a VM on h1 ends."""
+    bench.centre.hosts["h1"].end(bench.vms[vm], reason, reason)
+
+
+async def a_guest_that_crashed_is_started_again(bench: Bench) -> UUID:
+    """RecoverVm: read, closed, and started on the same host by an operation of its own."""
+    await bench.add_vm("db", "h1")
+    end(bench, "db")
+    async with relaying(bench):
+        operation = await finished(bench, await report(bench, "db"))
+        for start in await bench.children_of(operation, "vm.start"):
+            await bench.ended(start["id"])
+    return operation
+
+
+async def a_guest_that_was_shut_down_from_inside_stays_down(bench: Bench) -> UUID:
+    """RecoverVm: read and closed."""
+    await bench.add_vm("db", "h1")
+    end(bench, "db", StateReason.SHUTDOWN)
+    return await finished(bench, await report(bench, "db"))
+
+
+async def a_guest_that_runs_is_left_alone(bench: Bench) -> UUID:
+    """RecoverVm: the report was wrong."""
+    await bench.add_vm("db", "h1")
+    return await finished(bench, await report(bench, "db"))
+
+
+async def a_guest_whose_host_falls_silent_is_left_to_its_recovery(bench: Bench) -> UUID:
+    """RecoverVm: nothing can be read, so nothing is believed."""
+    await bench.add_vm("db", "h1")
+    end(bench, "db")
+    bench.centre.hosts["h1"].reachable = False
+    return await finished(bench, await report(bench, "db"))
+
+
+async def a_guest_that_may_live_elsewhere_is_looked_at_again(bench: Bench) -> UUID:
+    """RecoverVm: held while its memory lies in a file, and over once it is gone for good."""
+    await bench.add_vm("db", "h1", protected=False)
+    end(bench, "db", StateReason.SAVED)
+    operation = await report(bench, "db")
+    await bench.waits(operation, "GUEST_SAVED")
+    bench.centre.hosts["h1"].domains[bench.vms["db"]].reason = StateReason.UNKNOWN
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_vm_that_was_restarted_too_often_waits_for_its_next_try(bench: Bench) -> UUID:
+    """RecoverVm: closed, then waiting; its limits are raised, and it is started."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, max_restart=0, max_relocate=0))
+    end(bench, "db")
+    operation = await report(bench, "db")
+    await bench.waits(operation, "RESTARTS_SPENT")
+    await bench.act(EditVm(vm_id=vm_id, max_restart=1))
+    async with relaying(bench):
+        await bench.workflow(operation).signal("look_again")
+        await finished(bench, operation)
+        (start,) = await bench.children_of(operation, "vm.start")
+        await bench.ended(start["id"])
+    return operation
+
+
+async def a_next_try_is_cancelled(bench: Bench) -> UUID:
+    """RecoverVm: cancelled while it waits for its next try."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, max_restart=0, max_relocate=0))
+    end(bench, "db")
+    operation = await report(bench, "db")
+    await bench.waits(operation, "RESTARTS_SPENT")
+    await bench.workflow(operation).cancel()
+    await cancel_is_known(bench, operation)
+    return await finished(bench, operation)
+
+
+async def a_disarmed_cluster_holds_what_was_reported_before(bench: Bench) -> UUID:
+    """RecoverVm: automatic action is switched off in the middle, and on again."""
+    await bench.add_vm("db", "h1", protected=False)
+    end(bench, "db", StateReason.SAVED)
+    operation = await report(bench, "db")
+    await bench.waits(operation, "GUEST_SAVED")
+    await bench.act(ArmCluster(cluster_id=bench.cluster_id, armed=False), PERSON)
+    bench.centre.hosts["h1"].domains[bench.vms["db"]].reason = StateReason.UNKNOWN
+    await bench.workflow(operation).signal("look_again")
+    await bench.waits(operation, "DISARMED")
+    await bench.arm(True)
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+ENDED_GUESTS: tuple[Scenario, ...] = (
+    a_guest_that_crashed_is_started_again,
+    a_guest_that_was_shut_down_from_inside_stays_down,
+    a_guest_that_runs_is_left_alone,
+    a_guest_whose_host_falls_silent_is_left_to_its_recovery,
+    a_guest_that_may_live_elsewhere_is_looked_at_again,
+    a_vm_that_was_restarted_too_often_waits_for_its_next_try,
+    a_next_try_is_cancelled,
+    a_disarmed_cluster_holds_what_was_reported_before,
+)
+"""The happy path stands first."""
