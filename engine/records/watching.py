@@ -21,7 +21,6 @@ from store import (
     licences,
     observations,
     plumbing,
-    runs,
 )
 from store.database import Database
 from store.ended_runs import Running

@@ -18,10 +18,11 @@ MOMENTS = (
     *("step.started:guest.define", "step.started:guest.start", "step.started:recovery.report"),
     *("bmc.command", "host.power_lost", "workflow.started:RecoverHost"),
     *("workflow.started:FenceHost", "workflow.started:StartVm"),
+    *("step.started:vm.examine", "step.started:vm.settle"),
 )
 """Behind which events a fault may come; those of a recovery, most of all."""
 
-WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost")
+WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost", "RecoverVm")
 
 
 class Dice:
@@ -241,6 +242,13 @@ class Dice:
         return Fault(
             kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s, args=self._how(kind)
         )
+
+    def of_guest(self) -> Fault:
+        """A guest that ends by itself, or by somebody's hand."""
+        kind = self.rng.choice(
+            ("guest.crash", "guest.crash", "guest.shutdown", "hand.destroy", "hand.undefine")
+        )
+        return Fault(kind=kind, at_s=self.at(), subject=self.vm())
 
     def vm(self) -> str:
         """Some VM."""

@@ -8,6 +8,7 @@ partition   two sides that do not hear each other
 swizzle     links cut in one order and healed in another
 engine      a host fails while process after process of the engine dies or stands still
 flapping    one host comes and goes
+guests      guests end by themselves while other things go wrong
 people      a host fails while people act, through the engine and behind its back
 machines    a host fails while machines of the engine die, stand still or hear no host; some live on
 upgrade     a host fails, and the engine is upgraded behind an event of its recovery
@@ -100,6 +101,15 @@ def people(dice: Dice) -> tuple[Fault, ...]:
     return (dice.host_failure(), *deeds)
 
 
+def guests(dice: Dice) -> tuple[Fault, ...]:
+    ends = (dice.of_guest() for _ in range(dice.rng.randint(1, 4)))
+    more = (
+        dice.anything() if dice.rng.random() < 0.5 else dice.behind_a_moment()
+        for _ in range(dice.rng.randint(0, 3))
+    )
+    return (*ends, *more)
+
+
 def machines(dice: Dice) -> tuple[Fault, ...]:
     troubles = (
         dice.of_machine() if dice.rng.random() < 0.5 else _behind(dice, dice.of_machine())
@@ -129,6 +139,7 @@ PATTERNS: dict[Pattern, int] = {
     swizzle: 1,
     engine: 3,
     flapping: 2,
+    guests: 3,
     people: 3,
     machines: 3,
     upgrade: 2,
