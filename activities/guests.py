@@ -19,6 +19,11 @@ from domain.errors import Conflict, EngineError, OutcomeUnknown, Superseded
 from domain.operations import is_first
 from domain.orders import Placement, RunRef
 
+NOTHING_STARTED = "nothing was started"
+NEW_OWNER = "left to its new owner"
+NOT_OURS = (NOTHING_STARTED, NEW_OWNER)
+"""What undoing a start says when the operation has no run that it could give back."""
+
 
 class PlaceOrder(Frozen):
     """Find a host with room for a VM and reserve it."""
@@ -174,13 +179,13 @@ class Guests:
             return await self._forget(unclaimed, order.deadline_s)
         run = await self._runs.begin_withdraw(*mine)
         if run is None:
-            return "nothing was started"
+            return NOTHING_STARTED
         async with self._hypervisor.session(run.uri, order.deadline_s) as session:
             # Asked again behind the open connection: a copy that was kept through a reboot or a
             # recovery since then belongs to a run that this operation does not own.
             owned = await self._runs.begin_withdraw(*mine)
             if owned is None or owned.run_id != run.run_id:
-                return "left to its new owner"
+                return NEW_OWNER
             await _remove(session, run)
         await self._runs.withdrawn(run)
         return f"gone from {run.host_name}"

@@ -30,6 +30,17 @@ class RunRef(Frozen):
     gave_way: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
 
 
+class StartLimits(Frozen):
+    """How often a start that failed is tried again: see `domain.start_tries`.
+
+    `insist`: nobody waits for the answer, so a host that falls silent in the middle is waited for.
+    """
+
+    max_restart: int = 0
+    max_relocate: int = 0
+    insist: bool = False
+
+
 class StartVmOrder(Order):
     """Start one VM. `run` is there when a recovery has reserved its place already."""
 
@@ -40,6 +51,7 @@ class StartVmOrder(Order):
     licence_id: UUID | None = None  # the certificate under which a lost run is followed
     prefer_id: UUID | None = _added(None)  # the host that is tried first
     avoid: tuple[UUID, ...] = _added(())  # hosts on which it has failed too often
+    limits: StartLimits | None = _added(None)  # None: one host has one try
 
 
 class RecoverVmOrder(Order):
@@ -154,6 +166,7 @@ class Restart(Frozen):
     depends_on: tuple[UUID, ...]
     run: RunRef | None  # None: no room yet, the child waits for it
     licence_id: UUID
+    limits: StartLimits | None = _added(None)
 
 
 class RestartPlan(Frozen):

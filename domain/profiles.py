@@ -9,6 +9,9 @@ others are ours.
 """
 
 from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
 
 from pydantic import Field
 
@@ -43,6 +46,11 @@ TIMINGS: dict[Profile, Timing] = {
 }
 
 
+def _added(default: float) -> Any:
+    """A duration that came later: absent from what is written while it has its default."""
+    return Field(default=default, exclude_if=lambda value: value == default)
+
+
 class Policy(Frozen):
     """Every duration and limit of an operation; it travels in the workflow's input.
 
@@ -70,6 +78,8 @@ class Policy(Frozen):
     hold_retry_s: float = 1.0  # doubled at each hold, up to the limit
     hold_retry_max_s: float = 30.0
     capacity_retry_s: float = 5.0
+    start_again_s: float = _added(2.0)  # after all hosts failed; doubled each time, up to the limit
+    start_again_max_s: float = _added(60.0)
     fences_per_window: int = 1
     window_s: float = 300.0
     fence_limit_s: float | None = Field(default=None, exclude_if=lambda limit: limit is None)

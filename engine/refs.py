@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, VirtType
-from domain.orders import HostRef, RunRef
+from domain.orders import HostRef, RunRef, StartLimits
 from domain.profiles import Policy, Profile, policy_for
 from store.rows import Row
 
@@ -50,6 +50,12 @@ def run_ref(run: Row, vm: Row, host: Row, virt_type: str, nics: Sequence[Row]) -
         spec=guest_spec(vm, virt_type, nics),
         gave_way=tuple(run["gave_way"] or ()),
     )
+
+
+def start_limits(vm: Row, *, insist: bool = True) -> StartLimits:
+    """How often a VM is started again; what a person waits for has one round of hosts."""
+    rounds = vm["max_restart"] if insist else 0
+    return StartLimits(max_restart=rounds, max_relocate=vm["max_relocate"], insist=insist)
 
 
 def fence_device(row: Row) -> FenceDevice:

@@ -21,22 +21,22 @@ from store.schema_ha import vm_run
 
 
 class Running(NamedTuple):
-    """A run that a poll of its host should show."""
+    """An active run; a poll of its host should show it once it is `settled` as running."""
 
     run_id: UUID
     vm_id: UUID
     generation: int
+    settled: bool = True
 
 
 async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> list[Running]:
-    """The runs that were read back as running on a host in this epoch."""
-    query = sa.select(vm_run.c.id, vm_run.c.vm_id, vm_run.c.generation).where(
-        vm_run.c.host_id == host_id,
-        vm_run.c.epoch == epoch,
-        vm_run.c.active == 1,
-        vm_run.c.state == RunState.RUNNING,
+    """The active runs of a host in this epoch."""
+    settled = vm_run.c.state == RunState.RUNNING
+    query = sa.select(vm_run.c.id, vm_run.c.vm_id, vm_run.c.generation, settled).where(
+        vm_run.c.host_id == host_id, vm_run.c.epoch == epoch, vm_run.c.active == 1
     )
-    return [Running(*row) for row in await connection.execute(query)]
+    found = (await connection.execute(query)).tuples()
+    return [Running(run, vm_id, number, bool(done)) for run, vm_id, number, done in found]
 
 
 async def last(connection: AsyncConnection, vm_id: UUID) -> Row | None:

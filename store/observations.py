@@ -110,7 +110,10 @@ async def _age_fences(connection: AsyncConnection, name: str, watched_ms: Callab
 @prebuilt
 def _watched_hosts(profile: str, /) -> sa.Select[Any]:
     return (
-        sa.select(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state)
+        sa.select(
+            *(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state),
+            host.c.memory_reserved_mib.label("reserved_mib"),
+        )
         .join(cluster, cluster.c.id == host.c.cluster_id)
         .where(
             cluster.c.profile == profile,

@@ -3,8 +3,8 @@
 A poll tells which guests run. A run that was known before the poll began and is not in it has
 ended, or is being ended by an operation: the report goes to `run_action(RecoverVm)`, which is
 refused where somebody is at work on the VM, and whose workflow reads the host before it believes
-anything. The rows are read again only when the guests of a host change, or after a while, so that a
-quiet round costs a comparison of two sets.
+anything. The rows are read again only when the guests of a host or its reserved memory change,
+while a start or stop is under way there, or after a while: a quiet round compares two sets.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from store.ended_runs import Running
 
 log = structlog.get_logger()
 
-READ_AGAIN_S = 10.0
-"""How old the known runs of a host may be. Higher: a guest that ends before any poll has shown it
-is noticed later. Lower: each host costs a query so often."""
+READ_AGAIN_S = 30.0
+"""How old the known runs of a host may be. Higher: what no sign has told is noticed later. Lower:
+each host costs a query so often."""
 
 REPORT_AGAIN_S = 2.0
 REPORT_AGAIN_MAX_S = 30.0
@@ -39,7 +39,13 @@ class _Known:
     runs: tuple[Running, ...]
     epoch: int
     guests: frozenset[UUID]
+    reserved_mib: int
     read_at_s: float
+
+    @property
+    def moving(self) -> bool:
+        """Whether a start or a stop is under way."""
+        return not all(run.settled for run in self.runs)
 
 
 @dataclass
@@ -68,11 +74,12 @@ class GuestWatch:
         if known is None or known.epoch != host.epoch:
             await self._read(host, guests)
             return
-        missing = [run for run in known.runs if run.vm_id not in guests]
+        missing = [run for run in known.runs if run.settled and run.vm_id not in guests]
+        same = (guests, host.reserved_mib) == (known.guests, known.reserved_mib)
         old = now_s - known.read_at_s >= READ_AGAIN_S
-        if not missing and guests == known.guests and not old:
+        if not (missing or known.moving or old) and same:
             return
-        still = {run.run_id for run in (await self._read(host, guests)).runs}
+        still = {run.run_id for run in (await self._read(host, guests)).runs if run.settled}
         ended = tuple(run for run in missing if run.run_id in still)
         if ended and host.id not in self._reporting:
             # Apart: a host that lost a hundred guests must not hold up what is seen of the others.
@@ -92,7 +99,7 @@ class GuestWatch:
     async def _read(self, host: WatchedHost, guests: frozenset[UUID]) -> _Known:
         runs = await self._records.running_on(host)
         now_s = asyncio.get_running_loop().time()
-        known = self._known[host.id] = _Known(runs, host.epoch, guests, now_s)
+        known = self._known[host.id] = _Known(runs, host.epoch, guests, host.reserved_mib, now_s)
         there = {run.run_id for run in runs}
         reported = self._reported.get(host.id, {})
         self._reported[host.id] = {run: told for run, told in reported.items() if run in there}

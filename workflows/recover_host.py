@@ -306,6 +306,7 @@ class RecoverHost:
             vm_name=item.vm_name,
             run=item.run,
             licence_id=item.licence_id,
+            limits=item.limits,
         )
 
     async def _start_elsewhere(self, start: StartVmOrder) -> Outcome:

@@ -6,6 +6,10 @@ Invariants  the run is written, with its memory reserved, before any host hears 
 Pause       honoured until its place is taken: a start that waits for room can stand still.
 Races       a recovery that takes this VM closes the run; the next step here is then refused as
             superseded and the operation ends `cancelled`.
+Tries       an order with limits is tried on other hosts, and on all of them again: each time the
+            failed start was undone and read back on its host, or never was claimed. A host that
+            does not answer that is waited for; its recovery takes the run over once it is proven
+            dead. What was accepted before there were limits has one try, as it had then.
 Giving up   a start that fails or is cancelled is undone: destroy, undefine, read back, close the
             run. Where the host does not answer, the run stays and the host's recovery settles it;
             a run that another owner took over is left to that owner.
@@ -14,11 +18,13 @@ Giving up   a start that fails or is cancelled is undone: destroy, undefine, rea
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.guests import GuestOrder, Guests, PlaceOrder, WithdrawOrder
-from domain.operations import Outcome
-from domain.orders import Placement, RunRef, StartVmOrder
+from activities.guests import NOT_OURS, GuestOrder, Guests, PlaceOrder, WithdrawOrder
+from domain.operations import Outcome, Problem
+from domain.orders import Placement, RunRef, StartLimits, StartVmOrder
+from domain.start_tries import Tries
 from workflows import options
 from workflows.operation import (
+    failure_of,
     go_on,
     problem_of,
     run_operation,
@@ -39,6 +45,7 @@ class StartVm:
         self._order = order
         self._run_ref: RunRef | None = order.run
         self._looks_wanted = 0
+        self._tries = Tries(limits=order.limits or StartLimits())
         self._pausing = Pausing(order)
 
     @workflow.run
@@ -52,18 +59,71 @@ class StartVm:
         self._looks_wanted += 1
 
     async def _start(self) -> str:
-        if self._run_ref is None:
-            placement = await self._place()
-            if placement.already_running:
-                return f"{self._order.vm_name} runs already"
-            self._run_ref = placement.run
-        assert self._run_ref is not None
-        try:
-            return await self._start_on(self._run_ref)
-        except ActivityError as error:
-            if not is_cancelled_exception(error):
-                await to_its_end(self._give_up())
-            raise
+        while True:
+            if self._run_ref is None:
+                placement = await self._place()
+                if placement.already_running:
+                    return f"{self._order.vm_name} runs already"
+                self._run_ref = placement.run
+            assert self._run_ref is not None
+            try:
+                return self._told(await self._start_on(self._run_ref))
+            except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
+                await self._failed_on(self._run_ref, error)
+            self._run_ref = None
+
+    async def _failed_on(self, run: RunRef, error: ActivityError) -> None:
+        """Undo the start; returns once another host may try, raises when none may."""
+        undone = await to_its_end(self._give_up())
+        if self._order.limits is None:
+            raise error
+        problem = problem_of(error)
+        if undone is None and self._order.limits.insist:
+            undone = await self._until_undone(run, problem)
+        if undone is None or undone in NOT_OURS or problem.code == "GENERATION_STALE":
+            raise error
+        self._tries = self._tries.after(run.host_id, run.host_name, problem.code)
+        if self._tries.round_is_over:
+            await self._next_round(problem)
+
+    async def _until_undone(self, run: RunRef, problem: Problem) -> str:
+        """Wait for the host: nothing else tells whether a copy is there, but its recovery."""
+        order, policy = self._order, self._order.policy
+        detail = (
+            f"{order.vm_name} did not start on {run.host_name} ({problem.code}), which does not "
+            "say whether anything is left: it is asked again until it answers or is proven dead"
+        )
+        while True:
+            await show_waiting(order, "START_NOT_UNDONE", detail)
+            await wait_up_to(policy.hold_retry_max_s, lambda: False, f"ask {run.host_name} again")
+            undone = await self._give_up()
+            if undone is not None:
+                await show_running(order)
+                return undone
+
+    async def _next_round(self, problem: Problem) -> None:
+        """Wait until all hosts may try again; raises when there is no further round."""
+        tries, order = self._tries, self._order
+        said = f"{order.vm_name} failed to start on {tries.told()}"
+        if tries.spent:
+            raise failure_of(
+                problem.model_copy(
+                    update={"detail": f"{problem.detail}; {said}: no tries are left"}
+                )
+            )
+        wait_s = tries.wait_s(order.policy)
+        at = workflow.now() + options.seconds(wait_s)
+        left = f"{tries.limits.max_restart - tries.round} more rounds of tries"
+        detail = f"{said}; {left}, the next at {at:%Y-%m-%d %H:%M:%S} UTC"
+        await show_waiting(order, "START_FAILED", detail)
+        await wait_up_to(wait_s, lambda: False, "try to start it again")
+        await show_running(order)
+        self._tries = tries.next_round()
+
+    def _told(self, said: str) -> str:
+        return f"{said}; it failed before on {self._tries.told()}" if self._tries.failed else said
 
     async def _place(self) -> Placement:
         order = self._order
@@ -75,7 +135,7 @@ class StartVm:
             licence_id=order.licence_id,
             incident_id=order.context.incident_id,
             prefer_id=order.prefer_id,
-            avoid=order.avoid,
+            avoid=(*order.avoid, *self._tries.avoid),
         )
         waited = False
         while True:
@@ -90,6 +150,10 @@ class StartVm:
                 if waited:
                     await show_running(order)
                 return placement
+            if self._tries.avoid:  # no other host has room: those that failed may try again
+                await self._next_round(self._no_other(placement.no_room))
+                wanted = wanted.model_copy(update={"avoid": order.avoid})
+                continue
             await show_waiting(order, "NO_ROOM", placement.no_room)
             waited = True
             await self._wait_for_room(looks)
@@ -123,14 +187,25 @@ class StartVm:
             **options.guest(policy, f"start {where}"),
         )
 
-    async def _give_up(self) -> None:
+    def _no_other(self, detail: str) -> Problem:
+        last = self._tries.failed[-1]
+        return Problem(
+            code=last.code,
+            detail=f"{self._order.vm_name} did not start on {last.host_name}, and {detail}",
+            next_step="look at the steps of this operation, and at the host's log",
+        )
+
+    async def _give_up(self) -> str | None:
+        """What undoing the start says; None where its host did not answer."""
         try:
-            await self._undo()
+            return await self._undo()
         except ActivityError as error:
             workflow.logger.warning("start was not undone", extra={"code": problem_of(error).code})
+            return None
 
     async def _undo(self) -> str:
         order = self._order
+        insists = order.limits is not None and order.limits.insist
         return await workflow.execute_activity_method(
             Guests.withdraw,
             WithdrawOrder(
@@ -139,5 +214,8 @@ class StartVm:
                 vm_id=order.vm_id,
                 deadline_s=order.policy.define_deadline_s,
             ),
-            **options.give_up(order.policy, f"undo the start of {order.vm_name}"),
+            # Who insists comes back to it: a host that does not answer is shown as what is awaited.
+            **(options.guest if insists else options.give_up)(
+                order.policy, f"undo the start of {order.vm_name}"
+            ),
         )

@@ -8,10 +8,10 @@ from pydantic import Field
 from domain.errors import Conflict, Invalid, NotFound, Refused
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import exclusive
-from domain.orders import RunRef, StartVmOrder, StopVmOrder
-from domain.permissions import Permission
+from domain.orders import RunRef, StartLimits, StartVmOrder, StopVmOrder
+from domain.permissions import OWN_PARTS, Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
-from engine.refs import policy_of, run_ref
+from engine.refs import policy_of, run_ref, start_limits
 from store import inventory, runs
 from store.rows import Row
 
@@ -87,9 +87,17 @@ class StartVmAction(Action[StartVm, VmFacts]):
             licence_id=params.licence_id,
             prefer_id=params.prefer_id,
             avoid=params.avoid,
+            limits=self._limits(tx, params, vm),
             run=None if run is None else await _ref(tx, plan.facts),
         )
         return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": True})
+
+    def _limits(self, tx: Tx, params: StartVm, vm: Row) -> StartLimits | None:
+        """A host that a person named has one try."""
+        if params.host_id is not None:
+            return None
+        own = params.licence_id is not None or tx.door.role_of(tx.context.principal) in OWN_PARTS
+        return start_limits(vm, insist=own)
 
     async def undo(self, tx: Tx, operation: Row) -> str:
         """Give back a place that was reserved and never claimed."""

@@ -31,6 +31,7 @@ from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanation
 from engine.records.runs import guest_of, ref_of, rooms_of
+from engine.refs import start_limits
 from engine.rows import context_of
 from store import hosts, incidents, inventory, locks, observations, operations, runs
 from store.database import Database
@@ -350,6 +351,7 @@ class _Claim:
             depends_on=waits[vm["id"]],
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
+            limits=start_limits(vm),
         )
 
 

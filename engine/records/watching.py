@@ -40,6 +40,7 @@ class WatchedHost(Frozen):
     epoch: int
     state: HostState
     devices: tuple[FenceDevice, ...]
+    reserved_mib: int = 0  # memory of its active runs
     at_stake: bool = True  # a copy may run there that nothing proves to be dead
 
     @property
@@ -124,7 +125,7 @@ class WatchRecords:
         )
 
     async def running_on(self, host: WatchedHost) -> tuple[Running, ...]:
-        """The runs that a poll of a host in service should show."""
+        """The active runs of a host in service."""
         return tuple(
             await self._database.read(lambda c: ended_runs.running_on(c, host.id, host.epoch))
         )

@@ -36,6 +36,7 @@ from tests.workflow.failovers import (
     a_host_answers_again_before_the_proof,
     a_person_confirms_what_no_controller_tells,
     a_recovery_is_cancelled_while_its_fence_runs,
+    a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_silent_controller_holds_until_it_answers,
     an_isolated_host_is_fenced,
 )
@@ -99,6 +100,12 @@ async def first_restart(bench: Bench, operation: UUID) -> UUID:
     return found
 
 
+async def second_restart(bench: Bench, operation: UUID) -> UUID:
+    """The second one."""
+    found: UUID = (await bench.children_of(operation, "vm.start"))[1]["id"]
+    return found
+
+
 def _name(scenario: Scenario) -> str:
     return scenario.__name__.replace("_", "-")
 
@@ -113,6 +120,7 @@ ALL: tuple[Golden, ...] = (
     *(_golden("RecoverVm", item) for item in ENDED_GUESTS),
     *(_golden("RunBatch", item) for item in BATCHES),
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
+    _golden("StartVm", a_restart_that_is_refused_is_tried_elsewhere_and_again, second_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),
     _golden("FenceHost", a_person_confirms_what_no_controller_tells, last_fence),

@@ -67,6 +67,8 @@ POLICY = Policy(
     hold_retry_max_s=1,
     knock_s=0.2,
     capacity_retry_s=0.5,
+    start_again_s=0.2,
+    start_again_max_s=0.5,
 )
 OPEN = [state.value for state in OPEN_STATES]
 PERSON = ActionContext(principal="ann", correlation_id="test")

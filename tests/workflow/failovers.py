@@ -72,7 +72,15 @@ async def a_disarmed_cluster_holds_until_it_is_armed(bench: Bench) -> UUID:
 async def a_restart_that_fails_makes_the_recovery_fail(bench: Bench) -> UUID:
     """RecoverHost: one VM is refused everywhere, the others run again."""
     await guests(bench)
-    bench.centre.refusing[bench.vms["mail"]] = 5
+    bench.centre.refusing[bench.vms["mail"]] = 1000
+    bench.centre.hosts["h1"].lose_power()
+    return await finished(bench, await bench.report("h1"))
+
+
+async def a_restart_that_is_refused_is_tried_elsewhere_and_again(bench: Bench) -> UUID:
+    """RecoverHost: one VM is refused by both hosts, and then taken."""
+    await guests(bench)
+    bench.centre.refusing[bench.vms["mail"]] = 2
     bench.centre.hosts["h1"].lose_power()
     return await finished(bench, await bench.report("h1"))
 
@@ -177,6 +185,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_silent_controller_holds_until_it_answers,
     a_disarmed_cluster_holds_until_it_is_armed,
     a_restart_that_fails_makes_the_recovery_fail,
+    a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_held_recovery_is_cancelled,
     a_recovery_is_cancelled_while_its_fence_runs,
     a_person_confirms_what_no_controller_tells,

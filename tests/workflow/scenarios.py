@@ -46,6 +46,20 @@ async def a_guest_that_ends_at_once_is_a_failed_start(bench: Bench) -> UUID:
     return await finished(bench, await bench.start("db", "h1"))
 
 
+async def a_start_that_one_host_refuses_is_tried_on_another(bench: Bench) -> UUID:
+    """StartVm: undone where it failed, and started elsewhere."""
+    vm_id = await bench.add_vm("db")
+    bench.centre.refusing[vm_id] = 1
+    return await finished(bench, await bench.start("db"))
+
+
+async def a_start_that_every_host_refuses_fails(bench: Bench) -> UUID:
+    """StartVm: a person's start has one round of hosts."""
+    vm_id = await bench.add_vm("db")
+    bench.centre.refusing[vm_id] = 100
+    return await finished(bench, await bench.start("db"))
+
+
 async def a_waiting_start_is_cancelled(bench: Bench) -> UUID:
     """StartVm: cancelled while it waits for room."""
     for name in ("h1", "h2", "h3"):
@@ -189,6 +203,8 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
         a_start_waits_for_room,
         a_start_that_libvirt_refuses_is_undone,
         a_guest_that_ends_at_once_is_a_failed_start,
+        a_start_that_one_host_refuses_is_tried_on_another,
+        a_start_that_every_host_refuses_fails,
         a_waiting_start_is_cancelled,
         a_start_under_way_is_cancelled,
     ),

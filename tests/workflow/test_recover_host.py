@@ -1,8 +1,11 @@
 """Failures of hosts that are proven: fenced or found off, and their VMs started elsewhere."""
 
+from uuid import UUID
+
 import pytest
 
 from domain.errors import Conflict
+from store.rows import Row
 from tests.fakes import Gate
 from tests.workflow import failovers
 from tests.workflow.bench import Bench
@@ -110,6 +113,52 @@ async def test_a_restart_that_fails_does_not_hide_the_others(engine: Bench) -> N
     assert ended["problem"]["detail"] == "2 of 3 VMs of h1 run again"
     assert (engine.copies("mail"), len(engine.copies("db"))) == ([], 1)
     assert await engine.broken() == []
+
+
+async def test_a_restart_that_is_refused_is_tried_elsewhere_and_again(engine: Bench) -> None:
+    operation = await failovers.a_restart_that_is_refused_is_tried_elsewhere_and_again(engine)
+    assert (await engine.operation(operation))["state"] == "succeeded"
+    children = await engine.children_of(operation, "vm.start")
+    (mail,) = [row for row in children if row["target_name"] == "mail"]
+    assert "failed before on" in mail["summary"]
+    steps = [row for row in await engine.rows("step") if row["operation_id"] == mail["id"]]
+    assert [row["name"] for row in steps].count("guest.withdraw") == 2
+    assert len(engine.copies("mail")) == 1
+    assert await engine.broken() == []
+
+
+async def test_a_restart_whose_new_host_falls_silent_waits_for_that_host_or_its_proof(
+    engine: Bench,
+) -> None:
+    await engine.add_vm("db", "h1")
+    h1 = engine.centre.hosts["h1"]
+
+    async def silent() -> None:
+        engine.centre.before.pop("create", None)
+        engine.centre.hosts["h2"].reachable = False
+
+    engine.centre.before["create"] = silent
+    h1.lose_power()
+    first = await engine.report("h1")
+    await engine.until(lambda: _has_child(engine, first), "nothing was started elsewhere")
+    (start,) = await engine.children_of(first, "vm.start")
+    await engine.waits(start["id"], "START_NOT_UNDONE")
+    assert [run["host_id"] for run in await _active(engine)] == [engine.hosts["h2"]]
+    # Only the proof that h2 is dead lets it be started on h3.
+    engine.centre.hosts["h2"].lose_power()
+    assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
+    assert engine.copies("db") == ["h3"]
+    await engine.ended(first)
+    await engine.idle()
+    assert await engine.broken() == []
+
+
+async def _has_child(engine: Bench, operation: UUID) -> bool:
+    return bool(await engine.children_of(operation, "vm.start"))
+
+
+async def _active(engine: Bench) -> list[Row]:
+    return [run for run in await engine.rows("vm_run") if run["active"]]
 
 
 async def test_without_a_workflow_cache_a_failover_ends_the_same(engine_uncached: Bench) -> None:

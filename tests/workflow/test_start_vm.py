@@ -50,6 +50,59 @@ async def test_a_guest_that_ends_at_once_is_a_start_that_failed(engine: Bench) -
     assert await engine.broken() == []
 
 
+async def test_a_start_that_one_host_refuses_runs_on_another(engine: Bench) -> None:
+    operation = await scenarios.a_start_that_one_host_refuses_is_tried_on_another(engine)
+    ended = await engine.operation(operation)
+    first, second = sorted(await engine.rows("vm_run"), key=lambda run: run["generation"])
+    assert (first["state"], first["end_reason"]) == ("ended", "withdrawn")
+    assert (second["state"], second["host_id"] != first["host_id"]) == ("running", True)
+    assert "it failed before on h1 (LIBVIRT_REFUSED)" in ended["summary"]
+    assert engine.centre.hosts["h1"].domains == {}
+    assert (await engine.host("h1"))["memory_reserved_mib"] == 0
+    assert await engine.broken() == []
+
+
+async def test_a_start_that_every_host_refuses_tells_of_each(engine: Bench) -> None:
+    operation = await scenarios.a_start_that_every_host_refuses_fails(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "LIBVIRT_REFUSED")
+    for host in ("h1 (", "h2 (", "h3 ("):
+        assert host in ended["problem"]["detail"]
+    assert [run["state"] for run in await engine.rows("vm_run")] == ["ended"] * 3
+    assert {host.name: host.domains for host in engine.centre.hosts.values()} == {
+        name: {} for name in ("h1", "h2", "h3")
+    }
+    assert await engine.rows("entity_lock") == []
+    assert await engine.broken() == []
+
+
+async def test_no_other_host_is_tried_before_the_first_was_read_without_the_guest(
+    engine: Bench,
+) -> None:
+    await engine.add_vm("db")
+
+    async def silent() -> None:
+        engine.centre.before.pop("lookup", None)
+        engine.centre.hosts["h1"].reachable = False
+
+    # It is started, and nobody can say any more whether it runs.
+    engine.centre.before["lookup"] = silent
+    operation = await engine.start("db")
+
+    async def failing() -> bool:
+        steps = [row["name"] for row in await engine.rows("step")]
+        return "guest.withdraw" in steps
+
+    await engine.until(failing, "its start was never given up")
+    runs = await engine.rows("vm_run")
+    assert [(run["state"], run["active"]) for run in runs] == [("stopping", 1)]
+    engine.centre.hosts["h1"].reachable = True
+    await engine.ended(operation)
+    assert len(engine.copies("db")) == 1
+    assert engine.copies("db") != ["h1"]
+    assert await engine.broken() == []
+
+
 async def test_a_start_cancelled_while_it_waits_has_started_nothing(engine: Bench) -> None:
     ended = await engine.operation(await scenarios.a_waiting_start_is_cancelled(engine))
     assert (ended["state"], ended["summary"]) == ("cancelled", "nothing was started")

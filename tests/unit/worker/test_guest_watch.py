@@ -81,6 +81,21 @@ async def test_a_guest_that_was_gone_before_the_first_poll_is_reported_with_the_
     assert len(await view.reports()) == 1
 
 
+async def test_a_guest_that_ends_before_any_poll_has_shown_it_is_reported_with_the_second(
+    view: View,
+) -> None:
+    await view.polls(view.vm)
+    other = await view.world.vm("app", memory_mib=64)
+    placed = await view.world.placed(other, view.scene.host_id)
+    await view.polls(view.vm)
+    assert await view.world.do(runs.begin_start, placed["id"], placed["operation_id"])
+    assert await view.world.do(runs.started, placed["id"], view.world.now)
+    await view.polls(view.vm)
+    assert await view.reports() == []
+    await view.polls(view.vm)
+    assert [row["target_id"] for row in await view.reports()] == [other]
+
+
 async def test_a_start_that_ends_well_behind_a_poll_is_no_end(view: View) -> None:
     await view.polls(view.vm)
     other = await view.world.vm("app", memory_mib=64)
