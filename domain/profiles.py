@@ -13,8 +13,6 @@ from typing import Any
 
 from pydantic import Field
 
-from pydantic import Field
-
 from domain.base import Frozen
 
 
