@@ -5,7 +5,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.explain import Explanation, Question
+from domain.explain import Explanation, Question, explain_place
+from domain.placement import Told
 from store import decisions
 
 SUBJECTS = {Question.HOST_FATE: "host", Question.VM_PLACE: "vm"}
@@ -35,3 +36,11 @@ async def note_explanation(
         "rejected_more": told.rejected_more,
     }
     await decisions.note(connection, row, now)
+
+
+async def note_place(
+    connection: AsyncConnection, incident_id: UUID, told: Told, now: datetime
+) -> None:
+    """Keep why a VM of a dead host got its place, or none."""
+    subject = (told.guest.vm_id, told.guest.name)
+    await note_explanation(connection, incident_id, subject, explain_place(told), now)

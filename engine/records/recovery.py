@@ -13,13 +13,13 @@ from activities.recovery import (
     SeenVote,
 )
 from domain.errors import NotFound, Refused
-from domain.explain import Explanation, explain_place
+from domain.explain import Explanation
 from domain.hosts import HostEvent
 from domain.inventory import CONFIRMATION, Confirmation, HostState
 from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome, Problem
 from domain.orders import Evidence, HostRef, Restart, RestartPlan
-from domain.placement import Guest, Placed, Told, place_and_tell
+from domain.placement import Guest, Placed, place_and_tell
 from domain.recovery import Decision, Move, restart_sequence
 from domain.storm import FenceFacts, Vote
 from engine.acceptance import Terms
@@ -29,7 +29,7 @@ from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
-from engine.records.explaining import note_explanation
+from engine.records.explaining import note_explanation, note_place
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.refs import start_limits
 from engine.rows import context_of
@@ -287,7 +287,7 @@ class _Claim:
             terms = Terms(by_parent=True, preempt=True)
             child_id = await self._backend.run_child(start, parent, terms)
             told = places[guest.vm_id]
-            await self._tell(told)
+            await note_place(self._connection, self._order.incident_id, told, self._now)
             choice = told.choice
             if isinstance(choice, Placed):
                 run = await runs.place(
@@ -302,11 +302,6 @@ class _Claim:
                 )
                 if run is not None:
                     await runs.note_gave_way(self._connection, run, choice.gave_way)
-
-    async def _tell(self, told: Told) -> None:
-        subject = (told.guest.vm_id, told.guest.name)
-        incident_id, why = self._order.incident_id, explain_place(told)
-        await note_explanation(self._connection, incident_id, subject, why, self._now)
 
     async def _plan(self) -> RestartPlan:
         depends = await inventory.dependencies(self._connection)

@@ -125,7 +125,8 @@ def test_a_vm_without_restarts_on_one_host_goes_elsewhere_at_once() -> None:
 @pytest.mark.parametrize("max_restart", range(4))
 @pytest.mark.parametrize("max_relocate", range(4))
 def test_restarts_in_a_window_never_exceed_the_limits(max_restart: int, max_relocate: int) -> None:
-    host, ends = H1, []
+    host = H1
+    ends: list[PastEnd] = []
     for minute in range(60):
         now = NOW + timedelta(seconds=5 * minute)
         limits = {"max_restart": max_restart, "max_relocate": max_relocate}

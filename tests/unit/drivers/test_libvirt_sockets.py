@@ -15,6 +15,8 @@ import pytest
 from drivers import libvirt_sockets
 from drivers.libvirt_sockets import hang_up, sockets_to
 
+pytestmark = pytest.mark.unit
+
 TRY_LOCK = """
 import fcntl, sys
 with open(sys.argv[1], "r+") as file:
