@@ -8,24 +8,28 @@ cuts nothing.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import Field
 from temporalio import activity
 
+from activities.fence_readings import said_by, takes_another, with_witnesses, words_of
 from activities.ports import Hypervisor, PowerSwitch
 from activities.power import ask, read
 from activities.waiting import until
+from activities.words import unless_said
 from domain.base import Frozen
-from domain.errors import NoAnswer, Refused
+from domain.errors import NoAnswer, Refused, Superseded
 from domain.inventory import Confirmation, FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
 from domain.readings import Knock
 from domain.topology import next_level, proven_level
+
+T = TypeVar("T")
 
 SIGNS_OF_LIFE = {
     Knock.REFUSED: "refuses connections",
@@ -101,6 +105,14 @@ class FenceRecords(Protocol):
         """Names of devices whose last answer was none, once a person has said that it is dead."""
         ...
 
+    async def words(self, incident_id: UUID) -> int:
+        """How often somebody has said that the incident's host is dead."""
+        ...
+
+    async def words_known(self, operation_id: UUID) -> int:
+        """The same, when this fence was decided on."""
+        ...
+
     async def claim_fence(self, step: FenceStep) -> None:
         """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) with the reasons."""
         ...
@@ -131,8 +143,31 @@ class Fencing:
 
     @activity.defn(name="fencing.read_power")
     async def read_power(self, step: FenceStep) -> tuple[Evidence, ...]:
-        """Ask every device of a host; harms nobody. What each says is kept as evidence."""
-        return await self._readings(step, await self._asked(step))
+        """Ask every device of a host; harms nobody. What each says is kept as evidence.
+
+        Once a person says that the host is dead, whoever has not answered by then is not waited
+        for; nor is it asked again, for whoever acts on that word asks everybody.
+        """
+        known = await self._records.words(step.incident_id)
+        devices = await self._records.devices(step.host.host_id)
+        given_up = await self._records.given_up(step.incident_id)
+        asked = tuple(device for device in devices if device.name not in given_up)
+
+        async def said() -> bool:
+            return await self._records.words(step.incident_id) > known
+
+        answers = await unless_said(said, self._readings(step, asked)) or ()
+        told = {fact.device: fact for fact in answers}
+        return tuple(told.get(device.name) or self._not_waited_for(device) for device in devices)
+
+    def _not_waited_for(self, device: FenceDevice) -> Evidence:
+        return Evidence(
+            device=device.name,
+            verdict=PowerReading.UNKNOWN,
+            took_s=0.0,
+            at=self._now().isoformat(),
+            level=device.level,
+        )
 
     @activity.defn(name="fencing.power_off")
     async def power_off(self, step: FenceStep) -> LevelCut | None:
@@ -141,6 +176,9 @@ class Fencing:
         None for a host that has but one level. A device that does not take the command is only
         told of where another level follows, else raised (NoAnswer), once the others were cut.
         """
+        return await self._unless_said(step, self._power_off(step))
+
+    async def _power_off(self, step: FenceStep) -> LevelCut | None:
         devices = await self._devices(step)
         level = next_level(devices, step.level or 1)
         if level is None:
@@ -180,25 +218,31 @@ class Fencing:
         (`KNOCK_NOT_POSSIBLE`): not having asked is no silence. Refused (`SIGN_OF_LIFE`) when
         the host takes a connection or refuses it: then the device lies, or is another host's.
         """
+        return await self._unless_said(step, self._read_back(step))
+
+    async def _read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
         devices = await self._devices(step)
         last, proven = await self._read_until_off(step, devices, ())
         if not proven:
-            raise _unproven(step, _said(last))
+            raise _unproven(step, said_by(last))
         return (*last, await self._kept_knock(step))
 
     @activity.defn(name="fencing.read_level")
     async def read_level(self, order: ReadLevelOrder) -> LevelRead:
         """As `read_back`, of one level; not proven is an answer where another level follows."""
+        return await self._unless_said(order.step, self._read_level(order))
+
+    async def _read_level(self, order: ReadLevelOrder) -> LevelRead:
         step = order.step
         devices = await self._devices(step)
         last, proven = await self._read_until_off(step, devices, order.earlier)
         if proven:
             knock = await self._kept_knock(step)
-            why = f"level {step.level} reads off: {_said(last)}"
+            why = f"level {step.level} reads off: {said_by(last)}"
             return LevelRead(proven=True, evidence=(*last, knock), why=why)
         if next_level(devices, (step.level or 1) + 1) is None:
-            raise _unproven(step, _said(last))
-        why = f"level {step.level} does not prove it, the next one is to be cut: {_said(last)}"
+            raise _unproven(step, said_by(last))
+        why = f"level {step.level} does not prove it, the next one is to be cut: {said_by(last)}"
         return LevelRead(proven=False, evidence=last, why=why)
 
     async def _read_until_off(
@@ -211,10 +255,10 @@ class Fencing:
         async def settled() -> bool:
             nonlocal last, proven
             now = await self._readings(step, devices)
-            last = _with_witnesses(now, earlier)
+            last = with_witnesses(now, earlier)
             witnesses = sum(fact.verdict is PowerReading.OFF for fact in last)
-            proven = proven_level(_words(now)) is not None and witnesses >= proofs
-            return proven or _takes_another(now, step.level)
+            proven = proven_level(words_of(now)) is not None and witnesses >= proofs
+            return proven or takes_another(now, step.level)
 
         await until(settled, every_s=policy.off_read_every_s, within_s=policy.off_read_back_s)
         return last, proven
@@ -260,6 +304,25 @@ class Fencing:
             )
         return await self._records.certify(order)
 
+    async def _unless_said(self, step: FenceStep, work: Coroutine[Any, Any, T]) -> T:
+        known = await self._records.words_known(step.operation_id)
+
+        async def said() -> bool:
+            return await self._records.words(step.incident_id) > known
+
+        async def whole() -> tuple[T]:
+            return (await work,)
+
+        done = await unless_said(said, whole())
+        if done is None:
+            raise Superseded(
+                "SUPERSEDED",
+                f"somebody says that {step.host.name} is dead, which needs no fence",
+                next_step="the recovery goes on with that word",
+                host=step.host.name,
+            )
+        return done[0]
+
     async def _devices(self, step: FenceStep) -> tuple[FenceDevice, ...]:
         devices = await self._records.devices(step.host.host_id)
         if not devices:
@@ -304,32 +367,6 @@ class Fencing:
         return Evidence(
             kind="libvirt_knock", device=host.name, verdict=Silence.SILENT, took_s=took_s, at=at
         )
-
-
-def _words(readings: tuple[Evidence, ...]) -> list[tuple[int, PowerReading]]:
-    return [(fact.level, PowerReading(fact.verdict)) for fact in readings]
-
-
-def _with_witnesses(
-    now: tuple[Evidence, ...], earlier: tuple[Evidence, ...]
-) -> tuple[Evidence, ...]:
-    """What devices say now, beside the word of one that read off before and says nothing now.
-
-    A controller fed by an outlet that is cut at a later level falls silent by that very cut.
-    """
-    off = {fact.device: fact for fact in earlier if fact.verdict is PowerReading.OFF}
-    silent = PowerReading.UNKNOWN
-    return tuple(off.get(f.device, f) if f.verdict is silent else f for f in now)
-
-
-def _takes_another(now: tuple[Evidence, ...], level: int | None) -> bool:
-    """Whether waiting is no use: this level reads off and one that follows has to as well."""
-    here = [fact.verdict is PowerReading.OFF for fact in now if fact.level == level]
-    return bool(here) and all(here) and any(fact.level > (level or 0) for fact in now)
-
-
-def _said(readings: tuple[Evidence, ...]) -> str:
-    return ", ".join(f"{fact.device}: {fact.verdict}" for fact in readings)
 
 
 def _unproven(step: FenceStep, said: str) -> NoAnswer:

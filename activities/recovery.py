@@ -74,6 +74,14 @@ class SeenVote(Frozen):
     warm: bool
 
 
+class Known(Frozen):
+    """What was known when a decision was made: once there is more, it is judged anew."""
+
+    at: datetime  # when its facts began to be read, for people
+    heard: dict[str, int]  # the round in which the host had answered each monitor last
+    words: int  # how often somebody had said that it is dead
+
+
 class RecoveryRecords(Protocol):
     """The rows of incidents. Every method is one transaction, and repeatable."""
 
@@ -81,8 +89,8 @@ class RecoveryRecords(Protocol):
         """What each monitor last wrote about a host."""
         ...
 
-    async def confirmation(self, incident_id: UUID) -> Evidence | None:
-        """The last word of a person that the incident's host is dead, or None."""
+    async def words(self, incident_id: UUID) -> tuple[Evidence, ...]:
+        """What people have said of the incident's host, oldest first."""
         ...
 
     async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
@@ -90,18 +98,9 @@ class RecoveryRecords(Protocol):
         ...
 
     async def note_decision(
-        self,
-        order: AssessOrder,
-        decision: Decision,
-        told: Explanation,
-        judged_at: datetime,
-        heard: dict[str, int],
+        self, order: AssessOrder, decision: Decision, told: Explanation, known: Known
     ) -> None:
-        """Keep the decision, why it came out so, and enter the phase that follows from it.
-
-        `judged_at` is when its facts began to be read, for people. `heard` says in which round the
-        host had answered each monitor last by then: once it is another, it is judged anew.
-        """
+        """Keep the decision, why it came out so, and enter the phase that follows from it."""
         ...
 
     async def open_fence(self, order: FenceChildOrder) -> UUID:
@@ -139,18 +138,24 @@ class Recovery:
         first = await self._records.votes(order.host)
         readings = tuple((r.level, PowerReading(r.verdict)) for r in order.readings)
         proven = proven_level(readings, order.policy.timing.proofs_required)
-        votes = await self._votes(order, first, wait=order.doubted or proven is None)
+        words = await self._records.words(order.incident_id)
+        # Whoever went and looked is believed at once, unless something speaks against it: what
+        # follows asks every channel once more.
+        believed = bool(words) and all(vote.silent for vote in first if vote.live)
+        settled = proven is not None or believed
+        votes = await self._votes(order, first, wait=order.doubted or not settled)
         facts = RecoveryFacts(
             host=order.host.name,
             answers=any(vote.fresh and not vote.silent for vote in votes),
             readings=readings,
             fence=await self._records.fence_facts(order, votes),
-            confirmation=await self._records.confirmation(order.incident_id),
+            confirmation=words[-1] if words else None,
         )
         decision = decide(facts, order.policy)
         heard = {v.monitor: v.heard_sequence for v in first if v.heard_sequence is not None}
         told = explain_move(facts, decision, order.policy)
-        await self._records.note_decision(order, decision, told, judged_at, heard)
+        known = Known(at=judged_at, heard=heard, words=len(words))
+        await self._records.note_decision(order, decision, told, known)
         return decision
 
     @activity.defn(name="recovery.open_fence")

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.hosts import HostEvent, sources
+from domain.inventory import CONFIRMATION
 from store import hosts
 from store.ids import new_id
 from store.prebuilt import prebuilt
@@ -145,6 +146,20 @@ def _evidence_of(incident_id: UUID, /) -> sa.Select[Any]:
 async def evidence_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
     """Every fact of an incident, oldest first."""
     return await many(connection, _evidence_of(incident_id))
+
+
+@prebuilt
+def _facts_of_kind(incident_id: UUID, kind: str, /) -> sa.Select[Any]:
+    return (
+        sa.select(evidence)
+        .where(evidence.c.incident_id == incident_id, evidence.c.kind == kind)
+        .order_by(evidence.c.at, evidence.c.id)
+    )
+
+
+async def words_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
+    """What people have said of an incident's host, oldest first."""
+    return await many(connection, _facts_of_kind(incident_id, CONFIRMATION))
 
 
 @prebuilt

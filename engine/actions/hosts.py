@@ -171,13 +171,15 @@ async def _open(tx: Tx, params: RecoverHost) -> UUID:
 class FenceHost(Params):
     """Prove a host off, as a part of its recovery; the recovery's workflow starts it.
 
-    `heard` are the rounds in which it had last answered each monitor when that was decided on.
+    `heard` are the rounds in which it had last answered each monitor when that was decided on,
+    `words` how often a person had said that it is dead.
     """
 
     host_id: UUID
     incident_id: UUID
     cut: bool = True
     heard: dict[str, int] | None = None
+    words: int = Field(default=0, ge=0)
 
 
 class FenceHostAction(Action[FenceHost, HostFacts]):

@@ -35,11 +35,20 @@ class FenceRecords:
 
     async def given_up(self, incident_id: UUID) -> frozenset[str]:
         """Names of devices whose last answer was none, once a person has said that it is dead."""
-        facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
-        if not any(fact["kind"] == CONFIRMATION for fact in facts):
+        if not await self.words(incident_id):
             return frozenset()
+        facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
         last = {fact["device"]: fact["verdict"] for fact in facts}
         return frozenset(name for name, said in last.items() if said == PowerReading.UNKNOWN)
+
+    async def words(self, incident_id: UUID) -> int:
+        """How often somebody has said that the incident's host is dead."""
+        return len(await self._database.read(lambda c: incidents.words_of(c, incident_id)))
+
+    async def words_known(self, operation_id: UUID) -> int:
+        """The same, when this fence was decided on."""
+        row = await self._database.read(lambda c: operations.get(c, operation_id))
+        return int(((row or {}).get("params") or {}).get("words", 0))
 
     async def claim_fence(self, step: FenceStep) -> None:
         """Claim the right to cut power now; Refused (`FENCE_NOT_ALLOWED`) otherwise."""

@@ -9,13 +9,14 @@ from activities.recovery import (
     AssessOrder,
     ClaimVictimsOrder,
     FenceChildOrder,
+    Known,
     ReportOrder,
     SeenVote,
 )
 from domain.errors import NotFound, Refused
 from domain.explain import Explanation
 from domain.hosts import HostEvent
-from domain.inventory import CONFIRMATION, Confirmation, HostState
+from domain.inventory import Confirmation, HostState
 from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome, Problem
 from domain.orders import Evidence, HostRef, Restart, RestartPlan
@@ -67,20 +68,19 @@ class RecoveryRecords:
             warm=monitor["warm"],
         )
 
-    async def confirmation(self, incident_id: UUID) -> Evidence | None:
-        """The last word of a person that the incident's host is dead, or None."""
-        facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
-        words = [fact for fact in facts if fact["kind"] == CONFIRMATION]
-        if not words:
-            return None
-        word = words[-1]
-        return Evidence(
-            kind=word["kind"],
-            device=word["device"],
-            verdict=Confirmation(word["verdict"]),
-            took_s=word["took_s"],
-            at=word["at"].isoformat(),
-            detail=word["detail"],
+    async def words(self, incident_id: UUID) -> tuple[Evidence, ...]:
+        """What people have said of the incident's host, oldest first."""
+        rows = await self._database.read(lambda c: incidents.words_of(c, incident_id))
+        return tuple(
+            Evidence(
+                kind=row["kind"],
+                device=row["device"],
+                verdict=Confirmation(row["verdict"]),
+                took_s=row["took_s"],
+                at=row["at"].isoformat(),
+                detail=row["detail"],
+            )
+            for row in rows
         )
 
     async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
@@ -107,21 +107,16 @@ class RecoveryRecords:
         return await self._database.read(work)
 
     async def note_decision(
-        self,
-        order: AssessOrder,
-        decision: Decision,
-        told: Explanation,
-        judged_at: datetime,
-        heard: dict[str, int],
+        self, order: AssessOrder, decision: Decision, told: Explanation, known: Known
     ) -> None:
         """Keep the decision, why it came out so, and enter the phase that follows from it."""
 
         async def work(connection: AsyncConnection) -> None:
             plain = decision.model_dump(mode="json")
-            plain |= {"at": judged_at.isoformat(), "heard": heard}
+            plain |= known.model_dump(mode="json")
             await incidents.note_decision(connection, order.incident_id, plain)
             subject = (order.host.host_id, order.host.name)
-            await note_explanation(connection, order.incident_id, subject, told, judged_at)
+            await note_explanation(connection, order.incident_id, subject, told, known.at)
             if decision.move in (Move.ACCEPT, Move.CONFIRMED, Move.FENCE):
                 await incidents.enter_phase(connection, order.incident_id, "prove", self._clock())
 
@@ -356,8 +351,9 @@ async def _fence_of(connection: AsyncConnection, order: FenceChildOrder) -> Fenc
     A later decision does not count for its late steps.
     """
     incident = await incidents.get(connection, order.incident_id)
-    heard = ((incident or {}).get("decision") or {}).get("heard")
-    return FenceHost(host_id=order.host.host_id, incident_id=order.incident_id, heard=heard)
+    known = (incident or {}).get("decision") or {}
+    bound = {"heard": known.get("heard"), "words": known.get("words", 0)}
+    return FenceHost(host_id=order.host.host_id, incident_id=order.incident_id, **bound)
 
 
 async def _certificate_of(connection: AsyncConnection, fence: Row) -> UUID | None:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from activities.recovery import Known
 from domain.explain import Explanation, Question, Rejected, Rule
 from domain.recovery import Decision, Move
 from engine.queries.incidents import ExplainIncident
@@ -35,7 +36,8 @@ async def told(engine: Engine, incident_id: UUID) -> ExplanationView:
 async def judged(engine: Engine, death: Death, after_s: float, explanation: Explanation) -> None:
     decision = Decision(move=Move.HOLD, why=explanation.why)
     at = START + timedelta(seconds=after_s)
-    await engine.recoveries.note_decision(await assess_order(death), decision, explanation, at, {})
+    known = Known(at=at, heard={}, words=0)
+    await engine.recoveries.note_decision(await assess_order(death), decision, explanation, known)
 
 
 async def test_a_wait_of_days_is_one_decision_with_its_newest_inputs(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from activities.recovery import (
     AssessOrder,
     ClaimVictimsOrder,
     FenceChildOrder,
+    Known,
     ReportOrder,
 )
 from domain.errors import Refused
@@ -28,6 +29,10 @@ pytestmark = pytest.mark.store
 TOLD = Explanation(
     question=Question.HOST_FATE, chosen="hold", rule=Rule.GUARD_HOLDS, why="because", inputs={}
 )
+
+
+def known(heard: dict[str, int], words: int = 0) -> Known:
+    return Known(at=START, heard=heard, words=words)
 
 
 class Death:
@@ -252,9 +257,9 @@ async def test_a_fence_is_bound_to_what_was_heard_when_it_was_decided_on(engine:
     order = await assess_order(death)
     child = FenceChildOrder(**order.model_dump(exclude={"readings", "policy", "doubted"}))
     decision = Decision(move=Move.FENCE, why="because")
-    await engine.recoveries.note_decision(order, decision, TOLD, START, {"m1": 7})
+    await engine.recoveries.note_decision(order, decision, TOLD, known({"m1": 7}))
     fence = await engine.recoveries.open_fence(child)
-    await engine.recoveries.note_decision(order, decision, TOLD, START, {"m1": 9})
+    await engine.recoveries.note_decision(order, decision, TOLD, known({"m1": 9}))
     assert await engine.recoveries.open_fence(child) == fence
     (row,) = [row for row in await engine.rows("operation") if row["id"] == fence]
     assert row["params"]["heard"] == {"m1": 7}
@@ -299,7 +304,7 @@ async def test_a_decision_is_kept_and_only_going_on_enters_the_next_phase(
     death = await Death(engine, await engine.world.host()).build()
     decision = Decision(move=move, why="because")
     heard = {"m1": 7}
-    await engine.recoveries.note_decision(await assess_order(death), decision, TOLD, START, heard)
+    await engine.recoveries.note_decision(await assess_order(death), decision, TOLD, known(heard))
     (row,) = await engine.rows("incident")
     assert (row["phase"], row["decision"]["why"]) == (phase, "because")
     assert (row["decision"]["at"], row["decision"]["heard"]) == (START.isoformat(), heard)

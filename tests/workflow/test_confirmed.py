@@ -55,19 +55,48 @@ async def test_a_word_about_a_host_that_takes_connections_starts_nothing(engine:
     await finished(engine, operation)
 
 
-async def test_a_word_given_while_the_fence_is_still_tried_is_not_waited_away(
-    engine: Bench,
-) -> None:
+async def test_a_word_ends_a_fence_that_is_being_tried(engine: Bench) -> None:
     await held(engine)
-    gate = engine.centre.before["bmc_off"] = Gate()
+    gate = engine.centre.before["bmc_off"] = Gate()  # which nobody opens
     operation = await engine.report("h1")
     await gate.reached.wait()
     await engine.act(ConfirmHostDead(host_id=engine.hosts["h1"], reason=SEEN))
-    engine.centre.before.pop("bmc_off")
-    gate.open()
     # Without another look there is none: the wait between looks is longer than any test.
     row = await engine.ended(operation)
     assert row["state"] == "succeeded", row["problem"]
+    fences = await engine.children_of(operation, "host.fence")
+    ends = [(fence["state"], (fence["problem"] or {}).get("code")) for fence in fences]
+    assert ends == [("cancelled", "SUPERSEDED"), ("succeeded", None)]
+    assert await engine.broken() == []
+
+
+async def test_a_word_ends_the_waiting_for_a_controller_that_does_not_answer(
+    engine: Bench,
+) -> None:
+    await held(engine)
+    gate = engine.centre.before["bmc_read"] = Gate()  # which nobody opens
+    operation = await engine.report("h1")
+    await gate.reached.wait()
+    engine.centre.before.pop("bmc_read")  # the next reading ends, as every reading does
+    await engine.act(ConfirmHostDead(host_id=engine.hosts["h1"], reason=SEEN))
+    row = await engine.ended(operation)
+    assert row["state"] == "succeeded", row["problem"]
+    assert len(await engine.children_of(operation, "host.fence")) == 1
+    assert await engine.broken() == []
+
+
+async def test_a_word_that_was_known_before_ends_no_later_fence(engine: Bench) -> None:
+    await failovers.guests(engine)
+    h1 = engine.centre.hosts["h1"]
+    h1.reachable, h1.bmc = False, Bmc.DEAD
+    operation = await engine.report("h1")
+    await engine.waits(operation, "BMC_NO_ANSWER")
+    h1.bmc = Bmc.OK  # it reads on: the word is contradicted, and the power has to be cut
+    await engine.act(ConfirmHostDead(host_id=engine.hosts["h1"], reason=SEEN))
+    row = await engine.ended(operation)
+    assert row["state"] == "succeeded", row["problem"]
+    (certificate,) = await engine.rows("death_certificate")
+    assert "confirmation" not in [fact["kind"] for fact in certificate["evidence"]]
     assert await engine.broken() == []
 
 

@@ -30,6 +30,12 @@ class Rows:
     async def given_up(self, incident_id: UUID) -> frozenset[str]:
         return frozenset()
 
+    async def words(self, incident_id: UUID) -> int:
+        return 0
+
+    async def words_known(self, operation_id: UUID) -> int:
+        return 0
+
     async def claim_fence(self, step: FenceStep) -> None:
         raise AssertionError("reading back claims no fence")
 
