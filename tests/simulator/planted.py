@@ -41,7 +41,8 @@ from simulator.report import Report
 from simulator.stage import Setup
 from simulator.world.daemon import Daemon
 from simulator.world.host import VirtualDomain
-from store import incidents, locks, runs
+from store import incidents, licences, locks, runs
+from store.prebuilt import prebuilt
 from store.rows import Row
 from tests.simulator.families import (
     disarmed,
@@ -112,7 +113,7 @@ def no_certificate_check(patch: pytest.MonkeyPatch) -> None:
     async def licensed(_connection: AsyncConnection, _run: Row) -> bool:
         return True
 
-    patch.setattr(runs, "_licensed", licensed)
+    patch.setattr(licences, "licensed", licensed)
 
 
 def no_generation_check(patch: pytest.MonkeyPatch) -> None:
@@ -272,6 +273,8 @@ def lost_answer_starts_again(patch: pytest.MonkeyPatch) -> None:
 def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     """A step that wakes up late claims its fence whether the host was heard since or not."""
     patch.setattr(incidents, "_heard_since", lambda *_given: sa.false())
+    stands: Any = incidents._stands
+    patch.setattr(incidents, "_stands", prebuilt(stands.__wrapped__))  # built anew, with that
 
 
 def change_without_a_patch(patch: pytest.MonkeyPatch) -> None:
