@@ -47,23 +47,20 @@ async def _let_go(connection: AsyncConnection, vm_id: UUID) -> None:
 
 
 @prebuilt
-def _on_host(vm_id: UUID, host_id: UUID, /) -> sa.Select[Any]:
+def _of_run(run_id: UUID, /) -> sa.Select[Any]:
+    where = (host.c.name.label("host_name"), host.c.uri.label("host_uri"), cluster.c.virt_type)
     return (
-        sa.select(
-            vm,
-            host.c.name.label("host_name"),
-            host.c.uri.label("host_uri"),
-            cluster.c.virt_type,
-        )
+        sa.select(vm, *where)
         .join(cluster, cluster.c.id == vm.c.cluster_id)
-        .join(host, host.c.id == host_id)
-        .where(vm.c.id == vm_id, vm.c.removed_at.is_(None), host.c.removed_at.is_(None))
+        .join(vm_run, vm_run.c.vm_id == vm.c.id)
+        .join(host, host.c.id == vm_run.c.host_id)
+        .where(vm_run.c.id == run_id, vm.c.removed_at.is_(None), host.c.removed_at.is_(None))
     )
 
 
-async def on_host(connection: AsyncConnection, vm_id: UUID, host_id: UUID) -> Row | None:
-    """A VM with the name and address of a host, and how guests run in its cluster (`virt_type`)."""
-    return await one(connection, _on_host(vm_id, host_id))
+async def of_run(connection: AsyncConnection, run_id: UUID) -> Row | None:
+    """The VM of a run, with `host_name` and `host_uri`, and its cluster's `virt_type`."""
+    return await one(connection, _of_run(run_id))
 
 
 @prebuilt

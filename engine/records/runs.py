@@ -139,7 +139,7 @@ class RunRecords:
 
 async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
     """A run's row with what a step needs of its VM, host and cluster."""
-    vm = await vms.on_host(connection, run["vm_id"], run["host_id"])
+    vm = await vms.of_run(connection, run["id"])
     assert vm is not None
     host = {"id": run["host_id"], "name": vm["host_name"], "uri": vm["host_uri"]}
     nics = await vms.nics_of(connection, [vm["id"]])
