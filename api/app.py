@@ -10,6 +10,7 @@ from api import docs, problems
 from api.frame import Frame
 from api.routes import (
     affinity,
+    approvals,
     batches,
     clusters,
     events,
@@ -34,6 +35,7 @@ ROUTES = (
     batches,
     operations,
     incidents,
+    approvals,
     events,
     public,
 )

@@ -15,6 +15,7 @@ from cli import lab, simulate
 from cli.failures import BY_STATUS, Exit, Failure, failure
 from cli.nouns import (
     affinity,
+    approval,
     audit,
     batch,
     cluster,
@@ -42,6 +43,7 @@ OBJECTS = (
     "op",
     "incident",
     "fence",
+    "approval",
     "event",
     "audit",
 )
@@ -112,7 +114,7 @@ app = typer.Typer(
 
 for name, noun in zip(
     OBJECTS,
-    (cluster, network, host, vm, affinity, batch, op, incident, fence, event, audit),
+    (cluster, network, host, vm, affinity, batch, op, incident, fence, approval, event, audit),
     strict=True,
 ):
     app.add_typer(noun.app, name=name)

@@ -123,6 +123,7 @@ def _inputs(facts: RecoveryFacts, policy: Policy) -> dict[str, JsonValue]:
         "readings": [{"level": level, "verdict": word} for level, word in facts.readings],
         "proofs_required": policy.timing.proofs_required,
         "confirmed_by": facts.confirmation.device if facts.confirmation else None,
+        "approved_by": guard.approval.by if guard.approval else None,
         "armed": guard.armed,
         "own_host": guard.own_host,
         "hosts_silent": guard.hosts_silent,
@@ -174,9 +175,17 @@ def _not_held(facts: RecoveryFacts, decision: Decision, policy: Policy) -> str:
         return "there is nothing to wait for: it is back"
     held = why_held(facts.fence, policy)
     if decision.move is Move.FENCE or not held:
-        return "the storm guard has no reason to wait"
+        return _no_reason_to_wait(facts, policy)
     waived = ", ".join(one.reason for one in held if one.reason not in EVEN_WHEN_OFF)
     return f"{waived} hold a cut of power, not a proven death"
+
+
+def _no_reason_to_wait(facts: RecoveryFacts, policy: Policy) -> str:
+    leave = facts.fence.approval
+    alone = facts.fence.model_copy(update={"approval": None})
+    if leave is None or not (overruled := why_held(alone, policy)):
+        return "the storm guard has no reason to wait"
+    return f"{leave.by} overrules the storm guard: {'; '.join(one.detail for one in overruled)}"
 
 
 WHY_NOT: dict[Move, Callable[[RecoveryFacts, Decision, Policy], str]] = {

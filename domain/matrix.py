@@ -15,12 +15,14 @@ REBOOTED = "host.activate_rebooted"
 """`host.activate` as a monitor asks for it: the host lost the mark of its boot while in service."""
 
 HOST_ALWAYS = frozenset({"host.edit", "host.check_fencing"})
+JUDGED = frozenset({"host.confirm_dead", "host.approve_fence", "host.withdraw_approval"})
+"""What people may say while the failure of a host is judged."""
 ACTIVATE = frozenset({"host.activate", REBOOTED})
 HOST: Mapping[str, frozenset[str]] = {
     H.UP: HOST_ALWAYS | {"vm.import", REBOOTED},
-    H.CONNECTING: HOST_ALWAYS | {"host.recover", "host.confirm_dead", REBOOTED},
-    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
-    H.FENCING: HOST_ALWAYS | {"host.confirm_dead"},
+    H.CONNECTING: HOST_ALWAYS | JUDGED | {"host.recover", REBOOTED},
+    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
+    H.FENCING: HOST_ALWAYS | JUDGED,
     H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
     H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},

@@ -17,6 +17,7 @@ class Permission(StrEnum):
     HOST_CONFIGURE = "host.configure"
     HOST_OPERATE = "host.operate"
     HOST_CONFIRM_DEAD = "host.confirm_dead"
+    HOST_APPROVE_FENCE = "host.approve_fence"
     HOST_RECOVER = "host.recover"
     NETWORK_CONFIGURE = "network.configure"
     FENCE_CONFIGURE = "fence.configure"
@@ -44,6 +45,7 @@ EVERYTHING = frozenset(Permission)
 RUNNING = frozenset(
     {
         Permission.CLUSTER_ARM,
+        Permission.HOST_APPROVE_FENCE,
         Permission.HOST_CONFIRM_DEAD,
         Permission.HOST_OPERATE,
         Permission.VM_CONFIGURE,
@@ -54,7 +56,8 @@ RUNNING = frozenset(
 GRANTS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: EVERYTHING,
     Role.OPERATOR: RUNNING,
-    Role.AUTOMATION: RUNNING - {Permission.CLUSTER_ARM, Permission.HOST_CONFIRM_DEAD},
+    Role.AUTOMATION: RUNNING
+    - {Permission.CLUSTER_ARM, Permission.HOST_APPROVE_FENCE, Permission.HOST_CONFIRM_DEAD},
     Role.VIEWER: frozenset(),
     Role.MONITOR: frozenset(
         {Permission.HOST_RECOVER, Permission.HOST_OPERATE, Permission.VM_RECOVER}

@@ -64,7 +64,15 @@ def decide(facts: RecoveryFacts, policy: Policy) -> Decision:
         return Decision(move=Move.CONFIRMED, why=why, confirmation=word)
     if held:
         return _hold(held)
-    return Decision(move=Move.FENCE, why=f"{facts.host} is silent and nothing speaks against it")
+    return Decision(move=Move.FENCE, why=_why_cut(facts))
+
+
+def _why_cut(facts: RecoveryFacts) -> str:
+    if leave := facts.fence.approval:
+        return (
+            f"{facts.host} is silent, and {leave.by} approves of cutting its power: {leave.reason}"
+        )
+    return f"{facts.host} is silent and nothing speaks against it"
 
 
 def _hold(held: tuple[Held, ...]) -> Decision:

@@ -29,6 +29,18 @@ EVEN_WHEN_OFF = frozenset({HoldReason.DISARMED, HoldReason.OWN_HOST})
 machine off is wrong: that the engine asks is a sign of life."""
 
 
+APPROVABLE = frozenset({HoldReason.VIEW_COLD, HoldReason.MANY_SILENT, HoldReason.BUDGET_SPENT})
+"""Reasons that a person may overrule: somebody can see that the hosts are really down. What is
+configured, and what monitors contradict, is to be mended instead."""
+
+
+class Approval(Frozen):
+    """A person's leave to cut one host's power in one incident."""
+
+    by: str
+    reason: str
+
+
 class Held(Frozen):
     """One reason to wait, with its numbers."""
 
@@ -57,6 +69,7 @@ class FenceFacts(Frozen):
     hosts_silent: int
     fences_in_window: int
     votes: tuple[Vote, ...]
+    approval: Approval | None = None
 
 
 def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
@@ -68,7 +81,10 @@ def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
         _many_silent(facts),
         _budget(facts, policy),
     )
-    return tuple(held for group in checks for held in group)
+    reasons = tuple(held for group in checks for held in group)
+    if facts.approval is None:
+        return reasons
+    return tuple(held for held in reasons if held.reason not in APPROVABLE)
 
 
 def _config(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:

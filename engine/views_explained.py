@@ -41,3 +41,27 @@ class ExplanationView(Frozen):
     opened_at: datetime
     closed_at: datetime | None
     decisions: tuple[DecisionView, ...]
+
+
+class ApprovalView(Frozen):
+    """A person's leave to cut a host's power. `valid`: neither withdrawn nor expired."""
+
+    principal: str
+    reason: str
+    lasts_s: int
+    given_at: datetime
+    withdrawn_at: datetime | None
+    valid: bool
+
+
+class WaitingFenceView(Frozen):
+    """One host failure that is being judged: what its fence waits for, and what was approved."""
+
+    incident_id: UUID
+    host_id: UUID
+    host_name: str
+    opened_at: datetime
+    reasons: tuple[str, ...]
+    why: str
+    approvable: bool  # a person may overrule one of the reasons at least
+    approvals: tuple[ApprovalView, ...]

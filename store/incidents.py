@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.hosts import HostEvent, sources
 from domain.inventory import CONFIRMATION
 from store import hosts
+from store.approvals import approved
 from store.ids import new_id
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, inserted, many, number, one
-from store.schema import cluster, host
+from store.schema import cluster, host, operation
 from store.schema_ha import (
     death_certificate,
     evidence,
@@ -148,6 +149,16 @@ async def evidence_of(connection: AsyncConnection, incident_id: UUID) -> list[Ro
     return await many(connection, _evidence_of(incident_id))
 
 
+async def judged(connection: AsyncConnection) -> list[Row]:
+    """Open incidents whose host is not proven dead, oldest first, with its name."""
+    query = (
+        sa.select(incident, host.c.name.label("host_name"))
+        .join(host, host.c.id == incident.c.host_id)
+        .where(incident.c.open == 1, incident.c.phase.in_(("detect", "decide", "prove")))
+    )
+    return await many(connection, query.order_by(incident.c.id))
+
+
 @prebuilt
 def _facts_of_kind(incident_id: UUID, kind: str, /) -> sa.Select[Any]:
     return (
@@ -227,7 +238,8 @@ async def claim_fence(
     One statement holds every condition: the host stands at this epoch in a state that may be
     fenced, its cluster is armed, the engine does not run on it, no monitor has heard it again
     since the fence was decided on (`heard`: the round of each that it had answered last), and the
-    window's budget has room. Repeatable: the same operation's claim counts once.
+    window's budget has room, or a person has approved of this incident's fence. Repeatable: the
+    same operation's claim counts once.
     """
     spent = (
         _claimed_within(int(window_s * 1000))
@@ -243,7 +255,7 @@ async def claim_fence(
         host.c.own_host.is_(False),
         armed,
         ~_heard_since(host.c.id, *_pairs(heard)),
-        spent < fences_per_window,
+        sa.or_(spent < fences_per_window, approved(_incident_of(operation_id))),
     )
     values = {
         "state": hosts.state_after(HostEvent.FENCE),
@@ -254,6 +266,11 @@ async def claim_fence(
         return False
     await _count_fence(connection, host_id, epoch, operation_id, now)
     return True
+
+
+def _incident_of(operation_id: UUID) -> sa.ScalarSelect[Any]:
+    query = sa.select(operation.c.incident_id).where(operation.c.id == operation_id)
+    return query.scalar_subquery()
 
 
 async def _count_fence(

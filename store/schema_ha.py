@@ -192,3 +192,24 @@ decision = sa.Table(
     time("last_at", nullable=False),
     sa.Index("ix_decision_incident", "incident_id", "id"),
 )
+
+approval = sa.Table(
+    "approval",
+    metadata,
+    identity(),
+    reference("incident_id", "incident"),
+    text("principal"),
+    text("reason", length=1024),
+    integer("lasts_s"),
+    time("given_at", nullable=False),
+    time("withdrawn_at"),
+    sa.Index("ix_approval_incident", "incident_id"),
+)
+
+approval_age = sa.Table(
+    "approval_age",
+    metadata,
+    sa.Column("approval_id", sa.Uuid, sa.ForeignKey("approval.id"), primary_key=True),
+    sa.Column("monitor", sa.String(64), primary_key=True),
+    sa.Column("since_ms", sa.BigInteger, nullable=False),  # of its `watched_ms`, when it was given
+)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
+from engine.actions.approvals import ApproveFence, Leave, WithdrawApproval
 from engine.actions.confirmations import ConfirmHostDead, Word
 from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
@@ -90,3 +91,15 @@ async def check_fencing(host_id: UUID, door: DoorDep, body: Empty | None = None)
 async def confirm_dead(host_id: UUID, body: Word, door: DoorDep) -> Answer:
     """A person's word that a silent host is off; refused while anything of it shows life."""
     return await door.run(ConfirmHostDead(host_id=host_id, reason=body.reason))
+
+
+@router.post("/{host_id}/actions/approve-fence", **ACTION)
+async def approve_fence(host_id: UUID, body: Leave, door: DoorDep) -> Answer:
+    """Let a host be fenced in its open incident though the storm guard holds it back."""
+    return await door.run(ApproveFence(host_id=host_id, **body.model_dump()))
+
+
+@router.post("/{host_id}/actions/withdraw-approval", **ACTION)
+async def withdraw_approval(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Take back what was approved for a host's open incident."""
+    return await door.run(WithdrawApproval(host_id=host_id))

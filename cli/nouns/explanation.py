@@ -79,6 +79,8 @@ def _of_host(inputs: Json) -> list[str]:
     ]
     if inputs["own_host"]:
         facts.append("the engine itself runs there")
+    if inputs.get("approved_by"):
+        facts.append(f"approved by {inputs['approved_by']}")
     if inputs["confirmed_by"]:
         facts.append(f"the word of {inputs['confirmed_by']}")
     return facts

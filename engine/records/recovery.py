@@ -30,6 +30,7 @@ from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
+from engine.records.approving import approval_of
 from engine.records.explaining import note_explanation, note_place
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.refs import start_limits
@@ -102,6 +103,7 @@ class RecoveryRecords:
                     connection, cluster["id"], order.policy.window_s, host["id"]
                 ),
                 votes=votes,
+                approval=await approval_of(connection, order.incident_id),
             )
 
         return await self._database.read(work)

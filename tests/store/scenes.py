@@ -121,6 +121,8 @@ STATES: dict[str, Callable[[Scene, str], Awaitable[None]]] = {
 
 NEEDS: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "host.confirm_dead": Scene.judged_incident,
+    "host.approve_fence": Scene.judged_incident,
+    "host.withdraw_approval": Scene.judged_incident,
     "cluster.remove": Scene.empty_cluster,
     "vm.recover": Scene.noted_run,
     "host.fence": Scene.open_incident,
@@ -148,6 +150,8 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "host.recover": host | {"epoch": 1, "why": "silent", "reported_by": "m1"},
         "host.check_fencing": host,
         "host.confirm_dead": host | {"reason": "I stood before it"},
+        "host.approve_fence": host | {"reason": "the rack burns"},
+        "host.withdraw_approval": host,
         "host.fence": host | {"incident_id": ids.get("incident", new_id())},
         "fence.add": host
         | {"name": "b2", "agent": "fence_ipmilan", "secrets": {"password": SecretStr("x")}},

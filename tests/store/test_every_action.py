@@ -47,6 +47,8 @@ JUDGED_BY_NONE = {"host.add", "host.fence", "vm.create"}
 
 FORBIDDEN_BY = {
     "host.confirm_dead": "NO_OPEN_INCIDENT",
+    "host.approve_fence": "NO_OPEN_INCIDENT",
+    "host.withdraw_approval": "NO_OPEN_INCIDENT",
     "vm.start": "VM_NOT_DOWN",
     "vm.start unknown": "HOST_NOT_PROVEN_DEAD",
     "vm.stop": "VM_NOT_RUNNING",

@@ -6,6 +6,7 @@ import pytest
 
 from domain.errors import Refused
 from domain.storm import HoldReason
+from engine.actions.approvals import ApproveFence
 from tests.fakes import Bmc, Gate
 from tests.workflow import failovers
 from tests.workflow.bench import Bench
@@ -79,6 +80,46 @@ async def test_a_second_host_in_one_window_waits_for_a_person(engine: Bench) -> 
     await engine.waits(await engine.report("h2"), HoldReason.BUDGET_SPENT)
     assert engine.centre.powered_off == ["h1"]
     assert await engine.broken() == []
+
+
+async def test_a_spent_budget_is_exceeded_once_a_person_approves(engine: Bench) -> None:
+    await engine.add_host("h4")
+    await engine.add_host("h5")
+    engine.centre.hosts["h1"].reachable = False
+    await engine.ended(await engine.report("h1"))
+    engine.centre.hosts["h2"].reachable = False
+    operation = await engine.report("h2")
+    await engine.waits(operation, HoldReason.BUDGET_SPENT)
+    await engine.act(ApproveFence(host_id=engine.hosts["h2"], reason="the rack burns"))
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    assert engine.centre.powered_off == ["h1", "h2"]
+    assert await engine.broken() == []
+
+
+async def test_half_the_hosts_silent_is_fenced_once_a_person_approves(engine: Bench) -> None:
+    await failovers.guests(engine)
+    for name in ("h1", "h2"):
+        engine.centre.hosts[name].reachable = False
+    await engine.watcher.missed("h2")
+    operation = await engine.report("h1")
+    await engine.waits(operation, HoldReason.MANY_SILENT)
+    await engine.act(ApproveFence(host_id=engine.hosts["h1"], reason="I see smoke"))
+    row = await engine.ended(operation)
+    assert row["state"] == "succeeded", row["problem"]
+    (incident,) = [one for one in await engine.rows("incident") if not one["open"]]
+    assert "ann approves of cutting its power: I see smoke" in incident["decision"]["why"]
+    assert engine.centre.powered_off == ["h1"]
+    assert await engine.broken() == []
+
+
+async def test_an_approval_does_not_arm_a_disarmed_cluster(engine: Bench) -> None:
+    await engine.arm(False)
+    engine.centre.hosts["h1"].reachable = False
+    operation = await engine.report("h1")
+    await engine.waits(operation, HoldReason.DISARMED)
+    with pytest.raises(Refused, match="NOT_APPROVABLE"):
+        await engine.act(ApproveFence(host_id=engine.hosts["h1"], reason="do it anyway"))
+    assert engine.centre.powered_off == []
 
 
 async def test_a_cancelled_hold_leaves_the_host_and_says_so(engine: Bench) -> None:

@@ -43,6 +43,8 @@ UNKNOWN = [
     ("POST", "/hosts/{}/actions/activate", "HOST_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/test-fencing", "HOST_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/confirm-dead", "HOST_NOT_FOUND"),
+    ("POST", "/hosts/{}/actions/approve-fence", "HOST_NOT_FOUND"),
+    ("POST", "/hosts/{}/actions/withdraw-approval", "HOST_NOT_FOUND"),
     ("PATCH", "/vms/{}", "VM_NOT_FOUND"),
     ("DELETE", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
@@ -60,6 +62,7 @@ UNKNOWN = [
 
 BODIES: dict[str, Json] = {
     "confirm-dead": {"reason": "I saw it"},
+    "approve-fence": {"reason": "the rack burns"},
     "prioritise": {"priority": 4},
 }
 """What an address needs to be told before it looks for its object."""
@@ -245,6 +248,8 @@ async def test_missing_fields_are_named(desk: Desk) -> None:
         (f"/clusters/{NOBODY}/actions/disarm", {}),
         (f"/hosts/{NOBODY}/actions/activate", {}),
         (f"/hosts/{NOBODY}/actions/confirm-dead", {"reason": "I saw it"}),
+        (f"/hosts/{NOBODY}/actions/approve-fence", {"reason": "the rack burns"}),
+        (f"/hosts/{NOBODY}/actions/withdraw-approval", {}),
         (f"/vms/{NOBODY}/actions/start", {}),
         (f"/vms/{NOBODY}/actions/stop", {}),
     ],

@@ -116,6 +116,7 @@ def test_a_host_stands_for_its_newest_incident(struck: Desk) -> None:
 def test_doubts_about_votes_and_a_persons_word_are_told(struck: Desk) -> None:
     vote = {"monitor": "m1", "fresh": False, "silent": False, "others_seen": 0, "warm": False}
     inputs = INPUTS | {"votes": [vote], "readings": [], "confirmed_by": "anna", "armed": False}
+    inputs |= {"approved_by": "bert"}
     answers(struck, fate(inputs=inputs | {"own_host": True, "proofs_required": 2}))
     text = struck.run("incident", "explain", "h1").stdout
     for words in (
@@ -124,6 +125,7 @@ def test_doubts_about_votes_and_a_persons_word_are_told(struck: Desk) -> None:
         "disarmed",
         "the engine itself runs there",
         "the word of anna",
+        "approved by bert",
     ):
         assert words in text
 

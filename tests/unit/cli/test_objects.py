@@ -175,6 +175,12 @@ ACTIONS = [
         {"reason": "unplugged"},
     ),
     (
+        "approval give h1 --yes --why burning --for 120",
+        f"/hosts/{uid('h1')}/actions/approve-fence",
+        {"reason": "burning", "lasts_s": 120},
+    ),
+    ("approval withdraw h1", f"/hosts/{uid('h1')}/actions/withdraw-approval", {}),
+    (
         "vm create new --memory 2G --vcpus 2 --cluster lab --protected --priority 7 "
         "--depends-on db01 --disk /srv/a.img,qcow2,shareable --kernel /boot/k --cmdline quiet",
         "/vms",

@@ -5,7 +5,7 @@ from uuid import UUID, uuid5
 from domain.inventory import PowerReading
 from domain.placement import Guest, Room
 from domain.recovery import RecoveryFacts
-from domain.storm import FenceFacts, Vote
+from domain.storm import Approval, FenceFacts, Vote
 
 NAMESPACE = UUID("00000000-0000-4000-8000-000000000000")
 ON, OFF, UNKNOWN = PowerReading.ON, PowerReading.OFF, PowerReading.UNKNOWN
@@ -68,6 +68,7 @@ def fence_facts(
     hosts: int = 3,
     hosts_silent: int = 1,
     fences_in_window: int = 0,
+    approval: Approval | None = None,
 ) -> FenceFacts:
     """h1 of three hosts is silent, and nothing speaks against cutting its power."""
     return FenceFacts(
@@ -79,6 +80,7 @@ def fence_facts(
         hosts_silent=hosts_silent,
         fences_in_window=fences_in_window,
         votes=votes or (vote(),),
+        approval=approval,
     )
 
 

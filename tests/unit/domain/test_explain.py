@@ -11,6 +11,7 @@ from domain.orders import Evidence
 from domain.placement import Guest, Room, place_all, place_and_tell
 from domain.profiles import Policy
 from domain.recovery import Move, RecoveryFacts, decide
+from domain.storm import Approval
 from tests.unit.domain.builders import (
     OFF,
     ON,
@@ -99,6 +100,17 @@ def test_a_proof_that_a_firm_reason_holds_back_says_so() -> None:
     assert against(told)[Move.ACCEPT] == (
         "its devices read off (1 off), but automatic action is disarmed"
     )
+
+
+def test_an_approval_says_whom_it_overrules_and_with_which_numbers() -> None:
+    leave = Approval(by="ann", reason="the rack burns")
+    facts = recovery_facts(ON, fence=fence_facts(hosts_silent=2, approval=leave))
+    told = explained(facts)
+    assert told.chosen == Move.FENCE
+    assert against(told)[Move.HOLD] == (
+        "ann overrules the storm guard: 2 of 3 hosts are silent: our own network first"
+    )
+    assert told.inputs["approved_by"] == "ann"
 
 
 def test_a_word_that_a_device_contradicts_is_told_with_the_name_behind_it() -> None:
