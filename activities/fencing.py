@@ -63,10 +63,14 @@ class LevelCut(Frozen):
 
 
 class ReadLevelOrder(Frozen):
-    """Read one level back, given what was read at those before it, after the first cut."""
+    """Read one level back, given what was read at those before it, after the first cut.
+
+    `once` where a device of it took no command: then waiting for it to read off is no use.
+    """
 
     step: FenceStep
     earlier: tuple[Evidence, ...] = ()
+    once: bool = Field(default=False, exclude_if=lambda once: not once)
 
 
 class LevelRead(Frozen):
@@ -222,7 +226,8 @@ class Fencing:
 
     async def _read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
         devices = await self._devices(step)
-        last, proven = await self._read_until_off(step, devices, ())
+        within_s = step.policy.off_read_back_s
+        last, proven = await self._read_until_off(step, devices, (), within_s)
         if not proven:
             raise _unproven(step, said_by(last))
         return (*last, await self._kept_knock(step))
@@ -235,7 +240,8 @@ class Fencing:
     async def _read_level(self, order: ReadLevelOrder) -> LevelRead:
         step = order.step
         devices = await self._devices(step)
-        last, proven = await self._read_until_off(step, devices, order.earlier)
+        within_s = 0.0 if order.once else step.policy.off_read_back_s
+        last, proven = await self._read_until_off(step, devices, order.earlier, within_s)
         if proven:
             knock = await self._kept_knock(step)
             why = f"level {step.level} reads off: {said_by(last)}"
@@ -246,7 +252,11 @@ class Fencing:
         return LevelRead(proven=False, evidence=last, why=why)
 
     async def _read_until_off(
-        self, step: FenceStep, devices: tuple[FenceDevice, ...], earlier: tuple[Evidence, ...]
+        self,
+        step: FenceStep,
+        devices: tuple[FenceDevice, ...],
+        earlier: tuple[Evidence, ...],
+        within_s: float,
     ) -> tuple[tuple[Evidence, ...], bool]:
         """What was read last, and whether it proves the host off."""
         policy, last, proven = step.policy, tuple[Evidence, ...](), False
@@ -260,7 +270,7 @@ class Fencing:
             proven = proven_level(words_of(now)) is not None and witnesses >= proofs
             return proven or takes_another(now, step.level)
 
-        await until(settled, every_s=policy.off_read_every_s, within_s=policy.off_read_back_s)
+        await until(settled, every_s=policy.off_read_every_s, within_s=within_s)
         return last, proven
 
     async def _kept_knock(self, step: FenceStep) -> Evidence:

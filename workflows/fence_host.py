@@ -93,7 +93,7 @@ class FenceHost:
             at = step.model_copy(update={"level": cut.level})
             read = await workflow.execute_activity_method(
                 Fencing.read_level,
-                ReadLevelOrder(step=at, earlier=earlier),
+                ReadLevelOrder(step=at, earlier=earlier, once=bool(cut.why)),
                 **options.fence(policy, f"read {name} back as off, level {cut.level}"),
             )
             go_on()

@@ -277,3 +277,14 @@ async def test_a_device_of_the_same_level_is_never_given_up_for_its_fellow() -> 
     board.hanging.add("b")
     with waiting_at_most(0.01), pytest.raises(TimeoutError):
         await asyncio.wait_for(ask(board, (device("a"), device("b"))), 0.1)
+
+
+async def test_a_level_that_took_no_command_is_looked_at_once_and_may_still_be_off() -> None:
+    scene = Scene(Board(bmc=UNKNOWN, pdu=ON), device("bmc"), device("pdu", 2))
+    patient = scene.step.policy.model_copy(update={"off_read_back_s": 60.0})
+    step = scene.at(1).model_copy(update={"policy": patient})
+    order = ReadLevelOrder(step=step, once=True)
+    read = await asyncio.wait_for(scene.fencing.read_level(order), 5)
+    assert (read.proven, len(scene.rows.kept)) == (False, 2)
+    scene.board.reads |= {"bmc": OFF, "pdu": UNKNOWN}  # only its answer was lost
+    assert (await scene.fencing.read_level(order)).proven
