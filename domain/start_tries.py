@@ -1,9 +1,9 @@
 """Where a start that failed is tried next: other hosts first, then all of them anew, then no more.
 
 Pure. A round tries the VM on one host and then on up to `max_relocate` others; it ends early where
-no other host has room. After a round comes a wait, doubled each time, and up to `max_restart` more
-rounds. So a host that refuses one VM costs seconds, and a VM that nobody can start is not tried for
-ever.
+no other host has room. After a round comes a wait, doubled each time, and all hosts may try again,
+until there were `(1 + max_restart) * (1 + max_relocate)` tries. So a host that refuses one VM costs
+seconds, and a VM that nobody can start is not tried for ever.
 """
 
 from uuid import UUID
@@ -40,9 +40,14 @@ class Tries(Frozen):
         return len(self.avoid) > self.limits.max_relocate
 
     @property
+    def most(self) -> int:
+        """How many tries there are in all."""
+        return (1 + self.limits.max_restart) * (1 + self.limits.max_relocate)
+
+    @property
     def spent(self) -> bool:
-        """Whether there is no further round."""
-        return self.round >= self.limits.max_restart
+        """Whether there are no more tries."""
+        return len(self.failed) >= self.most
 
     def after(self, host_id: UUID, host_name: str, code: str) -> "Tries":
         """One more failure."""

@@ -53,8 +53,8 @@ def run_ref(run: Row, vm: Row, host: Row, virt_type: str, nics: Sequence[Row]) -
 
 
 def start_limits(vm: Row, *, insist: bool = True) -> StartLimits:
-    """How often a VM is started again; what a person waits for has one round of hosts."""
-    rounds = vm["max_restart"] if insist else 0
+    """How often a VM is started again; an unprotected one that a person starts has one round."""
+    rounds = vm["max_restart"] if insist or vm["protected"] else 0
     return StartLimits(max_restart=rounds, max_relocate=vm["max_relocate"], insist=insist)
 
 

@@ -68,6 +68,8 @@ class VmSetup(Frozen):
     protected: bool = True
     priority: int = 50
     after: tuple[str, ...] = ()
+    max_restart: int = 3
+    max_relocate: int = 3
 
 
 class HostSetup(Frozen):
@@ -310,6 +312,8 @@ async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, 
         protected=vm.protected,
         priority=vm.priority,
         depends_on=tuple(known[name] for name in vm.after),
+        max_restart=vm.max_restart,
+        max_relocate=vm.max_relocate,
     )
     created = await stage.done(wanted)
     vm_id: UUID = created["target_id"]

@@ -85,7 +85,7 @@ class StartVm:
         if undone is None or undone in NOT_OURS or problem.code == "GENERATION_STALE":
             raise error
         self._tries = self._tries.after(run.host_id, run.host_name, problem.code)
-        if self._tries.round_is_over:
+        if self._tries.round_is_over or self._tries.spent:
             await self._next_round(problem)
 
     async def _until_undone(self, run: RunRef, problem: Problem) -> str:
@@ -115,8 +115,8 @@ class StartVm:
             )
         wait_s = tries.wait_s(order.policy)
         at = workflow.now() + options.seconds(wait_s)
-        left = f"{tries.limits.max_restart - tries.round} more rounds of tries"
-        detail = f"{said}; {left}, the next at {at:%Y-%m-%d %H:%M:%S} UTC"
+        made = f"{len(tries.failed)} of {tries.most} tries were made"
+        detail = f"{said}; {made}, the next is at {at:%Y-%m-%d %H:%M:%S} UTC"
         await show_waiting(order, "START_FAILED", detail)
         await wait_up_to(wait_s, lambda: False, "try to start it again")
         await show_running(order)

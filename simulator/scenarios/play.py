@@ -170,7 +170,10 @@ class Play:
 
     async def _start_on(self, vm: str, host: str | None) -> None:
         host_id = None if host is None else self.host_row(host)["id"]
-        operation = await self.ask(StartVm(vm_id=self.vm_id(vm), host_id=host_id))
+        # Where a start will be refused the engine may go on elsewhere, as the peer's manager does.
+        fixed = vm not in self.scene.refused_starts
+        where = {"host_id" if fixed else "prefer_id": host_id}
+        operation = await self.ask(StartVm(vm_id=self.vm_id(vm), **where))
         if operation is None:
             return
         if host is None:

@@ -157,6 +157,8 @@ async def _create(play: Play, vm: str, said: VmSaid, *, running: bool) -> None:
             memory_mib=setup.memory_mib,
             vcpus=setup.vcpus,
             protected=setup.protected,
+            max_restart=setup.max_restart,
+            max_relocate=setup.max_relocate,
             affinity_group_ids=tuple(
                 play.stage.rows.find("affinity_group", group)["id"] for group in groups
             ),

@@ -118,6 +118,8 @@ def vm_setup(name: str, vm: VmSaid, host: str | None = None) -> VmSetup:
         memory_mib=memory_mib(size.maxmem if size else None, VM_MIB),
         vcpus=max(1, math.ceil((size.maxcpu if size else None) or 1)),
         protected=vm.wanted != UNPROTECTED,
+        max_restart=vm.max_restart,
+        max_relocate=vm.max_relocate,
     )
 
 
@@ -196,9 +198,6 @@ def _vm(vm: VmSaid, *, ruled: bool) -> Iterator[str]:
         yield "vm.failback: a VM stays where it runs when a better host is back"
     if any(digit != "0" for digit in vm.fault_digits[2:]):
         yield "vm.fault_digits: only refused starts are played"
-    for limit in ("max_restart", "max_relocate"):
-        if getattr(vm, limit) != 1 or refused_starts(vm):
-            yield f"vm.{limit}: a start that is refused is not tried again by itself"
 
 
 def _policy(policy: dict[str, Any], path: str = "policy") -> Iterator[str]:

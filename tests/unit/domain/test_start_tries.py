@@ -41,6 +41,11 @@ def test_there_are_as_many_tries_as_the_limits_say(max_restart: int, max_relocat
     assert count == (1 + max_restart) * (1 + max_relocate)
 
 
+def test_a_round_that_ends_early_takes_no_try_away() -> None:
+    state = tries(0, 3).after(H1, "h1", "X").next_round().after(H1, "h1", "X").next_round()
+    assert (state.spent, state.after(H1, "h1", "X").after(H1, "h1", "X").spent) == (False, True)
+
+
 def test_the_wait_between_rounds_doubles_up_to_its_limit() -> None:
     state, policy, waits = tries(9, 0), Policy(), []
     for _ in range(7):
