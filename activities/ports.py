@@ -44,6 +44,10 @@ class HypervisorSession(Protocol):
         """Ask the guest to end (ACPI); not running is success."""
         ...
 
+    async def resume(self, vm_id: UUID, generation: int) -> None:
+        """Let a paused domain go on; not paused, or not running, is success."""
+        ...
+
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now; not running is success. Touches older generations too."""
         ...

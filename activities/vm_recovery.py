@@ -19,7 +19,8 @@ from domain.ended_guests import EndedGuest, NextMove, Verdict, judge
 from domain.errors import Conflict, OutcomeUnknown, Superseded
 from domain.operations import is_first
 from domain.orders import RunRef
-from domain.readings import Domain, StateReason
+from domain.paused_guests import judge_paused
+from domain.readings import Domain, DomainState, StateReason
 
 
 class ExamineOrder(Frozen):
@@ -30,6 +31,7 @@ class ExamineOrder(Frozen):
     run: RunRef
     deadline_s: float
     closed: bool = False  # the run is closed: its host is not asked any more
+    paused_s: float = 0.0  # for how long it was seen paused
 
 
 class SettleOrder(Frozen):
@@ -56,6 +58,10 @@ class VmRecoveryRecords(Protocol):
         """
         ...
 
+    async def note_paused(self, order: ExamineOrder, reason: StateReason | None) -> None:
+        """Keep on the run why its guest is paused, or that it is not."""
+        ...
+
     async def ordered(self, operation_id: UUID) -> UUID | None:
         """The start that an earlier try of a step has ordered, whose VM is not ours any more."""
         ...
@@ -77,15 +83,38 @@ class VmRecovery:
 
     @activity.defn(name="vm.examine")
     async def examine(self, order: ExamineOrder) -> Verdict:
-        """Read the guest where it should run, and decide; changes nothing."""
+        """Read the guest where it should run, and decide; only that it is paused is noted."""
         if order.closed:
             return judge(await self._records.facts(order, None))
         async with self._session(order) as session:
             found = await _read(session, order.run)
         if found is not None and found.alive:
-            return _alive(order.run)
+            return await self._judge_alive(order, found)
         facts = await self._records.facts(order, found.reason if found else None)
         return judge(facts)
+
+    async def _judge_alive(self, order: ExamineOrder, found: Domain) -> Verdict:
+        paused = _is_paused(order.run, found)
+        await self._records.note_paused(order, found.reason if paused else None)
+        if not paused:
+            return _alive(order.run)
+        facts = await self._records.facts(order, found.reason)
+        return judge_paused(facts, order.paused_s)
+
+    @activity.defn(name="vm.resume")
+    async def resume(self, order: ExamineOrder) -> bool:
+        """Let a paused guest go on; whether it still runs when it is read back."""
+        run = order.run
+        async with self._session(order) as session:
+            found = await _read(session, run)
+            if found is None or not found.alive:
+                return False
+            await session.resume(run.spec.vm_id, run.generation)
+            found = await _read(session, run)
+        goes_on = found is not None and found.alive and not _is_paused(run, found)
+        if goes_on:
+            await self._records.note_paused(order, None)
+        return goes_on
 
     @activity.defn(name="vm.settle")
     async def settle(self, order: SettleOrder) -> Settled:
@@ -99,7 +128,11 @@ class VmRecovery:
         async with self._session(order.examine) as session:
             found = await _read(session, run)
             if found is not None and found.alive:
-                return Settled(runs_after_all=True)
+                if not (order.verdict.kill and _is_paused(run, found)):
+                    return Settled(runs_after_all=True)
+                await self._records.facts(order.examine, found.reason)
+                await session.destroy(run.spec.vm_id, run.generation)
+                found = await _read(session, run)
             # Asked behind the open connection, for the last time before anything is changed.
             facts = await self._records.facts(order.examine, found.reason if found else None)
             _refuse_held(judge(facts))
@@ -144,6 +177,12 @@ def _refuse_held(verdict: Verdict) -> None:
     """What was decided may be out of date by now."""
     if verdict.move is NextMove.HOLD:
         raise Conflict(verdict.code, verdict.why, next_step="it is looked at again by itself")
+
+
+def _is_paused(run: RunRef, found: Domain) -> bool:
+    """Whether it is this run's guest, and QEMU has paused it by itself."""
+    paused = found.state is DomainState.PAUSED and found.reason is StateReason.IO_ERROR
+    return paused and found.generation == run.generation
 
 
 def _alive(run: RunRef) -> Verdict:

@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
-from domain.inventory import OnGuestShutdown
+from domain.inventory import OnGuestShutdown, OnIoError
 from domain.readings import StateReason
 
 RESTART_WINDOW = timedelta(minutes=10)
@@ -34,7 +34,10 @@ END_REASONS = {
 }
 """How the run of a guest that ended by itself is closed, by libvirt's reason; absent is UNKNOWN."""
 
-FAILURES = tuple(text for reason, text in END_REASONS.items() if reason is not StateReason.SHUTDOWN)
+FAILURES = (
+    *(text for reason, text in END_REASONS.items() if reason is not StateReason.SHUTDOWN),
+    "guest ended after an I/O error",
+)
 """Ends that count against the limits, as runs name them."""
 
 
@@ -60,6 +63,7 @@ class EndedGuest(Frozen):
     wanted: bool
     protected: bool
     on_guest_shutdown: OnGuestShutdown
+    on_io_error: OnIoError = OnIoError.RESUME
     max_restart: int
     max_relocate: int
     armed: bool = True
@@ -77,12 +81,15 @@ class NextMove(StrEnum):
     CLOSE = "close"  # it stays down
     RESTART = "restart"
     LATER = "later"  # it was restarted too often
+    RESUME = "resume"  # it is paused, and may go on
+    LEAVE = "leave"  # it is paused, and a person sees to it
 
 
 class Verdict(Frozen):
     """One decision, with what it rests on.
 
     code       why it has to wait, for `hold` and `later`
+    kill       what is left of the guest is ended first
     prefer_id  the host that is tried first
     avoid      hosts that are not to be tried
     """
@@ -92,6 +99,7 @@ class Verdict(Frozen):
     end_reason: str = ""
     code: str = Field(default="", exclude_if=lambda code: not code)
     unwanted: bool = False  # somebody inside wanted it down: it is not wanted any more
+    kill: bool = False
     prefer_id: UUID | None = None
     avoid: tuple[UUID, ...] = ()
     next_try_at: datetime | None = None

@@ -72,6 +72,14 @@ class OnGuestShutdown(StrEnum):
     RESTART = "restart"
 
 
+class OnIoError(StrEnum):
+    """What becomes of a VM whose guest QEMU has paused because a disk failed it (as in oVirt)."""
+
+    RESUME = "resume"  # once the disk answers again
+    LEAVE_PAUSED = "leave_paused"  # a person sees to it
+    KILL = "kill"  # resumed if the disk answers soon; else ended, and started again elsewhere
+
+
 class VirtType(StrEnum):
     """The `type` of libvirt domains in a cluster."""
 

@@ -159,6 +159,19 @@ def shutdown(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, genera
             raise
 
 
+def resume(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
+    """Let a paused domain of this generation go on; one that is not paused is left as it is."""
+    domain = find(connection, vm_id)
+    if domain is None:
+        return
+    _check_touchable(domain, generation)
+    if state_of(domain.state()[0]) is not DomainState.PAUSED:
+        return
+    _check_running(domain, generation)
+    ticket.sending()
+    domain.resume()
+
+
 def destroy(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generation: int) -> None:
     """End a domain of this or an older generation; not running is success."""
     domain = find(connection, vm_id)

@@ -55,6 +55,13 @@ class LibvirtSession:
             self._deadline_s,
         )
 
+    async def resume(self, vm_id: UUID, generation: int) -> None:
+        """Let a paused domain go on; idempotent."""
+        await self._lane.run(
+            lambda connection, ticket: domains.resume(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain and read it back as ended; idempotent."""
         await self._lane.run(

@@ -136,6 +136,7 @@ class VmView(Frozen):
     version: int
     budget_s: int | None = None
     on_guest_shutdown: str = "stay"
+    on_io_error: str = "resume"
     max_restart: int = 3
     max_relocate: int = 3
 
@@ -162,6 +163,7 @@ class VmDetailView(VmView):
 
     gave_way    soft affinity rules that its present place breaks
     end_reason  why its last run ended, while it has no other
+    paused      why QEMU has stopped its guest by itself, while it has
     """
 
     disks: tuple[dict[str, Any], ...] = ()
@@ -171,6 +173,7 @@ class VmDetailView(VmView):
     affinity_groups: tuple[GroupRef, ...] = ()
     gave_way: tuple[str, ...] = ()
     end_reason: str | None = None
+    paused: str | None = None
     ended_at: datetime | None = None
 
 

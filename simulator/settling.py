@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterator
 from uuid import UUID
 
+from domain.readings import DomainState
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost
 from engine.actions.vms import StartVm
@@ -119,8 +120,14 @@ class Settling:
             wanted = vm["wanted"] and vm["protected"] and vm["removed_at"] is None
             if not wanted or vm["id"] in self._troubles.touched:
                 continue
-            if vm["id"] not in running or not self._stage.centre.copies(vm["id"]):
+            if vm["id"] not in running or not self._goes_on(vm["id"]):
                 yield vm
+
+    def _goes_on(self, vm_id: UUID) -> bool:
+        """Whether a copy of it runs, and is not paused."""
+        centre = self._stage.centre
+        states = [centre.hosts[host].domains[vm_id].state for host in centre.copies(vm_id)]
+        return bool(states) and DomainState.PAUSED not in states
 
     def _unexplained(self) -> Iterator[str]:
         facts = self._facts("operation", "vm", "vm_run", "host", "incident")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ended_guests import FAILURES
-from domain.inventory import HostState, RunState
+from domain.inventory import HostState, OnIoError, RunState
 from store import hosts
 from store.rows import Row, changed, many, one
 from store.schema import host, vm
@@ -27,16 +27,28 @@ class Running(NamedTuple):
     vm_id: UUID
     generation: int
     settled: bool = True
+    paused: bool = False  # by QEMU, as far as is known
+    resumes: bool = True  # whether the engine sees to a pause
 
 
 async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> list[Running]:
     """The active runs of a host in this epoch."""
-    settled = vm_run.c.state == RunState.RUNNING
-    query = sa.select(vm_run.c.id, vm_run.c.vm_id, vm_run.c.generation, settled).where(
-        vm_run.c.host_id == host_id, vm_run.c.epoch == epoch, vm_run.c.active == 1
+    query = (
+        sa.select(vm_run, vm.c.on_io_error)
+        .join(vm, vm.c.id == vm_run.c.vm_id)
+        .where(vm_run.c.host_id == host_id, vm_run.c.epoch == epoch, vm_run.c.active == 1)
     )
-    found = (await connection.execute(query)).tuples()
-    return [Running(run, vm_id, number, bool(done)) for run, vm_id, number, done in found]
+    return [
+        Running(
+            run_id=row["id"],
+            vm_id=row["vm_id"],
+            generation=row["generation"],
+            settled=row["state"] == RunState.RUNNING,
+            paused=row["paused_reason"] is not None,
+            resumes=row["on_io_error"] != OnIoError.LEAVE_PAUSED,
+        )
+        for row in await many(connection, query)
+    ]
 
 
 async def last(connection: AsyncConnection, vm_id: UUID) -> Row | None:
@@ -84,6 +96,19 @@ async def close(
         return False
     await hosts.release(connection, run["host_id"], run["memory_mib"])
     return True
+
+
+async def note_paused(
+    connection: AsyncConnection, run_id: UUID, epoch: int, reason: str | None
+) -> bool:
+    """Keep why a running guest is paused, or None; False once the run moved on. Repeatable."""
+    query = vm_run.update().where(
+        vm_run.c.id == run_id,
+        vm_run.c.active == 1,
+        vm_run.c.state == RunState.RUNNING,
+        vm_run.c.epoch == epoch,
+    )
+    return await changed(connection, query.values(paused_reason=reason)) == 1
 
 
 async def not_wanted(connection: AsyncConnection, vm_id: UUID) -> bool:

@@ -102,6 +102,7 @@ vm = sa.Table(
     sa.Column("budget_s", sa.Integer, nullable=True),  # within which it should be back
     flag("wanted", default=False),  # a person wants it running
     sa.Column("on_guest_shutdown", sa.String(8), nullable=False, server_default="stay"),
+    sa.Column("on_io_error", sa.String(16), nullable=False, server_default="resume"),
     integer("max_restart", 3),  # on one host, before another one tries
     integer("max_relocate", 3),  # to so many other hosts
     integer("generation"),

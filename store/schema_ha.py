@@ -108,6 +108,7 @@ vm_run = sa.Table(
     reference("licence_id", "death_certificate", nullable=True),  # under which it may start
     reference("incident_id", "incident", nullable=True),
     text("end_reason", nullable=True, length=64),
+    text("paused_reason", nullable=True, length=16),  # QEMU has stopped the guest by itself
     document("gave_way", nullable=True),  # names of the soft rules that its place breaks
     time("created_at", nullable=False),
     time("started_at"),

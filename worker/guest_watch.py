@@ -1,4 +1,4 @@
-"""Compares what a host runs with what should run there, and reports guests that ended.
+"""Compares what a host runs with what should run there: reports guests that ended or are paused.
 
 A poll tells which guests run. A run that was known before the poll began and is not in it has
 ended, or is being ended by an operation: the report goes to `run_action(RecoverVm)`, which is
@@ -15,7 +15,7 @@ import structlog
 
 from domain.context import ActionContext, PriorityClass
 from domain.errors import EngineError, Refused
-from domain.readings import HostReading
+from domain.readings import HostReading, StateReason
 from engine.actions.vm_recovery import RecoverVm
 from engine.backend import Backend
 from engine.records.watching import WatchedHost, WatchRecords
@@ -39,6 +39,7 @@ class _Known:
     runs: tuple[Running, ...]
     epoch: int
     guests: frozenset[UUID]
+    paused: frozenset[UUID]
     reserved_mib: int
     read_at_s: float
 
@@ -70,20 +71,23 @@ class GuestWatch:
     async def compare(self, host: WatchedHost, reading: HostReading) -> None:
         """Report the runs of a host in service that a poll of it has not shown."""
         guests = frozenset(guest.vm_id for guest in reading.guests)
+        paused = frozenset(g.vm_id for g in reading.guests if g.reason is StateReason.IO_ERROR)
         known, now_s = self._known.get(host.id), asyncio.get_running_loop().time()
         if known is None or known.epoch != host.epoch:
-            await self._read(host, guests)
+            await self._read(host, guests, paused)
             return
-        missing = [run for run in known.runs if run.settled and run.vm_id not in guests]
-        same = (guests, host.reserved_mib) == (known.guests, known.reserved_mib)
+        wrong = [run for run in known.runs if _is_wrong(run, guests, paused)]
+        seen = (guests, paused, host.reserved_mib)
+        same = seen == (known.guests, known.paused, known.reserved_mib)
         old = now_s - known.read_at_s >= READ_AGAIN_S
-        if not (missing or known.moving or old) and same:
+        if not (wrong or known.moving or old) and same:
             return
-        still = {run.run_id for run in (await self._read(host, guests)).runs if run.settled}
-        ended = tuple(run for run in missing if run.run_id in still)
+        now = {run.run_id: run for run in (await self._read(host, guests, paused)).runs}
+        still = [now[run.run_id] for run in wrong if run.run_id in now]
+        ended = tuple(run for run in still if _is_wrong(run, guests, paused))
         if ended and host.id not in self._reporting:
             # Apart: a host that lost a hundred guests must not hold up what is seen of the others.
-            task = asyncio.create_task(self._report_all(host, ended))
+            task = asyncio.create_task(self._report_all(host, ended, guests))
             self._reporting[host.id] = task
             task.add_done_callback(lambda _done: self._reporting.pop(host.id, None))
 
@@ -96,23 +100,32 @@ class GuestWatch:
         """A host out of service is read anew once it is back."""
         self._known.pop(host.id, None)
 
-    async def _read(self, host: WatchedHost, guests: frozenset[UUID]) -> _Known:
+    async def _read(
+        self, host: WatchedHost, guests: frozenset[UUID], paused: frozenset[UUID]
+    ) -> _Known:
         runs = await self._records.running_on(host)
         now_s = asyncio.get_running_loop().time()
-        known = self._known[host.id] = _Known(runs, host.epoch, guests, host.reserved_mib, now_s)
+        known = self._known[host.id] = _Known(
+            runs, host.epoch, guests, paused, host.reserved_mib, now_s
+        )
         there = {run.run_id for run in runs}
         reported = self._reported.get(host.id, {})
         self._reported[host.id] = {run: told for run, told in reported.items() if run in there}
         return known
 
-    async def _report_all(self, host: WatchedHost, ended: tuple[Running, ...]) -> None:
+    async def _report_all(
+        self, host: WatchedHost, ended: tuple[Running, ...], guests: frozenset[UUID]
+    ) -> None:
         for run in ended:
+            why = f"a poll of {host.name} does not show it any more"
+            if run.vm_id in guests:
+                why = f"a poll of {host.name} shows that it was paused, or goes on"
             try:
-                await self._report(host, run)
+                await self._report(host, run, why)
             except Exception:  # one run's defect must not hide the others
                 log.exception("end of a guest not reported", vm_id=str(run.vm_id))
 
-    async def _report(self, host: WatchedHost, run: Running) -> None:
+    async def _report(self, host: WatchedHost, run: Running, why: str) -> None:
         now_s = asyncio.get_running_loop().time()
         reported = self._reported.setdefault(host.id, {})
         before = reported.get(run.run_id)
@@ -120,7 +133,6 @@ class GuestWatch:
             return
         wait_s = REPORT_AGAIN_S if before is None else min(2 * before.wait_s, REPORT_AGAIN_MAX_S)
         reported[run.run_id] = _Reported(now_s + wait_s, wait_s)
-        why = f"a poll of {host.name} does not show it any more"
         action = RecoverVm(vm_id=run.vm_id, run_id=run.run_id, why=why, reported_by=self._name)
         try:
             receipt = await self._backend.run_action(action, self._context(host, run))
@@ -141,6 +153,17 @@ class GuestWatch:
         return ActionContext(
             principal=f"monitor:{self._name}",
             correlation_id=f"{run.vm_id.hex}:{run.generation}",
-            reason=f"its guest ended on {host.name}",
+            reason=f"its guest ended or is paused on {host.name}",
             priority=PriorityClass.RECOVERY,
         )
+
+
+def _is_wrong(run: Running, guests: frozenset[UUID], paused: frozenset[UUID]) -> bool:
+    """Whether a poll contradicts what is known of a run, or shows what the engine sees to."""
+    if not run.settled:
+        return False
+    if run.vm_id not in guests:
+        return True
+    if run.vm_id in paused:
+        return run.resumes or not run.paused
+    return run.paused

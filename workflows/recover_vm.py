@@ -1,7 +1,8 @@
-"""See to one VM whose guest ended by itself: look, close its run, have it started again.
+"""See to one VM whose guest ended or was paused by itself: look, let it go on or start it again.
 
 Phases      examining (may hold, with a reason) → settling → done; a VM that was restarted too often
             stays down until its limits allow the next try, which is shown.
+            A guest that a disk error has paused is let go on, again and again, or ended.
 Invariants  the run is closed only after its host was read without the guest, in the run's own boot.
             The start that follows is an operation of its own, ordered as the run is closed.
 Races       its host fails or reboots meanwhile: the run is that recovery's or activation's, and the
@@ -17,6 +18,7 @@ from activities.vm_recovery import ExamineOrder, Settled, SettleOrder, VmRecover
 from domain.ended_guests import NextMove, Verdict
 from domain.operations import Outcome
 from domain.orders import RecoverVmOrder
+from domain.paused_guests import RESUME_AGAIN_MAX_S, RESUME_AGAIN_S
 from workflows import options
 from workflows.operation import go_on, run_operation, show_running, show_waiting, wait_up_to
 
@@ -34,6 +36,8 @@ class RecoverVm:
         self._order = order
         self._looks_wanted = 0
         self._closed = order.closed
+        self._paused_since: datetime | None = None
+        self._resumes = 0
 
     @workflow.run
     async def run(self, order: RecoverVmOrder) -> Outcome:
@@ -51,9 +55,12 @@ class RecoverVm:
             go_on()
             looks = self._looks_wanted
             verdict = await self._examine()
-            if verdict.move is NextMove.NOTHING:
+            if verdict.move in (NextMove.NOTHING, NextMove.LEAVE):
                 return verdict.why
-            if verdict.move is not NextMove.HOLD:
+            if verdict.move is NextMove.RESUME:
+                if await self._resume():
+                    return f"{verdict.why}: it goes on"
+            elif verdict.move is not NextMove.HOLD:
                 settled = await self._settle(verdict)
                 if verdict.move is not NextMove.LATER or settled.runs_after_all:
                     if waited:
@@ -68,6 +75,17 @@ class RecoverVm:
             self._look(),
             **options.guest(self._order.policy, f"look at {self._order.vm_name}"),
         )
+
+    async def _resume(self) -> bool:
+        go_on()
+        self._paused_since = self._paused_since or workflow.now()
+        goes_on = await workflow.execute_activity_method(
+            VmRecovery.resume,
+            self._look(),
+            **options.guest(self._order.policy, f"let {self._order.vm_name} go on"),
+        )
+        self._resumes += 1
+        return goes_on
 
     async def _settle(self, verdict: Verdict) -> Settled:
         go_on()
@@ -84,6 +102,11 @@ class RecoverVm:
 
     async def _wait(self, verdict: Verdict, looks: int) -> None:
         wait_s, detail = LOOK_S, verdict.why
+        if verdict.move is NextMove.RESUME:
+            doublings = min(self._resumes - 1, 10)
+            wait_s = min(RESUME_AGAIN_S * 2.0**doublings, RESUME_AGAIN_MAX_S)
+            at = _clock(workflow.now() + options.seconds(wait_s))
+            detail = f"{detail}, and pauses again when it may go on; next try at {at}"
         if verdict.next_try_at is not None:
             wait_s = max(1.0, (verdict.next_try_at - workflow.now()).total_seconds())
             detail = f"{detail}; next try at {_clock(verdict.next_try_at)}"
@@ -100,7 +123,12 @@ class RecoverVm:
             run=order.run,
             deadline_s=order.policy.define_deadline_s,
             closed=self._closed,
+            paused_s=self._paused_s(),
         )
+
+    def _paused_s(self) -> float:
+        since = self._paused_since
+        return 0.0 if since is None else (workflow.now() - since).total_seconds()
 
     async def _left(self) -> str:
         name = self._order.vm_name

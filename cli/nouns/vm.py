@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from cli.client import Api
 
 
+class OnIoError(StrEnum):
+    """What becomes of a VM that is paused by an I/O error."""
+
+    RESUME = "resume"
+    LEAVE_PAUSED = "leave_paused"
+    KILL = "kill"
+
+
 class OnShutdown(StrEnum):
     """What becomes of a protected VM that is shut down from inside."""
 
@@ -44,6 +52,9 @@ RelocationsOption = Annotated[
 ShutdownOption = Annotated[
     OnShutdown | None,
     typer.Option("--on-guest-shutdown", help="Of a protected VM that is shut down from inside."),
+]
+IoErrorOption = Annotated[
+    OnIoError | None, typer.Option("--on-io-error", help="Of a VM that is paused by an I/O error.")
 ]
 BudgetOption = Annotated[
     str | None,
@@ -134,6 +145,7 @@ def show(session: Session, vm: VmName) -> None:
             ("host", found["host_name"]),
             ("running since", f"{clock(since)} ({ago(since, now)})" if since else None),
             ("ended", _ended(found, now)),
+            ("paused by", found["paused"]),
             ("memory", f"{found['memory_mib']} MiB"),
             ("processors", found["vcpus"]),
             ("disks", [_disk(disk) for disk in found["disks"]] or None),
@@ -144,6 +156,7 @@ def show(session: Session, vm: VmName) -> None:
             ("budget", None if budget is None else lasting(budget)),
             ("restarts", f"{found['max_restart']} a host, {found['max_relocate']} other hosts"),
             ("shut down from inside", found["on_guest_shutdown"]),
+            ("after an I/O error", found["on_io_error"]),
             ("starts after", [names.get(i, i) for i in found["depends_on"]] or None),
             ("affinity", [group["name"] for group in found["affinity_groups"]] or None),
             ("rules that gave way", found["gave_way"] or None),
@@ -191,6 +204,7 @@ def create(
     max_restart: RestartsOption = None,
     max_relocate: RelocationsOption = None,
     on_guest_shutdown: ShutdownOption = None,
+    on_io_error: IoErrorOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -212,7 +226,10 @@ def create(
     if (within := vm_parts.budget_s(budget)) is not None:
         body["budget_s"] = within
     body |= vm_parts.given(
-        max_restart=max_restart, max_relocate=max_relocate, on_guest_shutdown=on_guest_shutdown
+        max_restart=max_restart,
+        max_relocate=max_relocate,
+        on_guest_shutdown=on_guest_shutdown,
+        on_io_error=on_io_error,
     )
     body |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     act.run("/vms", body if direct is None else body | {"boot": direct})
@@ -234,6 +251,7 @@ def edit(
     max_restart: RestartsOption = None,
     max_relocate: RelocationsOption = None,
     on_guest_shutdown: ShutdownOption = None,
+    on_io_error: IoErrorOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -252,7 +270,7 @@ def edit(
     wanted: Json = {"name": name, "memory_mib": memory, "vcpus": vcpus, "protected": protected}
     wanted |= {"priority": priority, "budget_s": vm_parts.budget_s(budget), "boot": direct}
     wanted |= {"max_restart": max_restart, "max_relocate": max_relocate}
-    wanted |= {"on_guest_shutdown": on_guest_shutdown}
+    wanted |= {"on_guest_shutdown": on_guest_shutdown, "on_io_error": on_io_error}
     wanted |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     emptied = [field for field, text in (("budget_s", budget), ("boot", kernel)) if text == NONE]
     change(act, "/vms", found, wanted, version, emptied)

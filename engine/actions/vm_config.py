@@ -12,7 +12,7 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
-from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, OnGuestShutdown, VmState
+from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, OnGuestShutdown, OnIoError, VmState
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
@@ -42,6 +42,7 @@ TRIES_MAX = 100
 
 COLUMNS = frozenset({"name", "memory_mib", "vcpus", "protected", "priority", "budget_s"}) | {
     "on_guest_shutdown",
+    "on_io_error",
     "max_restart",
     "max_relocate",
 }
@@ -66,6 +67,7 @@ class CreateVm(Params):
     priority: int = Field(default=50, ge=0, le=MAX_PRIORITY)
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
     on_guest_shutdown: OnGuestShutdown = OnGuestShutdown.STAY
+    on_io_error: OnIoError = OnIoError.RESUME
     max_restart: int = Field(default=3, ge=0, le=TRIES_MAX)
     max_relocate: int = Field(default=3, ge=0, le=TRIES_MAX)
     depends_on: tuple[UUID, ...] = Field(default=(), max_length=DEPENDENCIES_MAX)
@@ -128,6 +130,7 @@ class VmChanges(Changes):
     priority: int | None = Field(default=None, ge=0, le=MAX_PRIORITY)
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
     on_guest_shutdown: OnGuestShutdown | None = None
+    on_io_error: OnIoError | None = None
     max_restart: int | None = Field(default=None, ge=0, le=TRIES_MAX)
     max_relocate: int | None = Field(default=None, ge=0, le=TRIES_MAX)
     depends_on: tuple[UUID, ...] | None = Field(default=None, max_length=DEPENDENCIES_MAX)

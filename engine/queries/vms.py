@@ -44,6 +44,7 @@ class ShowVmQuery(Query[ShowVm, VmDetailView]):
             nics=tuple(NicView(**{f: card[f] for f in NicView.model_fields}) for card in cards),
             affinity_groups=tuple(GroupRef(**group) for group in groups),
             gave_way=tuple((run or {}).get("gave_way") or ()),
+            paused=(run or {}).get("paused_reason"),
             end_reason=(last or {}).get("end_reason"),
             ended_at=(last or {}).get("ended_at"),
         )

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.vm_recovery import ExamineOrder, SettleOrder
 from domain.ended_guests import RESTART_WINDOW, EndedGuest, NextMove, PastEnd
 from domain.errors import NotFound, Superseded
-from domain.inventory import HostState, OnGuestShutdown, RunState
+from domain.inventory import HostState, OnGuestShutdown, OnIoError, RunState
 from domain.orders import RunRef
 from domain.readings import StateReason
 from engine.acceptance import Terms
@@ -47,6 +47,7 @@ class VmRecoveryRecords:
                 wanted=vm["wanted"],
                 protected=vm["protected"],
                 on_guest_shutdown=OnGuestShutdown(vm["on_guest_shutdown"]),
+                on_io_error=OnIoError(vm["on_io_error"]),
                 max_restart=vm["max_restart"],
                 max_relocate=vm["max_relocate"],
                 armed=await _armed(connection, vm),
@@ -60,6 +61,13 @@ class VmRecoveryRecords:
             )
 
         return await self._database.read(work)
+
+    async def note_paused(self, order: ExamineOrder, reason: StateReason | None) -> None:
+        """Keep on the run why its guest is paused, or that it is not."""
+        told = None if reason is None else reason.value
+        await self._database.write(
+            lambda c: ended_runs.note_paused(c, order.run.run_id, order.run.epoch, told)
+        )
 
     async def ordered(self, operation_id: UUID) -> UUID | None:
         """The start that an earlier try of a step has ordered."""

@@ -246,7 +246,10 @@ class Dice:
     def of_guest(self) -> Fault:
         """A guest that ends by itself, or by somebody's hand."""
         kind = self.rng.choice(
-            ("guest.crash", "guest.crash", "guest.shutdown", "hand.destroy", "hand.undefine")
+            (
+                *("guest.crash", "guest.crash", "guest.shutdown", "guest.io_error"),
+                *("hand.destroy", "hand.undefine"),
+            )
         )
         return Fault(kind=kind, at_s=self.at(), subject=self.vm())
 

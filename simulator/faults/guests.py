@@ -16,6 +16,14 @@ def shut_down(troubles: Troubles, fault: Fault) -> None:
     _end(troubles, fault, "shut down from inside", StateReason.SHUTDOWN)
 
 
+def fail_io(troubles: Troubles, fault: Fault) -> None:
+    """A disk fails it, and QEMU pauses it."""
+    vm_id = vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
+    if home is not None:
+        home.fail_io(vm_id)
+
+
 def _end(troubles: Troubles, fault: Fault, why: str, reason: StateReason) -> None:
     vm_id = vm_of(troubles, fault)
     home = home_of(troubles, vm_id)
@@ -25,5 +33,6 @@ def _end(troubles: Troubles, fault: Fault, why: str, reason: StateReason) -> Non
 
 GUESTS: dict[str, Kind] = {
     "guest.crash": Kind("a guest's QEMU is gone without a word", crash),
+    "guest.io_error": Kind("a disk fails a guest, and QEMU pauses it", fail_io),
     "guest.shutdown": Kind("a guest is shut down from inside", shut_down),
 }

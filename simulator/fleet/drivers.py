@@ -149,6 +149,10 @@ class FarSession:
         """Press the guest's power button."""
         await self._ask(HypervisorSession.shutdown, vm_id, generation)
 
+    async def resume(self, vm_id: UUID, generation: int) -> None:
+        """Let a paused domain go on."""
+        await self._ask(HypervisorSession.resume, vm_id, generation)
+
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
         await self._ask(HypervisorSession.destroy, vm_id, generation)

@@ -7,7 +7,7 @@ poll has told of it, so none of this can be asked at every moment.
 from collections import Counter
 from collections.abc import Iterator
 
-from domain.inventory import RunState
+from domain.inventory import OnIoError, RunState
 from domain.operations import StepState
 from domain.readings import DomainState
 from simulator.invariants.facts import OPEN, Check, Facts
@@ -47,6 +47,19 @@ def every_running_run_has_its_copy(centre: DataCentre, facts: Facts) -> Iterator
         domain = real.domains.get(run["vm_id"])
         if domain is None or domain.running != run["generation"]:
             yield f"{names[run['vm_id']]['name']} does not run on {host['name']}"
+
+
+def nothing_stays_paused(centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """What QEMU has paused goes on once its disks answer, where its host is in service."""
+    hosts, vms = facts.by_id("host"), facts.by_id("vm")
+    for run in facts.active:
+        host, vm = hosts[run["host_id"]], vms[run["vm_id"]]
+        domain = centre.hosts[host["name"]].domains.get(run["vm_id"])
+        left = vm["on_io_error"] == OnIoError.LEAVE_PAUSED
+        if host["state"] != "up" or domain is None or left:
+            continue
+        if run["state"] == RunState.RUNNING and domain.state is DomainState.PAUSED:
+            yield f"{vm['name']} is still paused on {host['name']}"
 
 
 def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -108,6 +121,7 @@ QUIET: tuple[Check, ...] = (
     one_copy_at_most,
     every_copy_has_its_run,
     every_running_run_has_its_copy,
+    nothing_stays_paused,
     every_wanted_vm_is_accounted_for,
     operations_end_or_say_why_they_wait,
     operations_end_once,

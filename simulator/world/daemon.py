@@ -9,7 +9,7 @@ from uuid import UUID
 from domain.errors import Conflict, NotFound, Superseded
 from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import GuestSpec
-from domain.readings import Domain, GuestStats, HostReading, StateReason
+from domain.readings import Domain, DomainState, GuestStats, HostReading, StateReason
 from simulator.world.centre import DataCentre
 from simulator.world.host import VirtualDomain, VirtualHost
 from simulator.world.storage import StorageState
@@ -95,6 +95,16 @@ class Daemon:
             stop()
         else:
             self._centre.happenings.later(latency.guest_stop_s() * self._host.slowness, stop)
+
+    def resume(self, vm_id: UUID, generation: int) -> None:
+        """Let a paused domain go on, which pauses at once again where its disks do not serve it."""
+        found = self._touchable(vm_id, generation)
+        if found is None or found.state is not DomainState.PAUSED:
+            return
+        _same_generation(found, generation)
+        if self._centre.storage_of(self._host) is StorageState.OK:
+            found.state, found.reason = DomainState.RUNNING, StateReason.UNKNOWN
+            self._tell("guest.resumed", vm_id, found.name, generation=generation)
 
     def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""

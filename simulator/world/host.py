@@ -277,6 +277,13 @@ class VirtualHost:
             why=why,
         )
 
+    def fail_io(self, vm_id: UUID) -> None:
+        """A disk fails a running guest, and QEMU pauses it."""
+        found = self.domains.get(vm_id)
+        if found is not None and found.state is DomainState.RUNNING:
+            found.state, found.reason = DomainState.PAUSED, StateReason.IO_ERROR
+            self.happenings.tell("guest.paused", vm=found.name, vm_id=vm_id, host=self.name)
+
     def _stop(self, by: str) -> None:
         powered, self.powered = self.powered, False
         if powered:

@@ -60,6 +60,10 @@ class VirtualSession:
         """Press the guest's power button."""
         await self._call(Call.SHUTDOWN, lambda: self._daemon.shutdown(vm_id, generation))
 
+    async def resume(self, vm_id: UUID, generation: int) -> None:
+        """Let a paused domain go on."""
+        await self._call(Call.RESUME, lambda: self._daemon.resume(vm_id, generation))
+
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
         await self._call(Call.DESTROY, lambda: self._daemon.destroy(vm_id, generation))

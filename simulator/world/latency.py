@@ -22,6 +22,7 @@ class Call(StrEnum):
     DEFINE = "define"
     CREATE = "create"
     SHUTDOWN = "shutdown"
+    RESUME = "resume"
     DESTROY = "destroy"
     UNDEFINE = "undefine"
     LIST_FOREIGN = "list_foreign"
@@ -38,6 +39,7 @@ class Call(StrEnum):
 CHANGING = frozenset(
     {
         *(Call.DEFINE, Call.CREATE, Call.SHUTDOWN, Call.DESTROY, Call.UNDEFINE),
+        Call.RESUME,
         *(Call.ADOPT, Call.DISOWN, Call.SET_BOOT_MARK, Call.BMC_OFF, Call.BMC_ON),
     }
 )

@@ -223,5 +223,6 @@ async def test_active_runs_of_a_host_are_those_of_its_epoch(engine: Engine) -> N
     run = await world.running(vm, host)
     placed = await world.placed(other, host)
     found = await world.do(ended_runs.running_on, host, 1)
-    assert sorted(found) == sorted([(run["id"], vm, 1, True), (placed["id"], other, 1, False)])
+    told = sorted(one[:4] for one in found)
+    assert told == sorted([(run["id"], vm, 1, True), (placed["id"], other, 1, False)])
     assert await world.do(ended_runs.running_on, host, 2) == []

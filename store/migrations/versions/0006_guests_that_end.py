@@ -1,4 +1,4 @@
-"""What becomes of a VM whose guest ends by itself.
+"""What becomes of a VM whose guest ends by itself, or is paused by an I/O error.
 
 Frozen once released: a later change of `store.schema` gets a revision of its own. It only adds.
 """
@@ -15,9 +15,12 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Give each VM its limits, and what a shutdown from inside means."""
+    """Give each VM its limits, and say what its guest's own ends and pauses mean."""
     stay = sa.Column("on_guest_shutdown", sa.String(8), server_default="stay", nullable=False)
     op.add_column("vm", stay)
+    resume = sa.Column("on_io_error", sa.String(16), server_default="resume", nullable=False)
+    op.add_column("vm", resume)
+    op.add_column("vm_run", sa.Column("paused_reason", sa.String(16), nullable=True))
     for name in ("max_restart", "max_relocate"):
         limit = sa.Column(name, sa.Integer(), server_default=sa.text("3"), nullable=False)
         op.add_column("vm", limit)
