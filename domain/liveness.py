@@ -4,8 +4,10 @@
 limit. At each miss the power controller is to be asked; off ends the waiting at once. A refused
 port only says that libvirtd is down while guests may run: it is a miss, but the host's kernel
 answered, so silence does not grow, nobody is fenced for it, and a controller that reads off at
-that moment is not believed. Time in which nobody looked is not silence: a monitor that was itself
-stopped for a minute has seen one missed poll, not a minute of them.
+that moment is not believed. The same is a hung libvirtd behind a door that the kernel still opens:
+before a silent host is reported, its door is knocked at. Time in which nobody looked is not
+silence: a monitor that was itself stopped for a minute has seen one missed poll, not a minute of
+them.
 """
 
 from datetime import timedelta
@@ -14,6 +16,7 @@ from enum import StrEnum
 from domain.base import Frozen
 from domain.inventory import PowerReading
 from domain.profiles import Timing
+from domain.readings import Knock
 
 MONITOR_LIVE = timedelta(seconds=60)
 """A monitor that has not written for this long is gone rather than late."""
@@ -79,6 +82,14 @@ def after_power_reading(watch: Watch, reading: PowerReading) -> Watch:
     if watch.last is PollResult.SILENT and reading is PowerReading.OFF:
         return watch.model_copy(update={"verdict": Verdict.POWERED_OFF})
     return watch
+
+
+def after_knock(watch: Watch, door: Knock | None, now_s: float) -> Watch:
+    """The watch after the door of a silent host was tried; None: it could not be."""
+    if door is None or door is Knock.SILENT:
+        return watch
+    changes = {"verdict": Verdict.CONNECTING, "heard_at_s": now_s, "silent_s": 0.0}
+    return watch.model_copy(update=changes | {"last": PollResult.REFUSED})
 
 
 def wants_recovery(watch: Watch) -> bool:

@@ -31,12 +31,13 @@ from domain.liveness import (
     PollResult,
     Verdict,
     Watch,
+    after_knock,
     after_poll,
     after_power_reading,
     wants_recovery,
 )
 from domain.profiles import TIMINGS, Profile, Timing
-from domain.readings import HostReading
+from domain.readings import HostReading, Knock
 from domain.topology import proven_level
 from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.backend import Backend
@@ -49,6 +50,10 @@ log = structlog.get_logger()
 WARM_ROUNDS = 3
 """Rounds before this monitor's word counts. Higher: a fresh engine waits longer to fence. Lower:
 it may take a host for dead that it has never heard."""
+
+KNOCK_S = 0.5
+"""How long the door of a host that is held to be silent is listened at. Higher: an isolated host
+is reported later. Lower: a slow kernel behind a hung libvirtd is taken for dead."""
 
 REACTIVATE_S = 5.0
 REACTIVATE_MAX_S = 600.0
@@ -186,11 +191,20 @@ class Monitor:
 
     async def _ask(self, host: WatchedHost) -> None:
         """Ask the power controllers of a silent host, and report what follows."""
+        # A power cut is told by its controllers alone: nobody waits for a door that stays silent.
+        early = self._watch(host).verdict is Verdict.NON_RESPONSIVE
+        knocking = asyncio.create_task(self._knock(host)) if early else None
         said = await ask(self._power, host.devices)
         watch = self._watch(host)
         words = [(d.level, word) for d, (word, _s) in zip(host.devices, said, strict=True)]
         if proven_level(words) is not None:
             watch = after_power_reading(watch, PowerReading.OFF)
+        if watch.verdict is Verdict.NON_RESPONSIVE:
+            door = await (knocking or asyncio.create_task(self._knock(host)))
+            watch = after_knock(self._watch(host), door, _monotonic_s())
+            if watch.verdict is Verdict.CONNECTING:
+                self._watches[host.id] = watch
+                log.warning("libvirtd hangs, its host lives", host=host.name, door=door)
         if not wants_recovery(watch):
             return
         self._watches[host.id] = watch
@@ -205,6 +219,14 @@ class Monitor:
         )
         with _contained(host):
             await self._report(host, watch, facts)
+
+    async def _knock(self, host: WatchedHost) -> Knock | None:
+        """What comes back from a host's door; None when it could not be tried."""
+        try:
+            return await self._hypervisor.knock(host.uri, KNOCK_S)
+        except EngineError as error:
+            log.info("door not tried", host=host.name, code=error.code)
+            return None
 
     async def _report(
         self, host: WatchedHost, watch: Watch, facts: tuple[dict[str, Any], ...]

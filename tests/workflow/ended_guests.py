@@ -2,10 +2,12 @@
 
 from uuid import UUID
 
+from domain.inventory import OnIoError
 from domain.readings import StateReason
 from engine.actions.clusters import ArmCluster
 from engine.actions.vm_config import EditVm
 from engine.actions.vm_recovery import RecoverVm
+from simulator.world.storage import StorageState
 from store import ended_runs
 from store.rows import Row
 from tests.workflow.bench import MONITOR, PERSON, Bench, relaying
@@ -117,6 +119,26 @@ async def a_disarmed_cluster_holds_what_was_reported_before(bench: Bench) -> UUI
     return await finished(bench, operation)
 
 
+async def a_guest_that_is_paused_goes_on(bench: Bench) -> UUID:
+    """RecoverVm: its disk fails it twice, and then serves it again."""
+    vm_id = await bench.add_vm("db", "h1")
+    bench.centre.set_storage(StorageState.GONE)
+    bench.centre.hosts["h1"].fail_io(vm_id)
+    operation = await report(bench, "db")
+    await bench.waits(operation, "GUEST_PAUSED")
+    bench.centre.set_storage(StorageState.OK)
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_guest_that_is_paused_is_left_to_a_person(bench: Bench) -> UUID:
+    """RecoverVm: noted, and not touched."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, on_io_error=OnIoError.LEAVE_PAUSED))
+    bench.centre.hosts["h1"].fail_io(vm_id)
+    return await finished(bench, await report(bench, "db"))
+
+
 ENDED_GUESTS: tuple[Scenario, ...] = (
     a_guest_that_crashed_is_started_again,
     a_guest_that_was_shut_down_from_inside_stays_down,
@@ -126,5 +148,7 @@ ENDED_GUESTS: tuple[Scenario, ...] = (
     a_vm_that_was_restarted_too_often_waits_for_its_next_try,
     a_next_try_is_cancelled,
     a_disarmed_cluster_holds_what_was_reported_before,
+    a_guest_that_is_paused_goes_on,
+    a_guest_that_is_paused_is_left_to_a_person,
 )
 """The happy path stands first."""

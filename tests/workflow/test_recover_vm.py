@@ -4,6 +4,7 @@ import pytest
 
 from domain.readings import StateReason
 from engine.actions.vm_config import EditVm
+from engine.queries.vms import ShowVm
 from tests.fakes import Gate
 from tests.workflow import ended_guests
 from tests.workflow.bench import Bench, relaying
@@ -80,6 +81,20 @@ async def test_a_cancelled_next_try_says_that_the_vm_is_down(engine: Bench) -> N
 async def test_what_is_disarmed_in_the_middle_waits_until_it_is_armed(engine: Bench) -> None:
     operation = await ended_guests.a_disarmed_cluster_holds_what_was_reported_before(engine)
     assert (await engine.operation(operation))["state"] == "succeeded"
+
+
+async def test_a_guest_that_is_paused_goes_on_once_its_disk_serves_it(engine: Bench) -> None:
+    operation = await ended_guests.a_guest_that_is_paused_goes_on(engine)
+    assert "it goes on" in (await engine.operation(operation))["summary"]
+    run = await last_run(engine, "db")
+    assert (run["state"], run["paused_reason"]) == ("running", None)
+
+
+async def test_a_guest_that_is_left_paused_is_shown_so(engine: Bench) -> None:
+    operation = await ended_guests.a_guest_that_is_paused_is_left_to_a_person(engine)
+    assert (await engine.operation(operation))["state"] == "succeeded"
+    view = await engine.backend.run_query(ShowVm(vm_id=engine.vms["db"]))
+    assert (view.state, view.paused) == ("up", "io_error")
 
 
 async def test_a_host_that_rebooted_since_the_report_is_left_to_its_activation(

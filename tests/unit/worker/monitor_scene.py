@@ -45,6 +45,8 @@ class Hosts:
     def __init__(self) -> None:
         self.answers: dict[str, HostReading | EngineError] = {}
         self.polls: Counter[str] = Counter()
+        self.doors: dict[str, Knock] = {}
+        self.knocks: Counter[str] = Counter()
 
     async def poll(self, uri: str, deadline_s: float) -> HostReading:
         self.polls[uri] += 1
@@ -57,7 +59,8 @@ class Hosts:
         raise AssertionError("a monitor opens no session")
 
     async def knock(self, uri: str, deadline_s: float) -> Knock:
-        raise AssertionError("a monitor knocks at no door")
+        self.knocks[uri] += 1
+        return self.doors.get(uri, Knock.SILENT)
 
     async def machine(self, uri: str, deadline_s: float) -> UUID | None:
         raise AssertionError("a monitor asks for no machine")
