@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.ended_guests import FAILURES
 from domain.inventory import HostState, OnIoError, RunState
 from store import hosts
-from store.rows import Row, changed, many, one
-from store.schema import host, vm
+from store.rows import Row, changed, in_chunks, many, one
+from store.schema import entity_lock, host, vm
 from store.schema_ha import vm_run
 
 
@@ -49,6 +49,33 @@ async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> 
         )
         for row in await many(connection, query)
     ]
+
+
+async def strays(connection: AsyncConnection, host_id: UUID, vm_ids: list[UUID]) -> list[Row]:
+    """Those of these VMs that should not run on a host, with where they should, by name.
+
+    Nobody is at work on them, so that no start, stop or move explains it.
+    """
+    found: list[Row] = []
+    for some in in_chunks(vm_ids):
+        query = (
+            sa.select(vm.c.id, vm.c.name, host.c.name.label("host_name"))
+            .outerjoin(vm_run, sa.and_(vm_run.c.vm_id == vm.c.id, vm_run.c.active == 1))
+            .outerjoin(host, host.c.id == vm_run.c.host_id)
+            .where(
+                vm.c.id.in_(some),
+                vm.c.removed_at.is_(None),
+                sa.or_(
+                    vm_run.c.id.is_(None),
+                    sa.and_(vm_run.c.host_id != host_id, vm_run.c.state == RunState.RUNNING),
+                ),
+                ~sa.exists().where(
+                    entity_lock.c.entity_type == "vm", entity_lock.c.entity_id == vm.c.id
+                ),
+            )
+        )
+        found += await many(connection, query.order_by(vm.c.name))
+    return found
 
 
 async def last(connection: AsyncConnection, vm_id: UUID) -> Row | None:

@@ -66,6 +66,7 @@ class GuestWatch:
         self._backend = backend
         self._known: dict[UUID, _Known] = {}
         self._reported: dict[UUID, dict[UUID, _Reported]] = {}  # by host and run
+        self._strays: dict[UUID, dict[UUID, bool]] = {}  # by host and VM: whether it was told
         self._reporting: dict[UUID, asyncio.Task[None]] = {}
 
     async def compare(self, host: WatchedHost, reading: HostReading) -> None:
@@ -74,15 +75,19 @@ class GuestWatch:
         paused = frozenset(g.vm_id for g in reading.guests if g.reason is StateReason.IO_ERROR)
         known, now_s = self._known.get(host.id), asyncio.get_running_loop().time()
         if known is None or known.epoch != host.epoch:
-            await self._read(host, guests, paused)
+            known = await self._read(host, guests, paused)
+            await self._look_for_strays(host, guests - {run.vm_id for run in known.runs})
             return
         wrong = [run for run in known.runs if _is_wrong(run, guests, paused)]
         seen = (guests, paused, host.reserved_mib)
         same = seen == (known.guests, known.paused, known.reserved_mib)
+        same = same and all(self._strays.get(host.id, {}).values())
         old = now_s - known.read_at_s >= READ_AGAIN_S
         if not (wrong or known.moving or old) and same:
             return
-        now = {run.run_id: run for run in (await self._read(host, guests, paused)).runs}
+        known = await self._read(host, guests, paused)
+        await self._look_for_strays(host, guests - {run.vm_id for run in known.runs})
+        now = {run.run_id: run for run in known.runs}
         still = [now[run.run_id] for run in wrong if run.run_id in now]
         ended = tuple(run for run in still if _is_wrong(run, guests, paused))
         if ended and host.id not in self._reporting:
@@ -95,6 +100,18 @@ class GuestWatch:
     def reporting(self) -> tuple[asyncio.Task[None], ...]:
         """Reports that are being made."""
         return tuple(self._reporting.values())
+
+    async def _look_for_strays(self, host: WatchedHost, unknown: frozenset[UUID]) -> None:
+        """Raise an alarm for VMs of ours that two looks have found where they should not run."""
+        found = await self._records.strays(host, unknown) if unknown else ()
+        before = self._strays.get(host.id, {})
+        again = frozenset(vm_id for vm_id in found if before.get(vm_id) is False)
+        if again:
+            await self._records.report_strays(host, again)
+            log.error("VMs run where they should not", host=host.name, count=len(again))
+        self._strays[host.id] = {
+            vm_id: vm_id in again or before.get(vm_id, False) for vm_id in found
+        }
 
     def forget(self, host: WatchedHost) -> None:
         """A host out of service is read anew once it is back."""

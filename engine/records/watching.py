@@ -130,6 +130,24 @@ class WatchRecords:
             await self._database.read(lambda c: ended_runs.running_on(c, host.id, host.epoch))
         )
 
+    async def strays(self, host: WatchedHost, vm_ids: frozenset[UUID]) -> tuple[UUID, ...]:
+        """Those of these guests of a host that are VMs of ours and should not run there."""
+        found = await self._database.read(lambda c: ended_runs.strays(c, host.id, sorted(vm_ids)))
+        return tuple(row["id"] for row in found)
+
+    async def report_strays(self, host: WatchedHost, vm_ids: frozenset[UUID]) -> None:
+        """Raise an alarm for each of these that still should not run there."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for row in await ended_runs.strays(connection, host.id, sorted(vm_ids)):
+                should = f"on {row['host_name']}" if row["host_name"] else "nowhere"
+                why = f"{row['name']} runs on {host.name} and should run {should}"
+                alarm = _alarm(host, "vm.stray", {"host": host.name, "why": why}, self._clock())
+                alarm |= {"subject_type": "vm", "subject_id": row["id"]}
+                await plumbing.append_event(connection, alarm)
+
+        await self._database.write(work)
+
     async def missed(self, host: WatchedHost, why: str) -> None:
         """A host in service missed a poll."""
         await self._move(host, HostEvent.MISSED, f"missed a poll: {why}")

@@ -12,7 +12,7 @@ from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster
 from engine.actions.vm_config import EditVm
 from engine.actions.vm_recovery import RecoverVm
-from engine.actions.vms import StopVm
+from engine.actions.vms import StartVm, StopVm
 from simulator.faults.plan import Fault
 from simulator.world.host import Libvirtd
 from tests.simulator.scene import Scene, scene
@@ -199,6 +199,34 @@ def test_nothing_is_closed_while_a_copy_runs_on_another_host(world: Scene) -> No
     first.domains[vm_id] = second.domains.pop(vm_id)
     world.until(lambda: recoveries(world)[-1]["state"] == "succeeded")
     assert "after all" in recoveries(world)[-1]["summary"]
+
+
+def strays(world: Scene) -> list[str]:
+    """What was told of VMs that run where they should not."""
+    events = world.stage.rows.table("event", "type = 'vm.stray' ORDER BY rowid")
+    return [event["data"]["why"] for event in events]
+
+
+def test_a_copy_that_a_person_started_elsewhere_is_told_once_and_not_touched() -> None:
+    with scene() as world:
+        world.start()
+        first = home(world, "vm1")
+        crash(world, "vm1", "hand.start")
+        world.until(lambda: bool(strays(world)))
+        world.passes(120.0)
+        (why,) = strays(world)
+        (wrong,) = set(world.stage.centre.copies(world.vm("vm1")["id"])) - {first}
+        assert why == f"vm1 runs on {wrong} and should run on {first}"
+
+
+def test_starts_stops_and_foreign_guests_are_no_strays(world: Scene) -> None:
+    world.does(world.stage.done(StopVm(vm_id=world.vm("vm1")["id"])))
+    world.does(world.stage.done(StartVm(vm_id=world.vm("vm1")["id"])))
+    world.inject(Fault(kind="hand.foreign", at_s=0, subject="h1"))
+    crash(world, "vm2")
+    world.until(runs_in(world, "vm2", 2))
+    world.passes(60.0)
+    assert strays(world) == []
 
 
 def test_a_late_report_about_an_earlier_run_changes_nothing(world: Scene) -> None:
