@@ -131,7 +131,7 @@ async def test_sixty_starts_never_run_more_than_ten_at_a_time(idle_engine: Bench
 
 async def test_a_start_that_fails_stops_those_behind_it(whole_engine: Bench) -> None:
     names = await add_vms(whole_engine, 12)
-    whole_engine.centre.refusing[whole_engine.vms[names[3]]] = 1
+    whole_engine.centre.refusing[whole_engine.vms[names[3]]] = 1000
     operation = await starting(whole_engine, names, at_once=2, stop_on_error=True)
     ended = await whole_engine.ended(operation)
     assert (ended["state"], ended["problem"]["code"]) == ("failed", "BATCH_INCOMPLETE")
@@ -149,7 +149,7 @@ async def test_a_start_that_fails_stops_those_behind_it(whole_engine: Bench) -> 
 
 async def test_a_start_that_fails_leaves_the_others_alone(whole_engine: Bench) -> None:
     names = await add_vms(whole_engine, 8)
-    whole_engine.centre.refusing[whole_engine.vms[names[1]]] = 1
+    whole_engine.centre.refusing[whole_engine.vms[names[1]]] = 16  # all tries of one start
     operation = await starting(whole_engine, names, at_once=3)
     ended = await whole_engine.ended(operation)
     assert ended["problem"]["detail"] == "of 8 actions 7 succeeded, 1 failed"
