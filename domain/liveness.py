@@ -86,7 +86,7 @@ def after_power_reading(watch: Watch, reading: PowerReading) -> Watch:
 
 def after_knock(watch: Watch, door: Knock | None, now_s: float) -> Watch:
     """The watch after the door of a silent host was tried; None: it could not be."""
-    if door is None or door is Knock.SILENT:
+    if door in (None, Knock.SILENT) or watch.verdict is not Verdict.NON_RESPONSIVE:
         return watch
     changes = {"verdict": Verdict.CONNECTING, "heard_at_s": now_s, "silent_s": 0.0}
     return watch.model_copy(update=changes | {"last": PollResult.REFUSED})

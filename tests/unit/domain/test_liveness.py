@@ -9,11 +9,13 @@ from domain.liveness import (
     PollResult,
     Verdict,
     Watch,
+    after_knock,
     after_poll,
     after_power_reading,
     wants_recovery,
 )
 from domain.profiles import TIMINGS, Profile, Timing
+from domain.readings import Knock
 from tests.unit.domain.builders import OFF, ON, UNKNOWN
 
 pytestmark = pytest.mark.unit
@@ -199,3 +201,22 @@ def test_the_verdict_of_any_timeline_follows_from_its_trailing_silence(
     # A float sum may fall on either side of the limit itself, which has tests of its own.
     elif abs(believed - timing.non_responsive_after_s) > 1e-6:
         assert watch.verdict is (DEAD if believed > timing.non_responsive_after_s else CONNECTING)
+
+
+@pytest.mark.parametrize("door", [Knock.OPEN, Knock.REFUSED, Knock.ANSWERS])
+def test_a_door_that_the_kernel_opens_ends_the_silence(door: Knock) -> None:
+    silent = Watch(heard_at_s=0.0, verdict=Verdict.NON_RESPONSIVE, silent_s=20.0, misses=9)
+    watch = after_knock(silent, door, 20.0)
+    assert (watch.verdict, watch.silent_s, watch.heard_at_s) == (Verdict.CONNECTING, 0.0, 20.0)
+    assert not wants_recovery(watch)
+
+
+@pytest.mark.parametrize("door", [Knock.SILENT, None])
+def test_a_silent_door_and_one_that_could_not_be_tried_change_nothing(door: Knock | None) -> None:
+    silent = Watch(heard_at_s=0.0, verdict=Verdict.NON_RESPONSIVE, silent_s=20.0, misses=9)
+    assert after_knock(silent, door, 20.0) == silent
+
+
+def test_a_host_that_has_answered_meanwhile_is_not_put_back_by_its_door() -> None:
+    up = Watch(heard_at_s=19.9)
+    assert after_knock(up, Knock.OPEN, 20.0) == up
