@@ -33,6 +33,9 @@ class QuietSession:
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """Done."""
 
+    async def resume(self, vm_id: UUID, generation: int) -> None:
+        """Done."""
+
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Done."""
 
