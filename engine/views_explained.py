@@ -6,6 +6,7 @@ from uuid import UUID
 
 from domain.base import Frozen
 from domain.explain import Rejected
+from domain.forecast import Back, Waits
 
 
 class DecisionView(Frozen):
@@ -65,3 +66,28 @@ class WaitingFenceView(Frozen):
     why: str
     approvable: bool  # a person may overrule one of the reasons at least
     approvals: tuple[ApprovalView, ...]
+
+
+class ReturnView(Back):
+    """One VM that would come back. `within_budget`: after the slower fault too; None: no budget."""
+
+    budget_s: int | None
+    within_budget: bool | None
+
+
+class ForecastView(Frozen):
+    """What the loss of a host would mean now.
+
+    armed                  disarmed, nothing of it would happen by itself
+    blocks_on_power_loss   its controllers lose their supply with it: its death could not be proven
+    """
+
+    host_id: UUID
+    host_name: str
+    profile: str
+    armed: bool
+    blocks_on_power_loss: bool
+    hosts_left: int
+    back: tuple[ReturnView, ...]
+    waits: tuple[Waits, ...]
+    stay_down: tuple[str, ...]

@@ -13,9 +13,11 @@ from engine.actions.confirmations import ConfirmHostDead, Word
 from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
+from engine.queries.forecasts import ForecastLoss
 from engine.queries.foreign import ForeignGuests
 from engine.queries.inventory import GetHost, HostSamples, ListHosts
 from engine.views import ForeignGuestsView, HostSampleView, HostView, Page
+from engine.views_explained import ForecastView
 
 router = APIRouter(
     prefix="/hosts", tags=["hosts"], dependencies=[Depends(get_principal)], responses=RESPONSES
@@ -73,6 +75,13 @@ async def samples(
 async def add_host(body: AddHost, door: DoorDep) -> Answer:
     """Add a host and bring it into service."""
     return await door.run(body)
+
+
+@router.get("/{host_id}/forecast")
+async def forecast(host_id: UUID, backend: BackendDep) -> ForecastView:
+    """What if this host died now: which VMs come back where and when, and which wait."""
+    view: ForecastView = await backend.run_query(ForecastLoss(host_id=host_id))
+    return view
 
 
 @router.post("/{host_id}/actions/activate", **ACTION)

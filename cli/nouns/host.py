@@ -6,6 +6,7 @@ import typer
 
 from cli.failures import Json
 from cli.nouns.devices import tested
+from cli.nouns.forecast import tell_forecast
 from cli.nouns.shared import VersionOption, change, cluster_id
 from cli.render import (
     ago,
@@ -146,6 +147,16 @@ def add(
         "own_host": own_host,
     }
     act.run("/hosts", body)
+
+
+@app.command()
+@queries
+def forecast(session: Session, host: HostName) -> None:
+    """Say what would become of a host's VMs if it died now."""
+    found = session.api.get(f"/hosts/{session.api.find('host', host)['id']}/forecast")
+    if session.as_json:
+        return print_json(found)
+    return tell_forecast(found)
 
 
 @app.command()

@@ -26,6 +26,7 @@ UNKNOWN = [
     ("GET", "/operations/{}", "OPERATION_NOT_FOUND"),
     ("GET", "/incidents/{}", "INCIDENT_NOT_FOUND"),
     ("GET", "/incidents/{}/explanation", "INCIDENT_NOT_FOUND"),
+    ("GET", "/hosts/{}/forecast", "HOST_NOT_FOUND"),
     ("GET", "/clusters/{}", "CLUSTER_NOT_FOUND"),
     ("PATCH", "/clusters/{}", "CLUSTER_NOT_FOUND"),
     ("DELETE", "/clusters/{}", "CLUSTER_NOT_FOUND"),
