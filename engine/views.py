@@ -329,6 +329,8 @@ class CertificateView(Frozen):
     uses: int
     evidence: list[dict[str, Any]]
     digest: str
+    number: int | None
+    previous: str | None
     issued_at: datetime
     voided_at: datetime | None
     void_reason: str | None

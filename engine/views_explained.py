@@ -91,3 +91,15 @@ class ForecastView(Frozen):
     back: tuple[ReturnView, ...]
     waits: tuple[Waits, ...]
     stay_down: tuple[str, ...]
+
+
+class ChainView(Frozen):
+    """Whether every death certificate is what it was when it was issued.
+
+    last_digest   of the newest link: kept elsewhere, it shows later that nothing was cut off
+    """
+
+    certificates: int
+    whole: bool
+    broken: str | None
+    last_digest: str | None

@@ -80,11 +80,14 @@ death_certificate = sa.Table(
     integer("uses"),  # starts it licensed; raising it is how a start locks the row
     document("evidence"),
     text("digest", length=64),
+    sa.Column("number", sa.Integer, nullable=True),  # its place in the chain
+    text("previous", nullable=True, length=64),  # digest of the one before it
     time("issued_at", nullable=False),
     time("voided_at"),
     text("void_reason", nullable=True, length=1024),
     sa.UniqueConstraint("host_id", "epoch", "valid", name="uq_certificate_valid"),
     sa.UniqueConstraint("id", "host_id", "epoch", name="uq_certificate_identity"),
+    sa.Index("uq_certificate_number", "number", unique=True),
     sa.CheckConstraint(
         "(state = 'valid' AND valid IS NOT NULL AND valid = 1)"
         " OR (state = 'void' AND valid IS NULL)",

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import BackendDep, get_principal
 from api.problems import RESPONSES
+from engine.queries.certificates import VerifyCertificates
 from engine.queries.incidents import ExplainIncident, GetIncident, ListIncidents
 from engine.views import IncidentView, Page
-from engine.views_explained import ExplanationView
+from engine.views_explained import ChainView, ExplanationView
 
 router = APIRouter(
     prefix="/incidents",
@@ -26,6 +27,13 @@ async def incidents(
     """Host failures, newest first."""
     page: Page[IncidentView] = await backend.run_query(query)
     return page
+
+
+@router.get("/certificates/chain")
+async def chain(backend: BackendDep) -> ChainView:
+    """Whether every death certificate is what it was when it was issued."""
+    view: ChainView = await backend.run_query(VerifyCertificates())
+    return view
 
 
 @router.get("/{incident_id}")

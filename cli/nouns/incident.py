@@ -98,6 +98,24 @@ def explain(
     return tell_explanation(told)
 
 
+@app.command()
+@queries
+def verify(session: Session) -> None:
+    """Check that every death certificate is what it was when it was issued."""
+    found = session.api.get("/incidents/certificates/chain")
+    if session.as_json:
+        return print_json(found)
+    if not found["whole"]:
+        raise failure(
+            Exit.FAILED,
+            "CHAIN_BROKEN",
+            found["broken"],
+            next_step="somebody has changed the database: compare it with a backup",
+        )
+    last = f"; the last digest is {found['last_digest']}" if found["last_digest"] else ""
+    return print_line(f"{found['certificates']} certificates, the chain is whole{last}")
+
+
 def _find_id(api: "Api", named: str) -> str:
     known = as_id(named)
     if known is not None:
@@ -170,7 +188,9 @@ def _tell_certificate(certificate: Json | None) -> None:
             ("starts under it", certificate["uses"]),
             ("voided", certificate["voided_at"] and precise(certificate["voided_at"])),
             ("because", certificate["void_reason"]),
+            ("number", certificate["number"]),
             ("digest", certificate["digest"]),
+            ("follows", certificate["previous"]),
         ),
         indent="  ",
     )

@@ -1,19 +1,18 @@
 """Rows of fences, evidence and certificates, as the steps of a fence keep them."""
 
-import hashlib
-import json
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.fencing import CertifyOrder, FenceStep
+from domain.certificates import digest_of
 from domain.errors import Refused
 from domain.inventory import CONFIRMATION, FenceDevice, PowerReading
 from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.refs import fence_device
-from store import incidents, inventory, operations
+from store import certificates, incidents, inventory, operations
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -102,7 +101,7 @@ class FenceRecords:
         host = order.host
         found = await incidents.valid_certificate(connection, host.host_id, host.epoch)
         if found is None:
-            row = _certificate_row(order, self._clock())
+            row = _certificate_row(order, await certificates.newest(connection), self._clock())
             heard = await _heard(connection, order.operation_id)
             why = _why_dead(order.evidence)
             if not await incidents.issue_certificate(connection, row, heard=heard, why=why):
@@ -155,16 +154,17 @@ def _evidence_row(step: FenceStep, fact: Evidence) -> Row:
     }
 
 
-def _certificate_row(order: CertifyOrder, now: datetime) -> Row:
+def _certificate_row(order: CertifyOrder, before: Row | None, now: datetime) -> Row:
     facts = [fact.model_dump(mode="json") for fact in order.evidence]
-    body = {"host": str(order.host.host_id), "epoch": order.host.epoch, "evidence": facts}
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    host, previous = order.host, before["digest"] if before else None
     return {
         "id": new_id(),
-        "host_id": order.host.host_id,
-        "epoch": order.host.epoch,
+        "host_id": host.host_id,
+        "epoch": host.epoch,
         "incident_id": order.incident_id,
         "evidence": facts,
-        "digest": digest,
+        "digest": digest_of(host.host_id, host.epoch, facts, previous),
+        "number": 1 + ((before or {}).get("number") or 0),
+        "previous": previous,
         "issued_at": now,
     }

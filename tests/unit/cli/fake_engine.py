@@ -293,6 +293,8 @@ def certificate() -> CertificateView:
         uses=1,
         evidence=[PROOF | {"at": "2026-11-22T07:00:02.400Z"}],
         digest="c0ffee",
+        number=7,
+        previous="decaf",
         issued_at=at(2.45),
         voided_at=None,
         void_reason=None,

@@ -33,7 +33,9 @@ Death certificate
   issued           07:00:02.450Z
   rests on         h1-bmc read off
   starts under it  1
+  number           7
   digest           c0ffee
+  follows          decaf
 
 Phases
 PHASE   BEGAN          TOOK     WHAT
@@ -115,3 +117,28 @@ def test_the_list_of_incidents_shows_outcome_and_length(struck: Desk) -> None:
     text = struck.run("incident", "list").stdout
     assert "recovered" in text
     assert "1.35 s" in text
+
+
+def chain(**values: object) -> Json:
+    return {"certificates": 3, "whole": True, "broken": None, "last_digest": "c0ffee"} | values
+
+
+def test_a_whole_chain_of_certificates_names_its_last_digest(desk: Desk) -> None:
+    desk.engine.on("GET", "/incidents/certificates/chain", chain())
+    said = desk.run("incident", "verify")
+    assert said.stdout == "3 certificates, the chain is whole; the last digest is c0ffee\n"
+
+
+def test_a_broken_chain_fails_and_says_where(desk: Desk) -> None:
+    why = "certificate 7 does not follow on the one before it"
+    desk.engine.on("GET", "/incidents/certificates/chain", chain(whole=False, broken=why))
+    failed = desk.run("incident", "verify")
+    assert failed.exit_code == 1
+    assert "CHAIN_BROKEN" in failed.stderr
+    assert why in failed.stderr
+
+
+def test_no_certificate_is_a_whole_chain_too(desk: Desk) -> None:
+    empty = chain(certificates=0, last_digest=None)
+    desk.engine.on("GET", "/incidents/certificates/chain", empty)
+    assert desk.run("incident", "verify").stdout == "0 certificates, the chain is whole\n"
