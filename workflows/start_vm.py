@@ -82,7 +82,8 @@ class StartVm:
         problem = problem_of(error)
         if undone is None and self._order.limits.insist:
             undone = await self._until_undone(run, problem)
-        if undone is None or undone in NOT_OURS or problem.code == "GENERATION_STALE":
+        overtaken = problem.code in ("SUPERSEDED", "GENERATION_STALE")
+        if undone is None or undone in NOT_OURS or overtaken:
             raise error
         self._tries = self._tries.after(run.host_id, run.host_name, problem.code)
         if self._tries.round_is_over or self._tries.spent:

@@ -61,6 +61,7 @@ from tests.simulator.families import (
     voided,
 )
 from worker import monitor
+from worker.guest_watch import GuestWatch
 from worker.monitor import Monitor
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -117,12 +118,19 @@ def no_certificate_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_generation_check(patch: pytest.MonkeyPatch) -> None:
-    """Whoever drives a host's libvirtd does not compare generations before it touches a domain."""
+    """Whoever drives a host's libvirtd does not compare generations before it touches a domain.
+
+    No monitor looks for guests that ended: it would start again what was destroyed.
+    """
 
     def touchable(self: Daemon, vm_id: UUID, _generation: int) -> VirtualDomain | None:
         return self._host.domains.get(vm_id)
 
+    async def unseen(*_given: Any) -> None:
+        return None
+
     patch.setattr(Daemon, "_touchable", touchable)
+    patch.setattr(GuestWatch, "compare", unseen)
 
 
 def no_epoch_check(patch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,6 @@ def test_fields_that_nobody_knows_are_named() -> None:
     [
         ({"vms": {"ct:1": {"kind": "ct"}}}, "vm.kind=ct"),
         ({"vms": {"vm:1": {"load": {"cpu": 1}}}}, "vm.load"),
-        ({"vms": {"vm:1": {"max_restart": 4}}}, "vm.max_restart"),
         ({"vms": {"vm:1": {"wanted": "floating"}}}, "vm.wanted=floating"),
         ({"policy": {"crs": {"ha": "static"}}}, "policy.crs.ha=static"),
         ({"policy": {"ha": {"shutdown_policy": "freeze"}}}, "policy.ha.shutdown_policy=freeze"),

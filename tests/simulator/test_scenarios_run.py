@@ -112,10 +112,16 @@ def test_nothing_is_recovered_until_the_cluster_is_armed_again() -> None:
     assert found.unsupported == ()
 
 
-def test_a_start_that_is_refused_is_told_and_what_the_peer_would_do_is_named() -> None:
+def test_a_start_that_is_refused_is_tried_on_another_host_as_the_peer_would() -> None:
     found = played({"fa:1": {"host": "west", "kind": "fa", "fault_digits": "1100"}})
+    assert found.final_running == {"fa:1": "north"}
+    assert lacking(found) == set()
+
+
+def test_a_start_that_is_refused_more_often_than_it_may_be_tried_is_told() -> None:
+    limits = {"max_restart": 0, "max_relocate": 0}
+    found = played({"fa:1": {"host": "west", "kind": "fa", "fault_digits": "1900"} | limits})
     assert found.final_running == {}
-    assert lacking(found) == {"vm.max_restart", "vm.max_relocate"}
     assert any("cannot be started here" in note for note in found.notes)
 
 
