@@ -54,7 +54,7 @@ async def a_start_that_one_host_refuses_is_tried_on_another(bench: Bench) -> UUI
 
 
 async def a_start_that_every_host_refuses_fails(bench: Bench) -> UUID:
-    """StartVm: a person's start has one round of hosts."""
+    """StartVm: all hosts refuse it, until its tries are used up."""
     vm_id = await bench.add_vm("db")
     bench.centre.refusing[vm_id] = 100
     return await finished(bench, await bench.start("db"))
