@@ -11,7 +11,7 @@ from uuid import UUID
 
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock
+from domain.readings import Domain, HostReading, Knock, Migration
 
 
 class HypervisorSession(Protocol):
@@ -54,6 +54,36 @@ class HypervisorSession(Protocol):
 
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Forget an inactive domain; unknown is success. Touches older generations too."""
+        ...
+
+    async def migrate(
+        self,
+        vm_id: UUID,
+        generation: int,
+        target_uri: str,
+        target_generation: int,
+        within_s: float,
+    ) -> None:
+        """Move a running domain to another host, live; returns once libvirt says that it is there.
+
+        It has `within_s` seconds. The copy on the target carries `target_generation`. Whoever
+        asked may be gone: libvirt goes on by itself, so the answer is no proof of anything.
+        """
+        ...
+
+    async def migration(self, vm_id: UUID) -> Migration | None:
+        """How far libvirt is with moving a domain away from here, or None when it is not at it."""
+        ...
+
+    async def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Ask libvirt to give up moving a domain away; none under way is success."""
+        ...
+
+    async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Let this host take no copy of a VM that another host sends; idempotent.
+
+        Until the VM is undefined or defined here. Refuses where the VM runs here.
+        """
         ...
 
     async def list_foreign(self) -> tuple[ForeignGuest, ...]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from domain.errors import NoAnswer
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock
+from domain.readings import Domain, HostReading, Knock, Migration
 
 
 class QuietSession:
@@ -38,6 +38,26 @@ class QuietSession:
 
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Done."""
+
+    async def migrate(
+        self,
+        vm_id: UUID,
+        generation: int,
+        target_uri: str,
+        target_generation: int,
+        within_s: float,
+    ) -> None:
+        """Done at once."""
+
+    async def migration(self, vm_id: UUID) -> Migration | None:
+        """None is under way."""
+        return None
+
+    async def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Nothing to give up."""
+
+    async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Done at once."""
 
     async def list_foreign(self) -> tuple[ForeignGuest, ...]:
         """None."""

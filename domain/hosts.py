@@ -19,6 +19,9 @@ class HostEvent(StrEnum):
     FENCE = "fence"  # a fence has been claimed
     PROVEN_OFF = "proven_off"  # power read back as off
     RETURNED = "returned"  # alive again before any proof; same boot, nothing moved
+    DRAIN = "drain"  # a person takes it out of service: its VMs are moved away
+    STAY = "stay"  # that was given up
+    EMPTIED = "emptied"  # none of our runs is left on it
     ACTIVATE = "activate"  # brought back into service
     ADMITTED = "admitted"  # reconciled; a new epoch begins
     ALIVE = "alive"  # heard though it was proven off, in the same boot
@@ -27,7 +30,11 @@ class HostEvent(StrEnum):
 
 S, E = HostState, HostEvent
 NEXT: dict[HostState, dict[HostEvent, HostState]] = {
-    S.UP: {E.MISSED: S.CONNECTING, E.ACTIVATE: S.RECONCILING},
+    S.UP: {
+        E.MISSED: S.CONNECTING,
+        E.DRAIN: S.PREPARING_MAINTENANCE,
+        E.ACTIVATE: S.RECONCILING,
+    },
     S.CONNECTING: {
         E.MISSED: S.CONNECTING,
         E.ANSWERED: S.UP,
@@ -63,7 +70,15 @@ NEXT: dict[HostState, dict[HostEvent, HostState]] = {
         E.ACTIVATE: S.RECONCILING,
     },
     S.MAINTENANCE: {E.ACTIVATE: S.RECONCILING},
-    S.PREPARING_MAINTENANCE: {E.ACTIVATE: S.RECONCILING},
+    # It serves the VMs that it still has, so it may fail like any other.
+    S.PREPARING_MAINTENANCE: {
+        E.STAY: S.UP,
+        E.EMPTIED: S.MAINTENANCE,
+        E.SILENT: S.PREPARING_MAINTENANCE,
+        E.FENCE: S.PREPARING_MAINTENANCE,
+        E.PROVEN_OFF: S.DOWN,
+        E.ACTIVATE: S.RECONCILING,
+    },
     S.ERROR: {E.ACTIVATE: S.RECONCILING},
 }
 

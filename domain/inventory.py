@@ -47,12 +47,19 @@ class RunState(StrEnum):
     PLACED = "placed"  # a host and its memory are reserved
     STARTING = "starting"  # claimed; create() may have been sent
     RUNNING = "running"  # read back as running
+    MIGRATING = "migrating"  # may run on its host or on its target: only reading both tells
     STOPPING = "stopping"  # a person asked for the end
     ENDED = "ended"  # read back as gone
     LOST = "lost"  # its host is proven dead; a certificate says so
 
 
-ACTIVE_RUN_STATES = (RunState.PLACED, RunState.STARTING, RunState.RUNNING, RunState.STOPPING)
+ACTIVE_RUN_STATES = (
+    RunState.PLACED,
+    RunState.STARTING,
+    RunState.RUNNING,
+    RunState.MIGRATING,
+    RunState.STOPPING,
+)
 
 
 class VmState(StrEnum):
@@ -61,6 +68,7 @@ class VmState(StrEnum):
     DOWN = "down"
     POWERING_UP = "powering_up"
     UP = "up"
+    MIGRATING = "migrating"
     POWERING_DOWN = "powering_down"
     UNKNOWN = "unknown"  # its host is silent: it may or may not run
 

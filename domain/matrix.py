@@ -23,10 +23,14 @@ HOST: Mapping[str, frozenset[str]] = {
     H.CONNECTING: HOST_ALWAYS | JUDGED | {"host.recover", REBOOTED},
     H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
     H.FENCING: HOST_ALWAYS | JUDGED,
+    H.UP: HOST_ALWAYS | {"vm.import", "host.maintain", REBOOTED},
+    H.CONNECTING: HOST_ALWAYS | {"host.recover", "host.confirm_dead", REBOOTED},
+    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
+    H.FENCING: HOST_ALWAYS | {"host.confirm_dead"},
     H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
     H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},
-    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE,
+    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
     H.NON_OPERATIONAL: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.ERROR: HOST_ALWAYS | ACTIVATE | {"host.remove"},
 }
@@ -35,7 +39,8 @@ VM_ALWAYS = frozenset({"vm.edit"})
 VM: Mapping[str, frozenset[str]] = {
     V.DOWN: VM_ALWAYS | {"vm.start", "vm.delete"},
     V.POWERING_UP: VM_ALWAYS | {"vm.stop"},
-    V.UP: VM_ALWAYS | {"vm.stop", "vm.recover"},
+    V.UP: VM_ALWAYS | {"vm.stop", "vm.migrate", "vm.recover"},
+    V.MIGRATING: VM_ALWAYS,
     V.POWERING_DOWN: VM_ALWAYS | {"vm.stop"},
     V.UNKNOWN: VM_ALWAYS,
 }

@@ -72,6 +72,29 @@ class StopVmOrder(Order):
     force: bool = False
 
 
+class MigrateVmOrder(Order):
+    """Move one running VM to another host, without stopping it."""
+
+    vm_id: UUID
+    vm_name: str
+    host_id: UUID | None = None  # a person's wish; None: the engine chooses
+
+
+class MaintainHostOrder(Order):
+    """Move every VM away from one host, then take it out of service."""
+
+    host: "HostRef"
+
+
+class MigrationRef(Frozen):
+    """One migration: the run as it was, and the host with the generation that it is to have."""
+
+    run: RunRef
+    operation_id: UUID  # that moves it; the run's own is the one that started it
+    target: "HostRef"
+    generation: int  # of the copy on the target
+
+
 class HostRef(Frozen):
     """One host at one epoch."""
 

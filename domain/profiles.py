@@ -45,7 +45,7 @@ TIMINGS: dict[Profile, Timing] = {
 
 
 def _added(default: float) -> Any:
-    """A duration that came later: absent from what is written while it has its default."""
+    """A field that came later: absent from what is written while it has its default."""
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
@@ -59,6 +59,13 @@ class Policy(Frozen):
     fence_limit_s       the longest that a fence may take (`domain.topology`); no device is
                         configured that exceeds it, and the limits of steps follow it. None: an
                         order from before there was one.
+    migrate_deadline_s  how long libvirt may move one guest before that is given up. Higher: a guest
+                        that writes faster than the network carries holds up its host's maintenance.
+                        Lower: a large one never arrives.
+    migrations_per_host VMs that leave one host, or come to one, at the same time. Higher: they
+                        share the network, and each takes longer, with more pages to send again.
+                        Lower: draining a host of many small VMs takes longer.
+    migrate_look_s      between looks at how far it is, and at hosts that could not be read.
     """
 
     profile: Profile = Profile.BALANCED
@@ -81,6 +88,9 @@ class Policy(Frozen):
     fences_per_window: int = 1
     window_s: float = 300.0
     fence_limit_s: float | None = Field(default=None, exclude_if=lambda limit: limit is None)
+    migrate_deadline_s: float = _added(1800.0)
+    migrate_look_s: float = _added(1.0)
+    migrations_per_host: int = _added(2)
 
 
 def policy_for(profile: Profile, **changes: float) -> Policy:

@@ -60,11 +60,23 @@ class Domain(Frozen):
     generation: int | None
     autostart: bool = False
     reason: StateReason = StateReason.UNKNOWN
+    held: bool = False  # paused by a migration: kept for the other host, and running nowhere yet
 
     @property
     def alive(self) -> bool:
         """Whether a process of it may exist."""
         return self.state in ALIVE_STATES
+
+
+class Migration(Frozen):
+    """How far libvirt's job to move a guest is. Of a busy guest `total` grows with what it writes.
+
+    No total means that libvirt has not counted yet.
+    """
+
+    done_mib: int
+    total_mib: int
+    took_s: float
 
 
 class GuestStats(Frozen):

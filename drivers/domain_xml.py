@@ -40,6 +40,28 @@ def domain_xml(spec: GuestSpec, generation: int) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def with_generation(xml: str, generation: int) -> str:
+    """A domain's definition as libvirt gives it, its mark naming another generation."""
+    root = ET.fromstring(xml)
+    mark = root.find(f"metadata/{{{NAMESPACE}}}run")
+    if mark is None:
+        raise ValueError("the definition carries no mark of ours")
+    mark.set("generation", str(generation))
+    return ET.tostring(root, encoding="unicode")
+
+
+def bar_xml(vm_id: UUID, generation: int) -> str:
+    """A definition that only keeps a VM's UUID taken on a host; it has no disk, and boots none."""
+    root = ET.Element("domain", type=VirtType.QEMU.value)
+    _text(root, "name", f"not-here-{vm_id}")
+    _text(root, "uuid", str(vm_id))
+    metadata = ET.SubElement(root, "metadata")
+    ET.SubElement(metadata, f"{{{NAMESPACE}}}run", generation=str(generation))
+    _text(root, "memory", "1", unit="MiB")
+    _text(ET.SubElement(root, "os"), "type", "hvm")
+    return ET.tostring(root, encoding="unicode")
+
+
 def generation_in(element: str) -> int | None:
     """The generation in a metadata element as libvirt returns it; None when there is none."""
     try:

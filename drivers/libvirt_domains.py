@@ -42,6 +42,10 @@ REASONS = {
     (DomainState.PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): StateReason.IO_ERROR,
 }
 """By state and libvirt's number; what is not told apart here is unknown."""
+HELD_REASONS = frozenset(
+    {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP}
+)
+"""Why a domain is paused that libvirt keeps for the other side of a migration."""
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 CONFIG = libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -101,9 +105,9 @@ def define(
     """Define, or redefine while inactive; the same generation running is success."""
     domain = find(connection, spec.vm_id)
     if domain is not None:
-        _check_touchable(domain, generation)
+        check_touchable(domain, generation)
         if domain.isActive():
-            _check_running(domain, generation)
+            check_running(domain, generation)
             return
         _forget_old_name(domain, ticket, spec.name, in_test=_in_test_driver(connection))
     ticket.sending()
@@ -120,9 +124,9 @@ def create(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generati
     if domain is None:
         detail = f"domain {vm_id} is not defined on this host"
         raise Conflict("DOMAIN_NOT_DEFINED", detail, next_step="define it first", vm=str(vm_id))
-    _check_touchable(domain, generation)
+    check_touchable(domain, generation)
     if domain.isActive():
-        _check_running(domain, generation)
+        check_running(domain, generation)
         return
     if (defined := generation_of(domain, CONFIG)) != generation:
         detail = f"{domain.name()} is defined with generation {defined}, not {generation}"
@@ -145,7 +149,7 @@ def shutdown(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, genera
     domain = find(connection, vm_id)
     if domain is None:
         return
-    _check_touchable(domain, generation)
+    check_touchable(domain, generation)
     if not domain.isActive():
         return
     ticket.sending()
@@ -164,10 +168,10 @@ def resume(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generati
     domain = find(connection, vm_id)
     if domain is None:
         return
-    _check_touchable(domain, generation)
+    check_touchable(domain, generation)
     if state_of(domain.state()[0]) is not DomainState.PAUSED:
         return
-    _check_running(domain, generation)
+    check_running(domain, generation)
     ticket.sending()
     domain.resume()
 
@@ -177,7 +181,7 @@ def destroy(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, generat
     domain = find(connection, vm_id)
     if domain is None:
         return
-    _check_touchable(domain, generation)
+    check_touchable(domain, generation)
     if not domain.isActive():
         return
     ticket.sending()
@@ -199,7 +203,7 @@ def undefine(connection: libvirt.virConnect, ticket: Ticket, vm_id: UUID, genera
     domain = find(connection, vm_id)
     if domain is None:
         return
-    _check_touchable(domain, generation)
+    check_touchable(domain, generation)
     if domain.isActive():
         detail = f"{domain.name()} runs, and would run on without a definition"
         raise Conflict("DOMAIN_RUNNING", detail, next_step="destroy it first", vm=str(vm_id))
@@ -231,7 +235,7 @@ def _create(connection: libvirt.virConnect, domain: libvirt.virDomain, generatio
     except libvirt.libvirtError:
         if not domain.isActive():
             raise
-        _check_running(domain, generation)
+        check_running(domain, generation)
 
 
 def find(connection: libvirt.virConnect, vm_id: UUID) -> libvirt.virDomain | None:
@@ -258,6 +262,7 @@ def _described(domain: libvirt.virDomain, numbers: tuple[int, int], autostart: b
         reason=reason_of(state, numbers[1]),
         generation=generation_of(domain, CURRENT),
         autostart=autostart,
+        held=state is DomainState.PAUSED and numbers[1] in HELD_REASONS,
     )
 
 
@@ -278,7 +283,8 @@ def mark_of(domain: libvirt.virDomain, where: int) -> str | None:
     return element
 
 
-def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
+def check_touchable(domain: libvirt.virDomain, generation: int) -> None:
+    """Conflict for a foreign domain, Superseded for one of a newer generation."""
     found = generation_of(domain, CURRENT)
     if found is None:
         raise Conflict(
@@ -300,7 +306,8 @@ def _check_touchable(domain: libvirt.virDomain, generation: int) -> None:
         )
 
 
-def _check_running(domain: libvirt.virDomain, generation: int) -> None:
+def check_running(domain: libvirt.virDomain, generation: int) -> None:
+    """Conflict where another generation than this one runs."""
     found = generation_of(domain, LIVE)
     if found != generation:
         raise Conflict(

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
-from domain.readings import Domain
+from domain.readings import Domain, Migration
 from drivers import libvirt_domains as domains
 from drivers import libvirt_foreign as foreign
+from drivers import libvirt_migration as moving
 from drivers.boot_mark import read_boot_mark, write_boot_mark
 from drivers.libvirt_lane import Lane
 
@@ -73,6 +74,44 @@ class LibvirtSession:
         """Forget an inactive domain and read it back as gone; idempotent. DOMAIN_RUNNING."""
         await self._lane.run(
             lambda connection, ticket: domains.undefine(connection, ticket, vm_id, generation),
+            self._deadline_s,
+        )
+
+    async def migrate(
+        self,
+        vm_id: UUID,
+        generation: int,
+        target_uri: str,
+        target_generation: int,
+        within_s: float,
+    ) -> None:
+        """Move it live, peer to peer, within `within_s`; libvirt goes on when this is given up."""
+        await self._lane.run(
+            lambda connection, ticket: moving.migrate(
+                connection, ticket, vm_id, generation, target_uri, target_generation
+            ),
+            within_s,
+        )
+
+    async def migration(self, vm_id: UUID) -> Migration | None:
+        """How far libvirt is with moving it away, or None when it is not at it."""
+        return await self._lane.run(
+            lambda connection, _ticket: moving.migration(connection, vm_id), self._deadline_s
+        )
+
+    async def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Have libvirt give up moving it away; none under way is success."""
+        await self._lane.run(
+            lambda connection, ticket: moving.abort_migration(
+                connection, ticket, vm_id, generation
+            ),
+            self._deadline_s,
+        )
+
+    async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Let the host take no copy of it that another sends; idempotent."""
+        await self._lane.run(
+            lambda connection, ticket: moving.refuse_arrival(connection, ticket, vm_id, generation),
             self._deadline_s,
         )
 

@@ -197,7 +197,7 @@ async def _settled_vm(tx: Tx, row: Row) -> Settled:
     host = await inventory.get(tx.connection, "host", run["host_id"])
     where = "its host" if host is None else host["name"]
     name, left = row["target_name"], f"{row['target_name']} is left {run['state']} on {where}"
-    if run["state"] not in (RunState.STARTING, RunState.STOPPING):
+    if run["state"] not in (RunState.STARTING, RunState.STOPPING, RunState.MIGRATING):
         return Settled(left)
     problem = Problem(
         code="RUN_UNSETTLED",

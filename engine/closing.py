@@ -16,7 +16,9 @@ LOOK_AGAIN = "look_again"
 """The signal that only says: something may have changed."""
 
 BATCH = "batch"
-"""The kind of operation that watches its children by their rows."""
+MAINTAIN = "host.maintain"
+WATCHING = (BATCH, MAINTAIN)
+"""Kinds of operations that watch their children by their rows."""
 
 
 async def close_operation(
@@ -54,9 +56,9 @@ async def close_operation(
 
 
 async def tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
-    """Let the batch that an operation belongs to look again; of another parent nothing comes."""
+    """Let a parent that watches its children's rows look again; of another one nothing comes."""
     parent = await operations.get(connection, parent_id)
-    if parent is None or parent["kind"] != BATCH or parent["state"] not in operations.OPEN:
+    if parent is None or parent["kind"] not in WATCHING or parent["state"] not in operations.OPEN:
         return
     await _look_again(connection, parent_id, now)
 

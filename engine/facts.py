@@ -20,9 +20,15 @@ VM_STATES = {
     RunState.PLACED: VmState.POWERING_UP,
     RunState.STARTING: VmState.POWERING_UP,
     RunState.RUNNING: VmState.UP,
+    RunState.MIGRATING: VmState.MIGRATING,
     RunState.STOPPING: VmState.POWERING_DOWN,
 }
-ANSWERING = (HostState.UP, HostState.CONNECTING, HostState.RECONCILING)
+ANSWERING = (
+    HostState.UP,
+    HostState.CONNECTING,
+    HostState.RECONCILING,
+    HostState.PREPARING_MAINTENANCE,
+)
 LEVELS_MAX = 16
 """Reads of what some VMs wait for, before all that is known of it is read in one."""
 

@@ -8,7 +8,8 @@ Its steps may    it has ended or vanished, and the deadline of an open step of i
 still run        that step may be at work somewhere, and neither a next try nor the owner of its
                  locks must meet it. Until then the operation says so and keeps its locks.
 It has ended     though the row is open: nobody else will close it. A recovery is begun again
-                 instead: nobody else would restart its VMs.
+                 instead: nobody else would restart its VMs; so is a migration, which alone reads
+                 whose its VM is.
 Temporal does    never claimed: it is started again under the same id, or closed where it was to be
 not know it      cancelled. Claimed: its next try starts with the same order, and each step reads
                  back what is done. One that its parent's workflow starts is left to it while the
@@ -186,6 +187,8 @@ class Sweeper:
     async def _ended(self, tx: Tx, row: Row, state: WorkflowState) -> bool:
         if await _reopens(tx, row):
             await reopen(tx, row)
+            if row["state"] == OperationState.CANCELLING:
+                await ask_to_cancel(tx, row)
             return True
         if row["kind"] == BATCH:
             for child in await control.open_children(tx.connection, row["id"]):
@@ -209,7 +212,10 @@ async def _steps_may_run(tx: Tx, row: Row, state: WorkflowState) -> bool:
 async def _reopens(tx: Tx, row: Row) -> bool:
     if row["kind"] == BATCH or row["attempt"] >= REOPENED_MOST:
         return False
-    if row["state"] == OperationState.CANCELLING or not tx.door.kind_of(row).reopens:
+    kind = tx.door.kind_of(row)
+    if row["state"] == OperationState.CANCELLING:
+        return await kind.unsettled(tx, row)
+    if not kind.reopens:
         return False
     if row["incident_id"] is None:
         return True

@@ -16,6 +16,7 @@ from uuid import UUID
 from domain.readings import DomainState
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost
+from engine.actions.operations import CancelOperation
 from engine.actions.vms import StartVm
 from simulator.faults.troubles import Troubles
 from simulator.invariants import QUIET
@@ -40,8 +41,8 @@ PERSON_S = 600.0
 """How long until all is well once a person does what is asked."""
 
 LOOK_S = 2.0
-NO_ROOM = "NO_ROOM"
-"""The one reason to wait that only a person can end, by bringing hosts back."""
+BY_A_PERSON = ("NO_ROOM", "VMS_CANNOT_MOVE")
+"""Reasons to wait that only a person can end, by bringing hosts back or giving a drain up."""
 
 OUT_OF_SERVICE = ("down", "non_operational", "non_responsive", "error", "maintenance")
 
@@ -99,7 +100,7 @@ class Settling:
     def _rests(self) -> bool:
         """Whether nothing goes on any more, and what is not well says why."""
         facts = self._facts("operation")
-        going_on = (op for op in _open(facts) if op["reason_code"] != NO_ROOM)
+        going_on = (op for op in _open(facts) if op["reason_code"] not in BY_A_PERSON)
         return next(going_on, None) is None and not any(self._unexplained())
 
     def _well(self) -> bool:
@@ -151,6 +152,9 @@ class Settling:
         for host in facts.rows["host"]:
             if host["state"] in OUT_OF_SERVICE and host["id"] not in busy:
                 await self._troubles.answer_to(ActivateHost(host_id=host["id"]))
+        for op in facts.rows["operation"]:
+            if op["state"] in OPEN and op["reason_code"] == "VMS_CANNOT_MOVE":
+                await self._troubles.answer_to(CancelOperation(operation_id=op["id"]))
         placed = {run["vm_id"] for run in facts.active}
         for vm in self._down_in(facts):
             if vm["id"] not in busy and vm["id"] not in placed:
@@ -200,6 +204,8 @@ def _explained(facts: Facts, vm_id: UUID) -> bool:
         return True
     hosts = facts.by_id("host")
     for run in facts.active:
+        if run["vm_id"] == vm_id and run["state"] == "migrating":
+            return True  # its migration is open, and says what it waits for
         if run["vm_id"] == vm_id:
             host = hosts[run["host_id"]]
             return host["state"] in OUT_OF_SERVICE and bool(host["state_reason"])

@@ -128,7 +128,12 @@ async def remove_host(connection: AsyncConnection, row: Row, now: datetime) -> b
 
 def _may_run() -> sa.ColumnElement[bool]:
     """Whether a copy may run on the host that no valid certificate holds to be dead."""
-    return sa.exists().where(vm_run.c.host_id == host.c.id, _is_at_stake())
+    return sa.exists().where(_is_here(), _is_at_stake())
+
+
+def _is_here() -> sa.ColumnElement[bool]:
+    """Whether a run names a host, also as the target that it moves to."""
+    return sa.or_(vm_run.c.host_id == host.c.id, vm_run.c.target_host_id == host.c.id)
 
 
 def _is_at_stake() -> sa.ColumnElement[bool]:
@@ -152,7 +157,7 @@ async def copies_on(connection: AsyncConnection, host_id: UUID) -> list[Row]:
         sa.select(vm.c.name, vm_run.c.state)
         .select_from(vm_run)
         .join(vm, vm.c.id == vm_run.c.vm_id)
-        .join(host, host.c.id == vm_run.c.host_id)
+        .join(host, _is_here())
         .where(host.c.id == host_id, _is_at_stake())
         .order_by(vm.c.name)
     )

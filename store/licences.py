@@ -90,4 +90,6 @@ async def at_stake(connection: AsyncConnection) -> set[UUID]:
         .where(sa.or_(vm_run.c.active == 1, lost))
         .distinct()
     )
-    return {row["host_id"] for row in await many(connection, query)}
+    arriving = sa.select(vm_run.c.target_host_id).where(vm_run.c.state == RunState.MIGRATING)
+    found = {row["host_id"] for row in await many(connection, query)}
+    return found | {row["target_host_id"] for row in await many(connection, arriving)}

@@ -263,7 +263,8 @@ async def lose(
 def _closed(
     run_id: UUID, state: str, now: datetime, end_reason: str, lost: UUID | None, /
 ) -> sa.Update:
-    states = [s.value for s in ACTIVE_RUN_STATES]
+    # Only what has read both of its hosts may close a run that moves: see `store.migrating`.
+    states = [s.value for s in ACTIVE_RUN_STATES if s is not RunState.MIGRATING]
     query = vm_run.update().where(
         vm_run.c.id == run_id, vm_run.c.active == 1, among(vm_run.c.state, states)
     )

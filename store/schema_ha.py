@@ -113,6 +113,10 @@ vm_run = sa.Table(
     text("end_reason", nullable=True, length=64),
     text("paused_reason", nullable=True, length=16),  # QEMU has stopped the guest by itself
     document("gave_way", nullable=True),  # names of the soft rules that its place breaks
+    reference("target_host_id", "host", nullable=True),  # of a migration: where it may run, too
+    sa.Column("target_epoch", sa.Integer, nullable=True),
+    sa.Column("target_generation", sa.Integer, nullable=True),  # of the copy there
+    reference("moved_by", "operation", nullable=True),
     time("created_at", nullable=False),
     time("started_at"),
     time("ended_at"),
@@ -120,11 +124,16 @@ vm_run = sa.Table(
     sa.UniqueConstraint("vm_id", "generation", name="uq_vm_run_generation"),
     sa.CheckConstraint(
         "(active IS NOT NULL AND active = 1"
-        " AND state IN ('placed', 'starting', 'running', 'stopping'))"
+        " AND state IN ('placed', 'starting', 'running', 'migrating', 'stopping'))"
         " OR (active IS NULL AND state IN ('ended', 'lost'))",
         name="active",
     ),
     sa.CheckConstraint("(state = 'lost') = (lost_certificate_id IS NOT NULL)", name="lost"),
+    sa.CheckConstraint(
+        "(state = 'migrating') = (target_host_id IS NOT NULL AND target_epoch IS NOT NULL"
+        " AND target_generation IS NOT NULL AND moved_by IS NOT NULL)",
+        name="migrating",
+    ),
     sa.ForeignKeyConstraint(
         ["lost_certificate_id", "host_id", "epoch"],
         ["death_certificate.id", "death_certificate.host_id", "death_certificate.epoch"],

@@ -38,7 +38,7 @@ OURS_FIRST_S, OURS_MOST_S = 0.1, 2.0
 """First and longest wait for the database, doubled in between. Higher: steps go on later. Lower: a
 database that comes back meets all of them at once."""
 
-SILENT = ("operation.", "batch.")
+SILENT = ("operation.", "batch.", "maintenance.")
 """Steps with these prefixes are the operation's own book-keeping and get no row."""
 
 LIMIT_UNKNOWN_S = 60.0

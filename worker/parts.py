@@ -15,6 +15,8 @@ from activities.fencing import Fencing
 from activities.guests import Guests
 from activities.hosts import Hosts
 from activities.imports import Imports
+from activities.maintaining import Maintenance
+from activities.migrating import Migrating
 from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
 from activities.recovery import Recovery
@@ -26,6 +28,8 @@ from engine.records.fence_checks import FenceCheckRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
 from engine.records.imports import ImportRecords
+from engine.records.maintaining import MaintenanceRecords
+from engine.records.migrating import MigrationRecords
 from engine.records.operations import OperationRecords, StepRecords
 from engine.records.recovery import RecoveryRecords
 from engine.records.runs import RunRecords
@@ -37,6 +41,8 @@ from workflows.activate_host import ActivateHost
 from workflows.check_fencing import CheckFencing
 from workflows.fence_host import FenceHost
 from workflows.import_vm import ImportVm
+from workflows.maintain_host import MaintainHost
+from workflows.migrate_vm import MigrateVm
 from workflows.recover_host import RecoverHost
 from workflows.recover_vm import RecoverVm
 from workflows.run_batch import RunBatch
@@ -46,11 +52,13 @@ from workflows.stop_vm import StopVm
 WORKFLOWS: tuple[type, ...] = (
     StartVm,
     StopVm,
+    MigrateVm,
     ImportVm,
     FenceHost,
     RecoverHost,
     ActivateHost,
     RecoverVm,
+    MaintainHost,
     RunBatch,
     CheckFencing,
 )
@@ -138,6 +146,8 @@ def ordinary_steps(parts: Parts) -> list[Any]:
     subjects = (
         Operations(OperationRecords(parts.database)),
         Guests(parts.hypervisor, RunRecords(parts.database)),
+        Maintenance(MaintenanceRecords(parts.database, parts.backend)),
+        Migrating(parts.hypervisor, MigrationRecords(parts.database, parts.backend)),
         Imports(parts.hypervisor, ImportRecords(parts.database)),
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
         Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),

@@ -65,6 +65,16 @@ def await_off(policy: Policy, summary: str) -> ActivityConfig:
     return _step(summary, OPERATIONS, policy.stop_grace_s + 30, _tries(5, first_ms=300, last_s=3))
 
 
+def migrate(policy: Policy, summary: str) -> ActivityConfig:
+    """Moving a guest: as long as libvirt may take. Repeated, it follows what is under way."""
+    return _step(summary, OPERATIONS, policy.migrate_deadline_s + 60, _tries(3))
+
+
+def settle(policy: Policy, summary: str) -> ActivityConfig:
+    """Reading both hosts of a migration, each of which may be silent for its whole deadline."""
+    return _step(summary, OPERATIONS, 8 * policy.connect_deadline_s + 60, _tries(5))
+
+
 def look(policy: Policy, summary: str) -> ActivityConfig:
     """Reading power controllers. Their silence is an answer: only our own trouble is retried."""
     return _step(summary, FENCING, _fence_limit_s(policy, policy.off_read_back_s + 20), PERSIST)

@@ -13,6 +13,7 @@ from engine.actions.confirmations import ConfirmHostDead, Word
 from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
+from engine.actions.maintain_host import MaintainHost
 from engine.queries.forecasts import ForecastLoss
 from engine.queries.foreign import ForeignGuests
 from engine.queries.inventory import GetHost, HostSamples, ListHosts
@@ -94,6 +95,12 @@ async def activate(host_id: UUID, door: DoorDep, body: Empty | None = None) -> A
 async def check_fencing(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Ask every fence device of a host for its status, and which machine it manages."""
     return await door.run(CheckFencing(host_id=host_id))
+
+
+@router.post("/{host_id}/actions/maintain", **ACTION)
+async def maintain(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Move a host's VMs elsewhere, then take it out of service."""
+    return await door.run(MaintainHost(host_id=host_id))
 
 
 @router.post("/{host_id}/actions/confirm-dead", **ACTION)

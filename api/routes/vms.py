@@ -9,6 +9,7 @@ from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
 from engine.actions.imports import ImportVm
+from engine.actions.migrate_vm import MigrateVm
 from engine.actions.vm_config import CreateVm, DeleteVm, EditVm, VmChanges
 from engine.actions.vms import StartVm, StopVm
 from engine.queries.inventory import ListVms
@@ -22,6 +23,12 @@ router = APIRouter(
 
 class StartBody(Empty):
     """Where to start; without a host the engine chooses."""
+
+    host_id: UUID | None = None
+
+
+class MigrateBody(Empty):
+    """Where to; without a host the engine chooses."""
 
     host_id: UUID | None = None
 
@@ -80,3 +87,9 @@ async def start_vm(vm_id: UUID, door: DoorDep, body: StartBody | None = None) ->
 async def stop_vm(vm_id: UUID, door: DoorDep, body: StopBody | None = None) -> Answer:
     """Stop a VM."""
     return await door.run(StopVm(vm_id=vm_id, force=body.force if body else False))
+
+
+@router.post("/{vm_id}/actions/migrate", **ACTION)
+async def migrate_vm(vm_id: UUID, door: DoorDep, body: MigrateBody | None = None) -> Answer:
+    """Move a running VM to another host without stopping it."""
+    return await door.run(MigrateVm(vm_id=vm_id, host_id=body.host_id if body else None))

@@ -166,6 +166,13 @@ def activate(act: Act, host: HostName) -> None:
     act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/activate", {})
 
 
+@app.command()
+@actions
+def maintain(act: Act, host: HostName) -> None:
+    """Move its VMs elsewhere, a few at a time, then take it out of service; cancel to keep it."""
+    act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/maintain", {})
+
+
 @app.command("confirm-dead")
 @actions
 def confirm_dead(

@@ -33,7 +33,9 @@ class OnShutdown(StrEnum):
     RESTART = "restart"
 
 
-app = typer.Typer(help="VMs: create, change, import, start, stop, delete.", no_args_is_help=True)
+app = typer.Typer(
+    help="VMs: create, change, import, start, move, stop, delete.", no_args_is_help=True
+)
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="Name or id of a VM.")]
 VmNames = Annotated[list[str], typer.Argument(metavar="VM...", help="Names or ids of VMs.")]
@@ -339,6 +341,23 @@ def start(
     """
     host_id = None if host is None else act.api.find("host", host)["id"]
     _for_each(act, "start", vms, {"host_id": host_id})
+
+
+@app.command()
+@actions
+def migrate(
+    act: Act,
+    vms: VmNames,
+    to: Annotated[
+        str | None, typer.Option(help="Name or id of the host; else the engine chooses.")
+    ] = None,
+) -> None:
+    """Move a running VM to another host without stopping it, or many in one batch.
+
+    Example: holdfast vm migrate db --to host-2
+    """
+    host_id = None if to is None else act.api.find("host", to)["id"]
+    _for_each(act, "migrate", vms, {"host_id": host_id})
 
 
 @app.command()

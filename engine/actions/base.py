@@ -230,6 +230,11 @@ class Action(ABC, Generic[P, F]):
         """What a person has to look at after `undo`, of one whose workflow had begun; or None."""
         return None
 
+    async def unsettled(self, tx: Tx, operation: Row) -> bool:
+        """Whether its own workflow alone settles what it left: then it is begun again, also when it
+        was to be cancelled."""
+        return False
+
     def outranks(self, params: P) -> frozenset[str]:
         """The kinds of operations whose locks this request takes over."""
         return self.preempts

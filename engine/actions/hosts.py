@@ -10,13 +10,14 @@ from pydantic import Field
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused, Superseded
 from domain.hosts import PUT_BACK, HostEvent, advance
-from domain.inventory import HostState
+from domain.inventory import HostState, RunState
 from domain.locks import exclusive
 from domain.matrix import REBOOTED
 from domain.operations import Order
 from domain.orders import ActivateHostOrder, FenceHostOrder, RecoverHostOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.closing import MAINTAIN
 from engine.refs import host_ref, policy_of
 from store import hosts, incidents, runs
 from store.ids import new_id
@@ -56,7 +57,7 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
     external = False
     # An import waits for the host that is dead, and would for minutes. An activation has ended but
     # for its last note: while it has work to do its host is `reconciling`, which forbids this.
-    preempts = frozenset({"vm.import", "host.activate", "host.add"})
+    preempts = frozenset({"vm.import", "host.activate", "host.add", MAINTAIN})
 
     async def plan(self, tx: Tx, params: RecoverHost, problems: Problems) -> Plan[HostFacts]:
         """Check that the report is about this epoch and the first one; else there is no more."""
@@ -123,7 +124,9 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
 async def _unclaimed(tx: Tx, host: Row) -> bool:
     """Whether a host is proven dead and its VMs were never taken: that recovery was cut short."""
     proof = await incidents.valid_certificate(tx.connection, host["id"], host["epoch"])
-    return proof is not None and bool(await runs.active_runs(tx.connection, host["id"]))
+    active = await runs.active_runs(tx.connection, host["id"])
+    # One that moves is settled by its migration, whatever becomes of this recovery.
+    return proof is not None and any(run["state"] != RunState.MIGRATING for run in active)
 
 
 def _nothing_left(host: Row) -> Conflict:
@@ -271,8 +274,8 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
         return "the host is left out of service"
 
     def outranks(self, params: ActivateHost) -> frozenset[str]:
-        """An import waits for what was on the host before it rebooted."""
-        return frozenset() if params.rebooted_epoch is None else frozenset({"vm.import"})
+        """An import, or a drain, waits for what was on the host before it rebooted."""
+        return frozenset() if params.rebooted_epoch is None else frozenset({"vm.import", MAINTAIN})
 
     def rule(self, params: ActivateHost) -> str:
         """A host in service is activated anew only because it has rebooted."""

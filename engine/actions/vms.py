@@ -178,7 +178,9 @@ class StopVmAction(Action[StopVm, VmFacts]):
 
     def forbidden(self, params: StopVm, plan: Plan[VmFacts], allowed: tuple[str, ...]) -> Refused:
         """It is down, or nobody knows."""
-        vm, host = plan.facts.vm, plan.facts.host
+        vm, run, host = plan.facts.vm, plan.facts.run, plan.facts.host
+        if run is not None and plan.state == VmState.MIGRATING:
+            return moving(vm)
         if host is not None:
             return silent(vm, host)
         return _not_running(vm, "down", "nothing to do")
@@ -231,6 +233,16 @@ def silent(vm: Row, host: Row) -> Conflict:
         vm=vm["name"],
         host=host["name"],
         host_state=host["state"],
+    )
+
+
+def moving(vm: Row) -> Conflict:
+    """The refusal to touch a VM that may be on either of two hosts."""
+    return Conflict(
+        "VM_MIGRATING",
+        f"{vm['name']} is being moved to another host",
+        next_step="wait for the end of its migration, or cancel that: `holdfast op list`",
+        vm=vm["name"],
     )
 
 

@@ -19,7 +19,7 @@ from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.fencing import FenceRecords
-from store import hosts, inventory, left_down, locks, operations, runs
+from store import hosts, inventory, left_down, locks, migrating, operations, runs
 from store.database import Database
 from store.left_down import FOUND_GONE
 from store.rows import Row
@@ -69,6 +69,8 @@ class HostRecords(FenceRecords):
 
     async def _keep(self, connection: AsyncConnection, host: HostRef, domain: Domain) -> bool:
         run = await runs.active_run(connection, domain.vm_id)
+        if run is not None and _is_moving_here(host, run):
+            return True  # whose it is, its migration reads from both hosts
         if run is not None:
             current: bool = run["generation"] == domain.generation
             if run["host_id"] == host.host_id:
@@ -105,13 +107,14 @@ class HostRecords(FenceRecords):
         """This host's runs whose process a reading from now on would show.
 
         A start under way is none of them: its `create()` may still come, on a connection opened
-        before. It is carried into the new epoch and ends with its own operation.
+        before. It is carried into the new epoch and ends with its own operation. Nor is a run that
+        moves: it may run on its target.
         """
 
         async def work(connection: AsyncConnection) -> tuple[UUID, ...]:
             active = await runs.active_runs(connection, host.host_id)
             return tuple(
-                [run["id"] for run in active if not await _start_under_way(connection, run)]
+                [run["id"] for run in active if not await _in_other_hands(connection, run)]
             )
 
         return await self._database.read(work)
@@ -153,6 +156,7 @@ class HostRecords(FenceRecords):
                 return False
             await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             await runs.adopt(connection, host.host_id, epoch)
+            await migrating.follow(connection, host.host_id, epoch)
             for name in settled.ended:
                 await self._start_again(connection, order, name)
             return True
@@ -266,7 +270,16 @@ def _copy_unmarked(host: HostRef, domain: Domain, run: Row) -> Conflict:
     )
 
 
-async def _start_under_way(connection: AsyncConnection, run: Row) -> bool:
+def _is_moving_here(host: HostRef, run: Row) -> bool:
+    return run["state"] == RunState.MIGRATING and host.host_id in (
+        run["host_id"],
+        run["target_host_id"],
+    )
+
+
+async def _in_other_hands(connection: AsyncConnection, run: Row) -> bool:
+    if run["state"] == RunState.MIGRATING:
+        return True
     if run["state"] not in (RunState.PLACED, RunState.STARTING):
         return False
     owner = await operations.get(connection, run["operation_id"])

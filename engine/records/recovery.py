@@ -16,7 +16,7 @@ from activities.recovery import (
 from domain.errors import NotFound, Refused
 from domain.explain import Explanation
 from domain.hosts import HostEvent
-from domain.inventory import Confirmation, HostState
+from domain.inventory import Confirmation, HostState, RunState
 from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome, Problem
 from domain.orders import Evidence, HostRef, Restart, RestartPlan
@@ -32,6 +32,7 @@ from engine.cancelling import supersede
 from engine.clock import Clock, utc_now
 from engine.records.approving import approval_of
 from engine.records.explaining import note_explanation, note_place
+from engine.records.migrating import tell_of_death
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.refs import start_limits
 from engine.rows import context_of
@@ -212,7 +213,9 @@ class _Claim:
         host = await _host(connection, order.host.host_id)
         assert parent is not None
         victims = await runs.active_runs(connection, host["id"])
-        lost = [run for run in victims if run["epoch"] == order.host.epoch]
+        # One that moves may run on its target: its migration reads that, and settles it.
+        left = [run for run in victims if run["state"] != RunState.MIGRATING]
+        lost = [run for run in left if run["epoch"] == order.host.epoch]
         for run in lost:
             if not await runs.lose(connection, run["id"], order.certificate_id, self._now):
                 raise Refused(
@@ -224,6 +227,7 @@ class _Claim:
         guests = await self._guests(await self._without_child(lost))
         if any(guest.protected for guest in guests):
             await self._open_children(parent, guests)
+        await tell_of_death(connection, host["id"], self._now)
         await locks.free(connection, order.operation_id, "host")
         await incidents.enter_phase(connection, order.incident_id, "start", self._now)
         return await self._plan()

@@ -46,7 +46,7 @@ class WatchedHost(Frozen):
     @property
     def judged(self) -> bool:
         """Whether a miss of this host means anything."""
-        if self.state is HostState.NON_OPERATIONAL:
+        if self.state in (HostState.NON_OPERATIONAL, HostState.PREPARING_MAINTENANCE):
             return self.at_stake
         return self.state in POLLED
 

@@ -22,6 +22,16 @@ MOMENTS = (
 )
 """Behind which events a fault may come; those of a recovery, most of all."""
 
+MOVING = (
+    *("run.migrating", "guest.leaving", "guest.arrived", "guest.left", "run.ended"),
+    *("step.started:migration.reserve", "step.started:migration.move"),
+    *("step.started:migration.settle", "workflow.started:MigrateVm", "guest.barred"),
+    "workflow.started:MaintainHost",
+)
+"""Behind which events of a migration a fault may come."""
+
+MOVERS = (("vm.migrate", "MigrateVm"), ("host.maintain", "MaintainHost"))
+
 WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost", "RecoverVm")
 
 
@@ -252,6 +262,31 @@ class Dice:
             )
         )
         return Fault(kind=kind, at_s=self.at(), subject=self.vm())
+
+    def move(self) -> Fault:
+        """A person moves some VM, or all of a host."""
+        if self.rng.random() < 0.4:
+            return Fault(kind="person.maintain", at_s=self.at(), subject=self.host())
+        return Fault(kind="person.migrate_vm", at_s=self.at(), subject=self.vm())
+
+    def behind_a_move(self) -> Fault:
+        """What hurts a migration most, right behind an event of one."""
+        draw = self.rng.random()
+        if draw < 0.35:
+            fault = self.host_failure()
+        elif draw < 0.5:
+            fault = self.small_fault()
+        elif draw < 0.65:
+            kind = self.rng.choice(("person.cancel", "workflow.terminated"))
+            whole = self.rng.random() < 0.4
+            cancelled, ended = MOVERS[whole]
+            subject = cancelled if kind == "person.cancel" else ended
+            fault = Fault(kind=kind, at_s=0, subject=subject)
+        else:
+            fault = self.anything()
+        at_s = round(self.rng.choice((0.0, self.rng.uniform(0, 0.2), self.rng.uniform(0, 3))), 3)
+        changes = {"at_s": at_s, "after_event": self.rng.choice(MOVING)}
+        return fault.model_copy(update=changes)
 
     def vm(self) -> str:
         """Some VM."""

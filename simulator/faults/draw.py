@@ -11,6 +11,7 @@ flapping    one host comes and goes
 guests      guests end by themselves while other things go wrong
 people      a host fails while people act, through the engine and behind its back
 machines    a host fails while machines of the engine die, stand still or hear no host; some live on
+moving      people move VMs and drain hosts, and hosts and engine fail behind the events of that
 upgrade     a host fails, and the engine is upgraded behind an event of its recovery
 """
 
@@ -118,6 +119,12 @@ def machines(dice: Dice) -> tuple[Fault, ...]:
     return (dice.host_failure(), *troubles)
 
 
+def moving(dice: Dice) -> tuple[Fault, ...]:
+    moves = (dice.move() for _ in range(dice.rng.randint(1, 3)))
+    behind = (dice.behind_a_move() for _ in range(dice.rng.randint(1, 4)))
+    return (*moves, *behind)
+
+
 def upgrade(dice: Dice) -> tuple[Fault, ...]:
     more = (dice.anything() for _ in range(dice.rng.randint(0, 2)))
     return (dice.host_failure(), _behind(dice, dice.upgrade()), *more)
@@ -143,6 +150,7 @@ PATTERNS: dict[Pattern, int] = {
     people: 3,
     machines: 3,
     upgrade: 2,
+    moving: 4,
 }
 
 MACHINES: dict[int, int] = {1: 5, 2: 3, 3: 2}

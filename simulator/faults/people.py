@@ -7,6 +7,8 @@ from domain.context import ActionContext, PriorityClass
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.maintain_host import MaintainHost
+from engine.actions.migrate_vm import MigrateVm
 from engine.actions.operations import CancelOperation, RetryOperation
 from engine.actions.vms import StartVm, StopVm
 from simulator.faults.plan import Fault
@@ -107,6 +109,17 @@ def stop_vm(troubles: Troubles, fault: Fault) -> None:
     troubles.ask(StopVm(vm_id=vm_of(troubles, fault), force=bool(fault.args.get("force"))))
 
 
+def migrate_vm(troubles: Troubles, fault: Fault) -> None:
+    """A person moves a VM to another host, which the engine chooses."""
+    troubles.ask(MigrateVm(vm_id=vm_of(troubles, fault)))
+
+
+def maintain(troubles: Troubles, fault: Fault) -> None:
+    """A person takes a host out of service."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    troubles.ask(MaintainHost(host_id=host["id"]))
+
+
 def cancel(troubles: Troubles, fault: Fault) -> None:
     """A person cancels the newest open operation of a kind."""
     found = [op for op in _operations(troubles, fault.subject) if op["state"] in OPEN]
@@ -140,6 +153,8 @@ PEOPLE: dict[str, Kind] = {
     "person.activate": Kind("a person activates a host", activate),
     "person.start_vm": Kind("a person starts a VM", start_vm),
     "person.stop_vm": Kind("a person stops a VM", stop_vm),
+    "person.migrate_vm": Kind("a person moves a VM to another host", migrate_vm),
+    "person.maintain": Kind("a person takes a host out of service", maintain),
     "person.cancel": Kind("a person cancels an operation", cancel),
     "person.retry": Kind("a person retries an operation", retry),
     "monitor.late_report": Kind("a report comes twice, or about an epoch that is over", report),

@@ -19,7 +19,7 @@ from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
 from domain.errors import EngineError, Invalid, NoAnswer, OutcomeUnknown, Unavailable
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock
+from domain.readings import Domain, HostReading, Knock, Migration
 from drivers.fence_metadata import AgentParameters
 from simulator.fleet.control import Control, Copies, FleetStatus, Mode
 from simulator.fleet.wire import (
@@ -160,6 +160,30 @@ class FarSession:
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Forget an inactive domain."""
         await self._ask(HypervisorSession.undefine, vm_id, generation)
+
+    async def migrate(
+        self,
+        vm_id: UUID,
+        generation: int,
+        target_uri: str,
+        target_generation: int,
+        within_s: float,
+    ) -> None:
+        """Move a running domain; it has `within_s` seconds."""
+        moved = (vm_id, generation, target_uri, target_generation, within_s)
+        await self._line.ask(within_s, HypervisorSession.migrate, *moved)
+
+    async def migration(self, vm_id: UUID) -> Migration | None:
+        """How far that is."""
+        return await self._ask(HypervisorSession.migration, vm_id)
+
+    async def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Give it up."""
+        await self._ask(HypervisorSession.abort_migration, vm_id, generation)
+
+    async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Take no copy of it."""
+        await self._ask(HypervisorSession.refuse_arrival, vm_id, generation)
 
     async def list_foreign(self) -> tuple[ForeignGuest, ...]:
         """Every domain without our mark."""

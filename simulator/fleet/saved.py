@@ -32,6 +32,7 @@ class SavedDomain(Frozen):
     running: int | None
     state: DomainState
     claim: UUID | None
+    held: bool = False
 
 
 class SavedHost(Frozen):

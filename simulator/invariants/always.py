@@ -37,7 +37,7 @@ def locks_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterat
             yield f"{holder['kind']} {holder['target_name']} has ended and holds a lock"
 
 
-WORKS_UNDER_ITS_LOCK = ("vm.start", "vm.stop", "host.activate")
+WORKS_UNDER_ITS_LOCK = ("vm.start", "vm.stop", "host.activate", "host.maintain")
 """Kinds whose target is theirs from beginning to end. A recovery gives its host free earlier."""
 
 
@@ -57,11 +57,21 @@ def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     taken: Counter[UUID] = Counter()
     for run in facts.active:
         taken[run["host_id"]] += run["memory_mib"]
+        if run["state"] == RunState.MIGRATING:
+            taken[run["target_host_id"]] += run["memory_mib"]
     for host in facts.rows["host"]:
         if host["memory_reserved_mib"] != taken[host["id"]]:
             yield f"{host['name']} promises {host['memory_reserved_mib']}, not {taken[host['id']]}"
         if host["memory_reserved_mib"] > host["memory_mib"]:
             yield f"{host['name']} promises more than it has"
+
+
+def nothing_runs_in_maintenance(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A host is in maintenance only while no run names it, also as the target of a migration."""
+    named = {run[side] for run in facts.active for side in ("host_id", "target_host_id")}
+    for host in facts.rows["host"]:
+        if host["state"] == "maintenance" and host["id"] in named:
+            yield f"{host['name']} is in maintenance, and a VM may run there"
 
 
 def one_incident_at_most(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -85,6 +95,7 @@ LOOKS_AT: dict[Check, tuple[str, ...]] = {
     locks_end_with_their_operations: ("entity_lock", "operation"),
     who_works_holds_its_lock: ("entity_lock", "operation"),
     capacity_holds: ("vm_run", "host"),
+    nothing_runs_in_maintenance: ("vm_run", "host"),
     one_incident_at_most: ("incident", "operation"),
 }
 """Which tables each check reads: one that no transaction has changed since needs no second look."""

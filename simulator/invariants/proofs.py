@@ -10,6 +10,7 @@ from uuid import UUID
 from domain.inventory import RunState
 from simulator.invariants.boots import Boots
 from simulator.invariants.facts import Row
+from simulator.invariants.moves import Moves
 from simulator.invariants.votes import Votes
 from simulator.stage import Stage
 
@@ -40,6 +41,7 @@ class Proofs:
         self._stage = stage
         self._boots = boots
         self._votes = votes
+        self._moves = Moves(stage.centre)
         self._runs: dict[UUID, str] = {r["id"]: r["state"] for r in self._table("vm_run")}
         self._certificates = {r["id"]: r["state"] for r in self._table("death_certificate")}
         self._incidents = {r["id"]: r["open"] for r in self._table("incident")}
@@ -128,6 +130,8 @@ class Proofs:
 
     def _moved(self, disarmed_s: float | None) -> Iterator[Found]:
         rows = self._table("vm_run")
+        for sentence in self._moves.look(rows, self._hosts):
+            yield "moved", sentence, None
         for row in rows:
             was, state = self._runs.get(row["id"]), row["state"]
             if was == state:

@@ -26,6 +26,11 @@ def every_copy_has_its_run(centre: DataCentre, facts: Facts) -> Iterator[str]:
     """No process that the engine does not know, except on hosts that are out of service."""
     hosts = {row["name"]: row for row in facts.rows["host"]}
     known = {(run["vm_id"], run["host_id"], run["generation"]) for run in facts.active}
+    known |= {
+        (run["vm_id"], run["target_host_id"], run["target_generation"])
+        for run in facts.active
+        if run["state"] == RunState.MIGRATING
+    }
     for host in centre.hosts.values():
         row = hosts.get(host.name)
         if row is None or row["state"] not in ("up", "connecting"):

@@ -8,6 +8,7 @@ At each event of the world
 At each commit, on the rows as they are about to be, where the tables concerned were written
   I2  a run begins to start while another one may live, or a lost one has no valid certificate;
       a run is closed while the very process of it lives
+  I1  a run that moved is settled otherwise than its two hosts have it
   I3  a certificate is issued while its boot lives, or a device has not read off since it was marked
   I5  a fence is decided on though no monitor wrote since it is judged, or claimed though the host
       was heard since

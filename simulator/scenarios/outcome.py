@@ -126,7 +126,6 @@ class _Tale:
         self._place: dict[str, str | None] = {n: vm.host for n, vm in play.scenario.vms.items()}
         self._down: dict[str, float] = {}
         self._runs = {(r["vm_id"], r["generation"]): r for r in play.stage.rows.table("vm_run")}
-        self._kinds = {r["id"]: r["kind"] for r in play.stage.rows.table("operation")}
 
     def told(self) -> tuple[list[Move], dict[str, float]]:
         """Every move, and the last recovery time of each VM."""
@@ -138,6 +137,8 @@ class _Tale:
                 continue
             if kind == "guest.ended":
                 self._ended(vm, since_s, facts)
+            elif kind == "guest.arrived":
+                moves += self._arrived(vm, since_s, facts)
             elif kind == "guest.started":
                 moves += self._started(vm, since_s, facts)
                 if vm in self._down:
@@ -159,8 +160,12 @@ class _Tale:
         run = self._runs.get((facts["vm_id"], facts["generation"]))
         return [Move(at_s, vm, source, target, self._kind(run))]
 
+    def _arrived(self, vm: str, at_s: float, facts: dict[str, Any]) -> list[Move]:
+        source, target = self._place.get(vm), self._hosts[facts["host"]]
+        self._place[vm] = target
+        return [] if source is None else [Move(at_s, vm, source, target, "migrate")]
+
     def _kind(self, run: dict[str, Any] | None) -> str:
         if run is not None and run["incident_id"] is not None:
             return "recover"
-        started_by = None if run is None else self._kinds.get(run["operation_id"])
-        return "migrate" if started_by == "vm.migrate" else "relocate"
+        return "relocate"

@@ -13,6 +13,8 @@ from uuid import UUID
 from domain.errors import EngineError
 from engine.actions.base import Params
 from engine.actions.hosts import ActivateHost
+from engine.actions.maintain_host import MaintainHost, MaintainHostAction
+from engine.actions.migrate_vm import MigrateVm
 from engine.actions.operations import CancelOperation
 from engine.actions.vm_config import EditVm
 from engine.actions.vms import StartVm, StopVm
@@ -33,6 +35,8 @@ AGAIN_S = 10.0
 
 OUT_OF_SERVICE = frozenset({"down", "non_operational", "maintenance", "error"})
 NO_ROOM = "NO_ROOM"
+BY_A_PERSON = (NO_ROOM, "VMS_CANNOT_MOVE")
+"""Reasons to wait that the scenario itself has to take away."""
 
 
 class Play:
@@ -48,6 +52,7 @@ class Play:
         self.faults: list[tuple[float, str]] = []
         self.unsupported: dict[str, None] = dict.fromkeys(scene.unsupported)
         self.notes: list[str] = []
+        self.kept: dict[str, None] = {}  # hosts that are to stay out of service
         self.resting = False
         self.began_s = stage.loop.time()
         self._activating: dict[str, float] = {}  # not to be tried before
@@ -136,6 +141,26 @@ class Play:
         self.places[vm] = host
         await self.start(vm)
 
+    async def migrate(self, vm: str, host: str) -> None:
+        """Move a VM that runs, as it runs; of any other it is only said where it lies."""
+        self.places[vm] = host
+        if self.stage.centre.copies(self.vm_id(vm)):
+            wanted = MigrateVm(vm_id=self.vm_id(vm), host_id=self.host_row(host)["id"])
+            await self._ended_well(await self.ask(wanted), waiting_is_an_end=True)
+
+    async def maintain(self, host: str) -> None:
+        """Drain a host; VMs that cannot move keep it waiting, which nobody waits for here."""
+        self.kept[host] = None
+        await self.ask(MaintainHost(host_id=self.host_row(host)["id"]))
+
+    async def serve_again(self, host: str) -> None:
+        """Bring a host back from maintenance, or give up what has not got there."""
+        self.kept.pop(host, None)
+        row = self.host_row(host)
+        for op in self.open_operations():
+            if (op["kind"], op["target_id"]) == (MaintainHostAction.kind, row["id"]):
+                await self.ask(CancelOperation(operation_id=op["id"]))
+
     async def protect(self, vm: str, *, protected: bool) -> None:
         """Put a VM under automatic recovery, or take it out."""
         await self.ask(EditVm(vm_id=self.vm_id(vm), protected=protected))
@@ -151,7 +176,8 @@ class Play:
             await asyncio.sleep(LOOK_S)
 
     def _to_be_activated(self, host: str) -> bool:
-        return self.well(host) and self.host_row(host)["state"] in OUT_OF_SERVICE
+        out = self.host_row(host)["state"] in OUT_OF_SERVICE
+        return self.well(host) and out and host not in self.kept
 
     async def _activate(self, host: str) -> None:
         await self._ended_well(await self.ask(ActivateHost(host_id=self.host_row(host)["id"])))

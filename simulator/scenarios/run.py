@@ -17,7 +17,7 @@ from simulator.invariants.quiet import QUIET
 from simulator.invariants.watch import Watch
 from simulator.scenarios.format import Scenario
 from simulator.scenarios.outcome import Outcome, broken_off, outcome_of
-from simulator.scenarios.play import NO_ROOM, OUT_OF_SERVICE, Play
+from simulator.scenarios.play import BY_A_PERSON, OUT_OF_SERVICE, Play
 from simulator.scenarios.timeline import NOTHING_HAPPENS, carry_out
 from simulator.scenarios.world import RUNNING, Scene, scene_of
 from simulator.stage import Stage, build, migrated, on_stage
@@ -120,7 +120,7 @@ def _begin(play: Play) -> None:
 
 def _follow(play: Play, kind: str, facts: dict[str, Any]) -> None:
     """A VM lies where it was last started."""
-    if kind != "guest.started":
+    if kind not in ("guest.started", "guest.arrived"):
         return
     hosts = {here: name for name, here in play.scene.hosts.items()}
     for vm, here in play.vms.items():
@@ -166,12 +166,14 @@ def calm(play: Play) -> bool:
     if play.busy or any(_unsettled(play, host) for host in play.scenario.hosts):
         return False
     left = play.open_operations()
-    waiting = [op for op in left if op["reason_code"] == NO_ROOM]
+    waiting = [op for op in left if op["reason_code"] in BY_A_PERSON]
     parents = {op["parent_id"] for op in waiting}
     return all(op in waiting or op["id"] in parents for op in left)
 
 
 def _unsettled(play: Play, host: str) -> bool:
+    if host in play.kept:
+        return False  # what is under way there is an operation
     state = play.host_row(host)["state"]
     return bool(state != "up" if play.well(host) else state not in OUT_OF_SERVICE)
 

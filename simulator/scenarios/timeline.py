@@ -3,6 +3,7 @@
 Host power    a host that gets power has its link again, too, and boots empty
 Host network  the management network; the host and its VMs run on, and its power controller answers
 Shutdown      the host's own system ends the guests and switches off: the engine is not asked
+Maintenance   a person drains the host, and brings it back or gives the drain up
 VMs           what is wanted of a VM is asked for by a person: start, stop, or stop and start again
 
 What has no counterpart is named, and the rest of the scenario goes on.
@@ -41,7 +42,7 @@ def carry_out(play: Play, op: Op) -> None:
     """Do what an operation says, or name what cannot be done of it."""
     deed = OPERATIONS.get(op.op)
     if deed is None:
-        play.lacks(f"op {op.op}: {MISSING.get(op.op, 'not known')}")
+        play.lacks(f"op {op.op}: not known")
         return
     given = op.given
     for name in sorted(given.keys() - {*deed.reads, *deed.hosts, *deed.vms}):
@@ -130,6 +131,18 @@ def _relocate(play: Play, op: Op) -> None:
     play.later(play.move(op.given["vm"], op.given["to"]))
 
 
+def _migrate(play: Play, op: Op) -> None:
+    play.later(play.migrate(op.given["vm"], op.given["to"]))
+
+
+def _maintain(play: Play, op: Op) -> None:
+    play.later(play.maintain(op.given["host"]))
+
+
+def _serve_again(play: Play, op: Op) -> None:
+    play.later(play.serve_again(op.given["host"]))
+
+
 def _add(play: Play, op: Op) -> None:
     name = op.given.get("vm")
     if not isinstance(name, str) or name in play.vms:
@@ -213,6 +226,9 @@ OPERATIONS: dict[str, Deed] = {
     "vm_set_wanted": Deed(_wanted, ("wanted",), vms=("vm",)),
     "vm_unmanage": Deed(_unmanage, vms=("vm",)),
     "vm_relocate": Deed(_relocate, hosts=("to",), vms=("vm",)),
+    "vm_migrate": Deed(_migrate, hosts=("to",), vms=("vm",)),
+    "host_maintenance_on": Deed(_maintain, hosts=("host",)),
+    "host_maintenance_off": Deed(_serve_again, hosts=("host",)),
     "vm_add": Deed(_add, ("vm", "host", "wanted", "kind", "running")),
     "vm_load": Deed(_load, ("static", "args"), vms=("vm",)),
     # The peer's command goes to one of its hosts; here the whole cluster has one switch.
@@ -220,12 +236,5 @@ OPERATIONS: dict[str, Deed] = {
     "automation_arm": Deed(_arm, ("host",)),
 }
 
-MISSING = {
-    "vm_migrate": "there is no live migration yet",
-    "host_maintenance_on": "there is no maintenance yet",
-    "host_maintenance_off": "there is no maintenance yet",
-}
-"""Operations of the format that have no counterpart yet, and why."""
-
-NOTHING_HAPPENS = frozenset({"wait", *MISSING})
+NOTHING_HAPPENS = frozenset({"wait"})
 """Operations after which nothing has to be looked at."""

@@ -54,6 +54,7 @@ class DataCentre:
         self.deaf: set[UUID] = set()  # guests that ignore the power button
         self.refusing: dict[UUID, int] = {}  # guests whose next starts libvirt refuses
         self.short_lived: set[UUID] = set()  # guests that end right after they were started
+        self.stalled: set[UUID] = set()  # guests whose migrations do not get on
         self.before: dict[str, Hook] = {}  # runs just before a call of that name is sent
         self._random = random or Random()
 
@@ -109,10 +110,19 @@ class DataCentre:
         """A process begins; the copies of the VM are counted."""
         domain.begin(by_hand=by_hand)
         host.domains[vm_id] = domain
+        self._runs("guest.started", host, vm_id, by_hand=by_hand)
+
+    def arrive(self, host: VirtualHost, vm_id: UUID) -> None:
+        """A copy that a migration held goes on here."""
+        host.domains[vm_id].begin()
+        self._runs("guest.arrived", host, vm_id, by_hand=False)
+
+    def _runs(self, kind: str, host: VirtualHost, vm_id: UUID, *, by_hand: bool) -> None:
+        domain = host.domains[vm_id]
         copies = self.copies(vm_id)
         self.copies_max[vm_id] = max(self.copies_max[vm_id], len(copies))
         self.happenings.tell(
-            "guest.started",
+            kind,
             vm=domain.name,
             vm_id=vm_id,
             host=host.name,
@@ -133,11 +143,11 @@ class DataCentre:
         return guest_id
 
     def copies(self, vm_id: UUID) -> list[str]:
-        """Names of the hosts on which a process of the VM exists."""
+        """Names of the hosts on which the VM runs; what a migration holds paused does not."""
         return sorted(
             host.name
             for host in self.hosts.values()
-            if (found := host.domains.get(vm_id)) is not None and found.alive
+            if (found := host.domains.get(vm_id)) is not None and found.alive and not found.held
         )
 
     def _doubled(self, host: VirtualHost, vm_id: UUID, name: str, copies: tuple[str, ...]) -> None:

@@ -9,9 +9,10 @@ from uuid import UUID
 from domain.errors import Conflict, NotFound, Superseded
 from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import GuestSpec
-from domain.readings import Domain, DomainState, GuestStats, HostReading, StateReason
+from domain.readings import Domain, DomainState, GuestStats, HostReading, Migration, StateReason
 from simulator.world.centre import DataCentre
 from simulator.world.host import VirtualDomain, VirtualHost
+from simulator.world.moving import Move, why_not
 from simulator.world.storage import StorageState
 
 ANSWER_S = 0.001
@@ -120,6 +121,44 @@ class Daemon:
             raise Conflict("DOMAIN_RUNNING", f"{found.name} runs")
         del self._host.domains[vm_id]
         self._tell("guest.undefined", vm_id, found.name, by_hand=False)
+
+    def migrate(self, vm_id: UUID, generation: int, target_uri: str, target: int) -> Move:
+        """Begin to move a running domain to another host."""
+        found = self._touchable(vm_id, generation)
+        if found is None or not found.alive or found.held:
+            raise Conflict("DOMAIN_NOT_RUNNING", f"{vm_id} does not run on {self._host.name}")
+        _same_generation(found, generation)
+        self._refuse_start(vm_id, found.name)
+        there = self._centre.host_at(target_uri)
+        why = "another job is active" if vm_id in self._host.moves else ""
+        if there is None or there is self._host:
+            why = f"{target_uri} is no other host"
+        elif not why:
+            why = why_not(self._centre, self._host, there, vm_id)
+        if why or there is None:
+            raise Conflict("HYPERVISOR_REFUSED", f"{found.name} was not moved: {why}")
+        latency = self._centre.latency
+        takes_s = 0.0 if latency is None else latency.move_s() * self._host.slowness
+        move = Move(self._centre, self._host, there, vm_id, target, takes_s)
+        move.begin()
+        return move
+
+    def migration(self, vm_id: UUID) -> Migration | None:
+        """How far a job that moves a domain is."""
+        move = self._host.moves.get(vm_id)
+        return None if move is None else move.seen
+
+    def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Give it up; none is success."""
+        if self._touchable(vm_id, generation) is not None and vm_id in self._host.moves:
+            self._host.moves[vm_id].abort()
+
+    def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Keep the UUID taken under another name."""
+        self.undefine(vm_id, generation)
+        bar = VirtualDomain(f"not-here-{vm_id}", 1, generation)
+        self._host.domains[vm_id] = bar
+        self._tell("guest.barred", vm_id, bar.name, generation=generation)
 
     def boot_mark(self) -> int | None:
         """The epoch that this boot was marked with."""

@@ -8,10 +8,11 @@ Invariants  Processes, the boot mark and whatever libvirtd held die with the boo
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from domain.foreign import ForeignGuest
-from domain.readings import ALIVE_STATES, Domain, DomainState, Knock, StateReason
+from domain.readings import ALIVE_STATES, Domain, DomainState, Knock, Migration, StateReason
 from simulator.world.happenings import Happenings
 
 
@@ -53,6 +54,7 @@ class VirtualDomain:
     lost: tuple[str, ...] = ()
     by_hand: bool = False  # whether a person started the process, past the engine
     process: int = 0  # counts its processes
+    held: bool = False  # a migration keeps its process paused, for the other host
 
     @property
     def alive(self) -> bool:
@@ -68,6 +70,7 @@ class VirtualDomain:
             reason=self.reason,
             generation=self.running if self.alive else self.generation,
             autostart=self.autostart,
+            held=self.held,
         )
 
     def described(self, guest_id: UUID) -> ForeignGuest:
@@ -90,12 +93,30 @@ class VirtualDomain:
         """Its process begins."""
         self.state, self.running = DomainState.RUNNING, self.generation
         self.reason = StateReason.UNKNOWN
-        self.by_hand, self.process = by_hand, self.process + 1
+        self.by_hand, self.process, self.held = by_hand, self.process + 1, False
+
+    def hold(self, generation: int | None) -> None:
+        """Its process is there and paused, for the other host of a migration."""
+        self.state, self.running, self.held = DomainState.PAUSED, generation, True
 
     def end(self, reason: StateReason = StateReason.UNKNOWN) -> None:
         """Its process is gone."""
         self.state, self.running, self.by_hand = DomainState.SHUTOFF, None, False
         self.reason = reason
+        self.held = False
+
+
+class Job(Protocol):
+    """libvirt at work on a guest that is to leave."""
+
+    @property
+    def seen(self) -> Migration:
+        """How far it is."""
+        ...
+
+    def abort(self) -> None:
+        """Give it up."""
+        ...
 
 
 @dataclass
@@ -124,6 +145,7 @@ class VirtualHost:
     cut_in: int | None = None  # readings until a slow controller's cut takes effect
     lied_in_silence: bool = False  # in this boot: read off while it ran, and no knock could tell
     domains: dict[UUID, VirtualDomain] = field(default_factory=dict)
+    moves: dict[UUID, "Job"] = field(default_factory=dict, repr=False)  # guests that leave
     happenings: Happenings = field(default_factory=Happenings, repr=False)
     held: list[Callable[[], None]] = field(default_factory=list, repr=False)
     managed: UUID | None = None  # the machine that its BMC manages, where that is another one

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from domain.errors import EngineError, NoAnswer, OutcomeUnknown, Unavailable
+from activities.waiting import until
+from domain.errors import Conflict, EngineError, NoAnswer, OutcomeUnknown, Unavailable
 from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
-from domain.readings import Domain, HostReading, Knock
+from domain.readings import Domain, HostReading, Knock, Migration
 from simulator.world.centre import DataCentre
 from simulator.world.daemon import ANSWER_S, Daemon
 from simulator.world.host import Libvirtd, VirtualHost
@@ -24,6 +25,8 @@ from simulator.world.wire import Line, Peer
 
 T = TypeVar("T")
 FIRST_MACHINE = "engine-1"
+MOVED_EVERY_S = 0.05
+"""How often a call that waits for a migration asks whether it has ended."""
 
 
 class VirtualSession:
@@ -71,6 +74,45 @@ class VirtualSession:
     async def undefine(self, vm_id: UUID, generation: int) -> None:
         """Forget an inactive domain."""
         await self._call(Call.UNDEFINE, lambda: self._daemon.undefine(vm_id, generation))
+
+    async def migrate(
+        self,
+        vm_id: UUID,
+        generation: int,
+        target_uri: str,
+        target_generation: int,
+        within_s: float,
+    ) -> None:
+        """Move a running domain; whoever waits for it may be gone, the two hosts go on."""
+        wanted = (vm_id, generation, target_uri, target_generation)
+        move = await self._call(Call.MIGRATE, lambda: self._daemon.migrate(*wanted))
+
+        async def over() -> bool:
+            return await self._call(Call.MIGRATION, lambda: move.over)
+
+        try:
+            if not await until(over, every_s=MOVED_EVERY_S, within_s=within_s):
+                raise TimeoutError
+        except (TimeoutError, NoAnswer):
+            self._dead = True
+            detail = f"{self._host.name}: a guest was being moved when the connection was lost"
+            raise OutcomeUnknown("HYPERVISOR_ANSWER_LOST", detail) from None
+        if move.error is not None:
+            raise Conflict("HYPERVISOR_REFUSED", f"{self._host.name}: {move.error}")
+
+    async def migration(self, vm_id: UUID) -> Migration | None:
+        """How far that is."""
+        return await self._call(Call.MIGRATION, lambda: self._daemon.migration(vm_id))
+
+    async def abort_migration(self, vm_id: UUID, generation: int) -> None:
+        """Give it up."""
+        given_up = (vm_id, generation)
+        await self._call(Call.ABORT_MIGRATION, lambda: self._daemon.abort_migration(*given_up))
+
+    async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
+        """Take no copy of a VM from another host."""
+        barred = (vm_id, generation)
+        await self._call(Call.REFUSE_ARRIVAL, lambda: self._daemon.refuse_arrival(*barred))
 
     async def boot_mark(self) -> int | None:
         """The epoch that this boot was marked with."""

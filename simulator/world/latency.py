@@ -25,6 +25,10 @@ class Call(StrEnum):
     RESUME = "resume"
     DESTROY = "destroy"
     UNDEFINE = "undefine"
+    MIGRATE = "migrate"
+    MIGRATION = "migration"
+    ABORT_MIGRATION = "abort_migration"
+    REFUSE_ARRIVAL = "refuse_arrival"
     LIST_FOREIGN = "list_foreign"
     DESCRIBE_FOREIGN = "describe_foreign"
     ADOPT = "adopt"
@@ -40,6 +44,7 @@ CHANGING = frozenset(
     {
         *(Call.DEFINE, Call.CREATE, Call.SHUTDOWN, Call.DESTROY, Call.UNDEFINE),
         Call.RESUME,
+        *(Call.MIGRATE, Call.ABORT_MIGRATION, Call.REFUSE_ARRIVAL),
         *(Call.ADOPT, Call.DISOWN, Call.SET_BOOT_MARK, Call.BMC_OFF, Call.BMC_ON),
     }
 )
@@ -70,10 +75,12 @@ class Latency:
         random: Random,
         ranges: Mapping[Call, Range] = USUAL,
         guest_stop_s: Range = (0.5, 8.0),
+        move_s: Range = (0.5, 6.0),
     ) -> None:
         self._random = random
         self._ranges = ranges
         self._guest_stop_s = guest_stop_s
+        self._move_s = move_s
 
     def draw(self, call: Call) -> tuple[float, float]:
         """Seconds until the call takes effect, and from then until its answer is there."""
@@ -84,3 +91,7 @@ class Latency:
     def guest_stop_s(self) -> float:
         """Seconds that a guest needs to end after its power button was pressed."""
         return self._random.uniform(*self._guest_stop_s)
+
+    def move_s(self) -> float:
+        """Seconds that libvirt needs to move a guest."""
+        return self._random.uniform(*self._move_s)

@@ -41,6 +41,8 @@ from tests.workflow.failovers import (
     an_isolated_host_is_fenced,
 )
 from tests.workflow.imports import IMPORTS
+from tests.workflow.maintenances import MAINTENANCES
+from tests.workflow.migrations import MIGRATIONS
 from tests.workflow.scenarios import SCENARIOS, Scenario
 from worker.parts import WORKFLOWS, sandbox
 
@@ -116,6 +118,8 @@ def _golden(workflow: str, scenario: Scenario, pick: Pick = itself) -> Golden:
 
 ALL: tuple[Golden, ...] = (
     *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
+    *(_golden("MigrateVm", item) for item in MIGRATIONS),
+    *(_golden("MaintainHost", item) for item in MAINTENANCES),
     *(_golden("ImportVm", item) for item in IMPORTS),
     *(_golden("RecoverVm", item) for item in ENDED_GUESTS),
     *(_golden("RunBatch", item) for item in BATCHES),

@@ -91,6 +91,18 @@ def rebooted(seed: int) -> tuple[Setup, Plan]:
     return Setup.small(hosts=2, vms=2), plan("rebooted", *faults, lasts_s=15)
 
 
+def moved_while_cut_off(seed: int) -> tuple[Setup, Plan]:
+    """A VM is moved, and its source is cut off on the way for less than a fence takes."""
+    rng = Random(seed)
+    faults = (
+        fault("person.migrate_vm", rng.uniform(1, 2), "vm1"),
+        cut_off("h1", rng.uniform(0, 0.3), rng.uniform(70, 90)).model_copy(
+            update={"after_event": "guest.leaving"}
+        ),
+    )
+    return Setup.small(profile=Profile.CAREFUL), plan("moved while cut off", *faults, lasts_s=99)
+
+
 def voided(seed: int) -> tuple[Setup, Plan]:
     """A controller lies, and the host is heard again before its VMs are started elsewhere."""
     rng = Random(seed)

@@ -20,6 +20,7 @@ from domain import recovery as domain_recovery
 from domain import storm
 from domain.errors import Unavailable
 from domain.inventory import HostState, PowerReading
+from domain.migration import MigrationFacts, Side, Verdict, settle
 from domain.orders import Evidence, HostRef, Placement
 from domain.readings import Domain
 from domain.storm import FenceFacts, Held, Vote
@@ -51,6 +52,7 @@ from tests.simulator.families import (
     late_cut,
     late_destroy,
     lost_answer,
+    moved_while_cut_off,
     one_outlet,
     power_cut,
     rebooted,
@@ -285,6 +287,17 @@ def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(incidents, "_stands", prebuilt(stands.__wrapped__))  # built anew, with that
 
 
+def silent_host_counts_as_read(patch: pytest.MonkeyPatch) -> None:
+    """A host of a migration that cannot be read is taken for one without the guest."""
+
+    def credulous(facts: MigrationFacts) -> Verdict:
+        sides = {"source": facts.source, "target": facts.target}
+        read = {k: Side.GONE if side is Side.SILENT else side for k, side in sides.items()}
+        return settle(facts.model_copy(update=read))
+
+    patch.setattr("activities.migrating.settle", credulous)
+
+
 def change_without_a_patch(patch: pytest.MonkeyPatch) -> None:
     """The next release adds steps to workflows, and runs that began without them are not asked."""
     patch.setattr(next_release, "patched", lambda _change: True)
@@ -317,5 +330,6 @@ BUGS = (
     Bug(lost_answer_starts_again, lost_answer, 10, 1, ("explained", "liveness")),
     Bug(late_cut_is_accepted, late_cut, 20, 1, ("heard",)),
     Bug(one_device_of_a_level_is_enough, one_outlet, 5, 1, ("certified_dead",)),
+    Bug(silent_host_counts_as_read, moved_while_cut_off, 10, 1, ("closed_alive", "one_copy")),
     Bug(change_without_a_patch, upgraded, 5, 1, ("NonDeterminism",)),
 )

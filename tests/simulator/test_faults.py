@@ -246,6 +246,8 @@ PEOPLE: dict[str, tuple[str, dict[str, Value], str]] = {
     "person.activate": ("h1", {}, "ActivateHost HOST_STATE_FORBIDS"),
     "person.start_vm": ("vm1", {}, "StartVm VM_NOT_DOWN"),
     "person.stop_vm": ("vm1", {"force": True}, "StopVm"),
+    "person.migrate_vm": ("vm1", {}, "MigrateVm"),
+    "person.maintain": ("h1", {}, "MaintainHost"),
     "monitor.late_report": ("h1", {"times": 2}, "RecoverHost HOST_STATE_FORBIDS"),
 }
 

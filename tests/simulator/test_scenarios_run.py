@@ -140,11 +140,27 @@ def test_a_vm_that_a_rule_keeps_off_its_host_is_started_where_it_may_run() -> No
     assert [move.kind for move in found.moves] == ["relocate"]
 
 
+def test_a_vm_is_moved_while_it_runs() -> None:
+    found = played(ONE, op(30, "vm_migrate", vm="vm:1", to="north"))
+    assert (found.final_running["vm:1"], lacking(found)) == ("north", set())
+    assert [move.kind for move in found.moves] == ["migrate"]
+
+
+def test_a_host_in_maintenance_is_empty_until_it_serves_again() -> None:
+    away = op(30, "host_maintenance_on", host="west")
+    found = played(ONE, away)
+    assert found.final_running["vm:1"] in ("north", "south")
+    assert (found.fenced, found.violations, lacking(found)) == ((), (), set())
+    back = op(90, "host_maintenance_off", host="west")
+    again = played(ONE, away, back, op(140, "vm_migrate", vm="vm:1", to="west"))
+    assert again.final_running["vm:1"] == "west"
+
+
 def test_what_is_not_known_or_not_there_is_named_and_the_rest_goes_on() -> None:
     found = played(
         ONE,
         op(30, "meteor", host="west"),
-        op(30, "vm_migrate", vm="vm:1", to="north"),
+        op(30, "vm_migrate", vm="vm:1", to="nowhere"),
         op(30, "vm_set_wanted", vm="vm:9", wanted="stopped"),
         op(30, "host_power", host="north", on=True, voltage=110),
         op(31, "host_power", host="west", on=False),

@@ -31,11 +31,13 @@ lock = sa.Table(
 )
 """As it was until revision 0002; later its rows are in `entity_lock`."""
 
+NOT_MOVING = dict.fromkeys(("target_host_id", "target_epoch", "target_generation", "moved_by"))
+
 FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "incident": ({"open": 1}, {}),
     "death_certificate": ({"state": "valid", "valid": 1}, {"state": "void"}),
     "vm_run": (
-        {"active": 1, "state": "running", "lost_certificate_id": None},
+        {"active": 1, "state": "running", "lost_certificate_id": None, **NOT_MOVING},
         {"state": "lost", "lost_certificate_id": ("death_certificate", 2)},
     ),
     "vm_dependency": ({"depends_on_id": ("vm", 2)}, {"depends_on_id": ("vm", 1)}),
@@ -76,7 +78,8 @@ def _row(table: sa.Table, columns: set[str], number: int) -> dict[str, Any]:
     chosen = [column for column in table.columns if column.name in columns]
     row = {column.name: _value(table, column, number) for column in chosen}
     for name, value in FIXED.get(table.name, ({}, {}))[number - 1].items():
-        row[name] = _id(*value) if isinstance(value, tuple) else value
+        if name in columns:
+            row[name] = _id(*value) if isinstance(value, tuple) else value
     return row
 
 

@@ -12,7 +12,7 @@ from domain.matrix import REBOOTED
 from engine.actions.base import Action, Params
 from engine.actions.hosts import ActivateHost
 from engine.registry import all_actions
-from store import incidents, inventory, runs
+from store import incidents, inventory, migrating, runs
 from store.ids import new_id
 from store.rows import Row
 from tests.store.engine_room import Agents, Engine, Sealer
@@ -106,6 +106,10 @@ class Scene:
             assert await self.world.do(runs.begin_start, run["id"], run["operation_id"])
         elif state != VmState.DOWN:
             run = await self.world.running(vm, host)
+            if state == VmState.MIGRATING:
+                target = await self.world.host("h2")
+                mover = await self.world.operation(vm, kind="vm.migrate")
+                assert await self.world.do(migrating.begin, run["id"], target, 1, mover)
             if state == VmState.POWERING_DOWN:
                 await self.world.stopping(run["id"])
             if state == VmState.UNKNOWN:
@@ -147,6 +151,7 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "host.edit": host | {"name": "h9"},
         "host.remove": host,
         "host.activate": host,
+        "host.maintain": host,
         "host.recover": host | {"epoch": 1, "why": "silent", "reported_by": "m1"},
         "host.check_fencing": host,
         "host.confirm_dead": host | {"reason": "I stood before it"},
@@ -164,6 +169,7 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "vm.delete": {"vm_id": vm},
         "vm.start": {"vm_id": vm},
         "vm.stop": {"vm_id": vm},
+        "vm.migrate": {"vm_id": vm},
         "vm.import": host | {"guest_id": new_id(), "name": "old"},
         "affinity.create": cluster | {"name": "near", "together": True, "vm_ids": (vm,)},
         "affinity.edit": group | {"hard": True},

@@ -53,6 +53,10 @@ FORBIDDEN_BY = {
     "vm.start unknown": "HOST_NOT_PROVEN_DEAD",
     "vm.stop": "VM_NOT_RUNNING",
     "vm.stop unknown": "HOST_NOT_PROVEN_DEAD",
+    "vm.stop migrating": "VM_MIGRATING",
+    "vm.migrate migrating": "VM_MIGRATING",
+    "vm.migrate": "VM_NOT_RUNNING",
+    "vm.migrate unknown": "HOST_NOT_PROVEN_DEAD",
     "vm.delete": "VM_NOT_DOWN",
 }
 """The code of a refusal by state, where it is not the entity's own `..._STATE_FORBIDS`."""

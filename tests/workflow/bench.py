@@ -23,17 +23,20 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Interceptor
 
 from domain.context import ActionContext, PriorityClass
+from domain.hosts import HostEvent
 from domain.operations import OPEN_STATES, workflow_id
 from domain.profiles import Policy, Timing
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster, CreateCluster
 from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.maintain_host import MaintainHost
+from engine.actions.migrate_vm import MigrateVm
 from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
-from store import inventory, operations, runs
+from store import hosts, inventory, operations, runs
 from store.database import Database
 from store.ids import new_id
 from store.migrate import upgrade
@@ -69,6 +72,8 @@ POLICY = Policy(
     capacity_retry_s=0.5,
     start_again_s=0.2,
     start_again_max_s=0.5,
+    migrate_deadline_s=5,
+    migrate_look_s=0.1,
 )
 OPEN = [state.value for state in OPEN_STATES]
 PERSON = ActionContext(principal="ann", correlation_id="test")
@@ -84,6 +89,8 @@ def quick(policy: Policy = POLICY) -> Iterator[None]:
         patch("engine.actions.hosts.policy_of", lambda _cluster: policy),
         patch("engine.actions.vms.policy_of", lambda _cluster: policy),
         patch("engine.actions.vm_recovery.policy_of", lambda _cluster: policy),
+        patch("engine.actions.migrate_vm.policy_of", lambda _cluster: policy),
+        patch("engine.actions.maintain_host.policy_of", lambda _cluster: policy),
     ):
         yield
 
@@ -201,6 +208,11 @@ class Bench:
         """Ask for a stop; the operation."""
         return await self.act(StopVm(vm_id=self.vms[vm], force=force))
 
+    async def migrate(self, vm: str, to: str | None = None) -> UUID:
+        """Ask for a VM to be moved; the operation."""
+        host_id = None if to is None else self.hosts[to]
+        return await self.act(MigrateVm(vm_id=self.vms[vm], host_id=host_id))
+
     async def report(self, host: str, why: str = "silent") -> UUID:
         """Report a host as failed, as a monitor does; the recovery's operation."""
         await self.watcher.missed(host)
@@ -217,6 +229,10 @@ class Bench:
     async def activate(self, host: str) -> UUID:
         """Ask for a host to be brought into service; the operation."""
         return await self.act(ActivateHost(host_id=self.hosts[host]))
+
+    async def maintain(self, host: str) -> UUID:
+        """Ask for a host to be taken out of service; the operation."""
+        return await self.act(MaintainHost(host_id=self.hosts[host]))
 
     async def act(self, params: Params, context: ActionContext = PERSON) -> UUID:
         """Run an action through the one door, and wait until its workflow was started."""
@@ -293,6 +309,14 @@ class Bench:
 
         async def work(connection: AsyncConnection) -> None:
             assert await runs.end(connection, run_id, "by the test", now())
+
+        await self.write(work)
+
+    async def move_host(self, name: str, event: HostEvent) -> None:
+        """Let something happen to a host in the database alone, as if another owner had it."""
+
+        async def work(connection: AsyncConnection) -> None:
+            assert await hosts.move(connection, self.hosts[name], event, "by the test", now())
 
         await self.write(work)
 

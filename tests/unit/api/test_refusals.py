@@ -46,6 +46,7 @@ UNKNOWN = [
     ("POST", "/hosts/{}/actions/confirm-dead", "HOST_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/approve-fence", "HOST_NOT_FOUND"),
     ("POST", "/hosts/{}/actions/withdraw-approval", "HOST_NOT_FOUND"),
+    ("POST", "/hosts/{}/actions/maintain", "HOST_NOT_FOUND"),
     ("PATCH", "/vms/{}", "VM_NOT_FOUND"),
     ("DELETE", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
@@ -53,6 +54,7 @@ UNKNOWN = [
     ("DELETE", "/affinity-groups/{}", "AFFINITY_GROUP_NOT_FOUND"),
     ("POST", "/vms/{}/actions/start", "VM_NOT_FOUND"),
     ("POST", "/vms/{}/actions/stop", "VM_NOT_FOUND"),
+    ("POST", "/vms/{}/actions/migrate", "VM_NOT_FOUND"),
     ("POST", "/operations/{}/actions/cancel", "OPERATION_NOT_FOUND"),
     ("POST", "/operations/{}/actions/retry", "OPERATION_NOT_FOUND"),
     ("POST", "/operations/{}/actions/pause", "OPERATION_NOT_FOUND"),
@@ -164,6 +166,16 @@ async def test_a_stopped_vm_cannot_be_stopped(scene: Scene) -> None:
     await scene.refused(f"/vms/{scene.stopped}/actions/stop", "VM_NOT_RUNNING")
 
 
+async def test_a_stopped_vm_cannot_be_moved(scene: Scene) -> None:
+    await scene.refused(f"/vms/{scene.stopped}/actions/migrate", "VM_NOT_RUNNING")
+
+
+async def test_a_vm_is_not_moved_to_where_it_runs(scene: Scene) -> None:
+    path = f"/vms/{scene.running}/actions/migrate"
+    answer = await scene.desk.post(path, {"host_id": str(scene.host)})
+    check_problem(answer, 409, "VM_THERE_ALREADY")
+
+
 @pytest.mark.parametrize("word", ["start", "stop"])
 async def test_a_vm_on_a_silent_host_is_neither_started_nor_stopped(
     scene: Scene, word: str
@@ -248,11 +260,13 @@ async def test_missing_fields_are_named(desk: Desk) -> None:
         (f"/clusters/{NOBODY}/actions/arm", {}),
         (f"/clusters/{NOBODY}/actions/disarm", {}),
         (f"/hosts/{NOBODY}/actions/activate", {}),
+        (f"/hosts/{NOBODY}/actions/maintain", {}),
         (f"/hosts/{NOBODY}/actions/confirm-dead", {"reason": "I saw it"}),
         (f"/hosts/{NOBODY}/actions/approve-fence", {"reason": "the rack burns"}),
         (f"/hosts/{NOBODY}/actions/withdraw-approval", {}),
         (f"/vms/{NOBODY}/actions/start", {}),
         (f"/vms/{NOBODY}/actions/stop", {}),
+        (f"/vms/{NOBODY}/actions/migrate", {}),
     ],
 )
 async def test_a_field_that_nobody_knows_is_refused(desk: Desk, path: str, body: Json) -> None:

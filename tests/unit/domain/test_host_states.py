@@ -14,6 +14,7 @@ pytestmark = pytest.mark.unit
 S, E = HostState, HostEvent
 LEGAL = {
     (S.UP, E.MISSED): S.CONNECTING,
+    (S.UP, E.DRAIN): S.PREPARING_MAINTENANCE,
     (S.UP, E.ACTIVATE): S.RECONCILING,
     (S.CONNECTING, E.MISSED): S.CONNECTING,
     (S.CONNECTING, E.ANSWERED): S.UP,
@@ -40,6 +41,11 @@ LEGAL = {
     (S.NON_OPERATIONAL, E.PROVEN_OFF): S.DOWN,
     (S.NON_OPERATIONAL, E.ACTIVATE): S.RECONCILING,
     (S.MAINTENANCE, E.ACTIVATE): S.RECONCILING,
+    (S.PREPARING_MAINTENANCE, E.STAY): S.UP,
+    (S.PREPARING_MAINTENANCE, E.EMPTIED): S.MAINTENANCE,
+    (S.PREPARING_MAINTENANCE, E.SILENT): S.PREPARING_MAINTENANCE,
+    (S.PREPARING_MAINTENANCE, E.FENCE): S.PREPARING_MAINTENANCE,
+    (S.PREPARING_MAINTENANCE, E.PROVEN_OFF): S.DOWN,
     (S.PREPARING_MAINTENANCE, E.ACTIVATE): S.RECONCILING,
     (S.ERROR, E.ACTIVATE): S.RECONCILING,
 }
@@ -98,7 +104,9 @@ def test_only_a_proof_leads_to_down() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", sorted(set(HostState) - POLLED - {S.RECONCILING}), ids=lambda state: state.value
+    "start",
+    sorted(set(HostState) - POLLED - {S.RECONCILING, S.PREPARING_MAINTENANCE}),
+    ids=lambda state: state.value,
 )
 def test_nothing_out_of_service_reaches_up_except_through_reconciling(start: HostState) -> None:
     assert S.UP not in reachable(start, set(HostEvent), without={S.RECONCILING})

@@ -18,10 +18,12 @@ from domain.inventory import (
 from drivers.domain_xml import (
     NAMESPACE,
     adopted_run,
+    bar_xml,
     claim_in,
     disk_name,
     domain_xml,
     generation_in,
+    with_generation,
 )
 
 pytestmark = pytest.mark.unit
@@ -157,3 +159,28 @@ def test_a_mark_names_its_generation_and_its_import_and_only_an_id_is_an_import(
     assert (generation_in(mark), claim_in(mark)) == (3, claim)
     for other in ("<run generation='3'/>", "<run claim='ann'/>", "<run"):
         assert claim_in(other) is None
+
+
+def _generation(xml: str) -> int | None:
+    mark = ET.fromstring(xml).find(f"metadata/{{{NAMESPACE}}}run")
+    assert mark is not None
+    return generation_in(ET.tostring(mark, encoding="unicode"))
+
+
+def test_another_generation_changes_nothing_but_the_mark() -> None:
+    before = domain_xml(SPEC, 4)
+    after = with_generation(before, 5)
+    assert _generation(after) == 5
+    assert with_generation(after, 4) == with_generation(before, 4)
+
+
+def test_a_definition_without_our_mark_is_not_sent_on_as_ours() -> None:
+    with pytest.raises(ValueError, match="no mark"):
+        with_generation("<domain><name>theirs</name></domain>", 2)
+
+
+def test_a_bar_has_the_vms_uuid_another_name_and_no_disk() -> None:
+    root = ET.fromstring(bar_xml(SPEC.vm_id, 6))
+    assert root.findtext("uuid") == str(SPEC.vm_id)
+    assert root.findtext("name") != SPEC.name
+    assert (root.find("devices"), _generation(bar_xml(SPEC.vm_id, 6))) == (None, 6)

@@ -1,0 +1,74 @@
+"""Scenarios on migrations: each drives a fresh bench to one end and gives the operation to look at.
+
+A guest that is `stalled` does not get on: libvirt is at it until it is given up or a host dies.
+"""
+
+from uuid import UUID
+
+from tests.workflow.bench import Bench
+from tests.workflow.scenarios import Scenario, finished
+
+
+async def a_vm_is_moved(bench: Bench) -> UUID:
+    """MigrateVm: reserved, moved, read on both hosts."""
+    await bench.add_vm("db", "h1")
+    return await finished(bench, await bench.migrate("db", "h2"))
+
+
+async def a_move_waits_for_room(bench: Bench) -> UUID:
+    """MigrateVm: no other host has room until another VM ends."""
+    await bench.add_vm("db", "h1")
+    for name in ("h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    operation = await bench.migrate("db")
+    await bench.waits(operation, "NO_ROOM")
+    await bench.ended(await bench.stop("big-h3", force=True))
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_move_that_libvirt_refuses_leaves_the_vm_where_it_is(bench: Bench) -> UUID:
+    """MigrateVm: libvirt says no, and the target is made to refuse what may still come."""
+    vm_id = await bench.add_vm("db", "h1")
+    bench.centre.refusing[vm_id] = 1
+    return await finished(bench, await bench.migrate("db", "h2"))
+
+
+async def a_waiting_move_is_cancelled(bench: Bench) -> UUID:
+    """MigrateVm: cancelled while it waits for room."""
+    await bench.add_vm("db", "h1")
+    for name in ("h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    operation = await bench.migrate("db")
+    await bench.waits(operation, "NO_ROOM")
+    await bench.workflow(operation).cancel()
+    return await finished(bench, operation)
+
+
+async def a_move_under_way_is_cancelled(bench: Bench) -> UUID:
+    """MigrateVm: cancelled while libvirt is at it, which gives it up."""
+    vm_id = await bench.add_vm("db", "h1")
+    bench.centre.stalled.add(vm_id)
+    operation = await bench.migrate("db", "h2")
+    await under_way(bench, "h1", vm_id)
+    await bench.workflow(operation).cancel()
+    return await finished(bench, operation)
+
+
+async def under_way(bench: Bench, host: str, vm_id: UUID) -> None:
+    """Wait until libvirt is moving a guest away from a host."""
+
+    async def moving() -> bool:
+        return vm_id in bench.centre.hosts[host].moves
+
+    await bench.until(moving, "libvirt was never told to move it")
+
+
+MIGRATIONS: tuple[Scenario, ...] = (
+    a_vm_is_moved,
+    a_move_waits_for_room,
+    a_move_that_libvirt_refuses_leaves_the_vm_where_it_is,
+    a_waiting_move_is_cancelled,
+    a_move_under_way_is_cancelled,
+)
+"""The happy path first."""
