@@ -102,10 +102,13 @@ LOOKS_AT: dict[Check, tuple[str, ...]] = {
 
 JUDGED: dict[str, Part] = {
     "vm_run": Part(
-        ("id", "vm_id", "host_id", "epoch", "memory_mib", "state", "active", "lost_certificate_id"),
+        (
+            *("id", "vm_id", "host_id", "epoch", "memory_mib", "state", "active"),
+            *("lost_certificate_id", "target_host_id"),
+        ),
         f"active = 1 OR state = '{RunState.LOST}'",
     ),
-    "host": Part(("id", "name", "memory_mib", "memory_reserved_mib")),
+    "host": Part(("id", "name", "state", "memory_mib", "memory_reserved_mib")),
     "death_certificate": Part(("id", "host_id", "epoch")),
     "incident": Part(("id", "host_id", "epoch", "open", "operation_id"), "open = 1"),
     "operation": Part(

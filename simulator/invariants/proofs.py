@@ -23,7 +23,7 @@ STARTED_BEFORE_S = 60.0
 LOOKED_AT: dict[str, tuple[str, ...]] = {
     "vm_run": (
         *("id", "vm_id", "host_id", "epoch", "generation", "state", "active"),
-        *("operation_id", "incident_id"),
+        *("operation_id", "incident_id", "end_reason", "target_host_id", "target_generation"),
     ),
     "death_certificate": ("id", "host_id", "epoch", "state"),
     "incident": ("id", "host_id", "epoch", "open", "why", "outcome"),

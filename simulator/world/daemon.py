@@ -138,7 +138,7 @@ class Daemon:
         if why or there is None:
             raise Conflict("HYPERVISOR_REFUSED", f"{found.name} was not moved: {why}")
         latency = self._centre.latency
-        takes_s = 0.0 if latency is None else latency.move_s() * self._host.slowness
+        takes_s = 0.0 if latency is None else latency.move_s()
         move = Move(self._centre, self._host, there, vm_id, target, takes_s)
         move.begin()
         return move

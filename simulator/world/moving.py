@@ -94,7 +94,7 @@ class Move:
         if self._switched:
             self._confirm()
             return
-        self._done_s += TICK_S
+        self._done_s += TICK_S / self.source.slowness  # a host that recovers goes on faster
         if self._done_s >= self.takes_s and self.vm_id not in self.centre.stalled:
             self._switch()
         self._later()
