@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from domain.hosts import HostEvent
-from tests.workflow.bench import Bench
+from tests.workflow.bench import Bench, relaying
 from tests.workflow.migrations import under_way
 from tests.workflow.scenarios import Scenario, finished
 
@@ -12,7 +12,8 @@ async def a_host_is_drained(bench: Bench) -> UUID:
     """MaintainHost: two VMs are moved, and the host is out of service."""
     await bench.add_vm("db", "h1")
     await bench.add_vm("web", "h1")
-    return await finished(bench, await bench.maintain("h1"))
+    async with relaying(bench):
+        return await finished(bench, await bench.maintain("h1"))
 
 
 async def a_drain_waits_for_a_vm_that_fits_nowhere(bench: Bench) -> UUID:
