@@ -98,6 +98,12 @@ was in service is not among them: it is activated only because it has rebooted."
 POLLED = frozenset({S.UP, S.CONNECTING, S.NON_RESPONSIVE, S.FENCING})
 """States in which a monitor judges a host by its answers."""
 
+STAKED = frozenset({S.NON_OPERATIONAL, S.PREPARING_MAINTENANCE})
+"""States in which a monitor judges a host only while a copy may run there."""
+
+MARKED = frozenset({S.UP, S.CONNECTING, S.PREPARING_MAINTENANCE})
+"""States in which a host that lacks the mark of its boot has rebooted."""
+
 SILENT = frozenset({S.CONNECTING, S.NON_RESPONSIVE, S.FENCING})
 """States that count as silent when the storm guard looks at a cluster."""
 

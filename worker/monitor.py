@@ -26,6 +26,7 @@ from activities.ports import Hypervisor, PowerSwitch
 from activities.power import ask
 from domain.context import ActionContext, PriorityClass
 from domain.errors import EngineError, Refused, Unavailable
+from domain.hosts import MARKED
 from domain.inventory import HostState, PowerReading
 from domain.liveness import (
     PollResult,
@@ -264,7 +265,7 @@ class Monitor:
         )
 
     async def _heard(self, host: WatchedHost, reading: HostReading) -> None:
-        in_service = host.state in (HostState.UP, HostState.CONNECTING)
+        in_service = host.state in MARKED
         if in_service and reading.boot_mark != host.epoch:
             # Before all else: a host that only missed polls while it rebooted must not be `up`.
             await self._rebooted(host, reading.boot_mark)

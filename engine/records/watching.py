@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.base import Frozen
-from domain.hosts import POLLED, HostEvent
+from domain.hosts import POLLED, STAKED, HostEvent
 from domain.inventory import FenceDevice, HostState
 from domain.profiles import Profile
 from domain.readings import HostReading
@@ -46,7 +46,7 @@ class WatchedHost(Frozen):
     @property
     def judged(self) -> bool:
         """Whether a miss of this host means anything."""
-        if self.state in (HostState.NON_OPERATIONAL, HostState.PREPARING_MAINTENANCE):
+        if self.state in STAKED:
             return self.at_stake
         return self.state in POLLED
 
@@ -87,7 +87,7 @@ class WatchRecords:
             devices: dict[UUID, list[FenceDevice]] = {}
             for row in await inventory.listing(connection, "fence_device"):
                 devices.setdefault(row["host_id"], []).append(fence_device(row))
-            out = any(row["state"] == HostState.NON_OPERATIONAL for row in found)
+            out = any(row["state"] in STAKED for row in found)
             staked = await licences.at_stake(connection) if out else set()
             return tuple(
                 WatchedHost(

@@ -37,13 +37,22 @@ async def test_a_host_that_keeps_no_mark_is_not_activated_at_every_poll(
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("state", ["non_operational", "preparing_maintenance"])
 async def test_a_silent_host_out_of_service_is_reported_while_a_copy_may_run_there(
-    scene: Scene,
+    scene: Scene, state: str
 ) -> None:
     await scene.world.running(await scene.world.vm(), scene.host_id)
-    await scene.world.put("host", scene.host_id, state="non_operational")
+    await scene.world.put("host", scene.host_id, state=state)
     scene.answer(SILENT)
     async with scene.watched():
         await until(scene.incidents)
-    assert await scene.state() == "non_operational"
+    assert await scene.state() == state
     assert (await scene.operations())[0]["kind"] == "host.recover"
+
+
+async def test_a_host_that_reboots_while_it_is_drained_is_activated(scene: Scene) -> None:
+    await scene.world.put("host", scene.host_id, state="preparing_maintenance")
+    scene.answer(reading(None))
+    async with scene.watched():
+        await until(scene.operations)
+    assert (await scene.operations())[0]["kind"] == "host.activate"
