@@ -136,6 +136,29 @@ async def devices_of(connection: AsyncConnection, host_ids: list[UUID]) -> dict[
     return found
 
 
+async def fencing_of(connection: AsyncConnection, host_ids: list[UUID]) -> list[Row]:
+    """For each fence device of these hosts its columns, beside what its cluster says of fencing.
+
+    A host without a device has one row, whose device is all None. Named `host`, `profile` and
+    `limit_s`: the host's id, its cluster's profile and limit. Devices of a host come by name.
+    """
+    found: list[Row] = []
+    for some in in_chunks(host_ids):
+        query = (
+            sa.select(
+                fence_device,
+                host.c.id.label("host"),
+                cluster.c.profile,
+                cluster.c.fence_limit_s.label("limit_s"),
+            )
+            .select_from(host.join(cluster, cluster.c.id == host.c.cluster_id))
+            .outerjoin(fence_device, fence_device.c.host_id == host.c.id)
+            .where(host.c.id.in_(some))
+        )
+        found += await many(connection, query.order_by(host.c.id, fence_device.c.name))
+    return found
+
+
 WANT_VM = vm.update().where(vm.c.id == sa.bindparam("key")).values(wanted=sa.bindparam("wish"))
 """Record whether a person wants VMs to run; idempotent."""
 

@@ -1,6 +1,8 @@
 """What is worked out of a host's fence devices, for whoever looks at it."""
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,18 +18,14 @@ async def fencing_of(
     connection: AsyncConnection, host_ids: Iterable[UUID]
 ) -> dict[UUID, HostFencingView]:
     """How each of these hosts is fenced; one that is not there is left out."""
-    hosts = await inventory.get_many(connection, "host", sorted(set(host_ids)))
-    cluster_ids = sorted({host["cluster_id"] for host in hosts.values()})
-    clusters = await inventory.get_many(connection, "cluster", cluster_ids)
-    devices = await inventory.devices_of(connection, list(hosts))
-    return {
-        host_id: _fencing(clusters[host["cluster_id"]], devices.get(host_id, ()))
-        for host_id, host in hosts.items()
-    }
+    rows = await inventory.fencing_of(connection, sorted(set(host_ids)))
+    return {host_id: _fencing(list(own)) for host_id, own in groupby(rows, itemgetter("host"))}
 
 
-def _fencing(cluster: Row, devices: Iterable[Row]) -> HostFencingView:
-    known, policy = [fence_device(row) for row in devices], policy_of(cluster)
+def _fencing(rows: list[Row]) -> HostFencingView:
+    known = [fence_device(row) for row in rows if row["id"] is not None]
+    cluster = {"profile": rows[0]["profile"], "fence_limit_s": rows[0]["limit_s"]}
+    policy = policy_of(cluster)
     budget = fence_budget(known, policy)
     return HostFencingView(
         budget_s=round(budget.total_s, 1),

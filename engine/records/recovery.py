@@ -116,7 +116,7 @@ class RecoveryRecords:
 
         async def work(connection: AsyncConnection) -> None:
             plain = decision.model_dump(mode="json")
-            plain |= known.model_dump(mode="json")
+            plain |= {"at": known.at.isoformat(), "heard": known.heard, "words": known.words}
             await incidents.note_decision(connection, order.incident_id, plain)
             subject = (order.host.host_id, order.host.name)
             await note_explanation(connection, order.incident_id, subject, told, known.at)

@@ -37,7 +37,8 @@ PRIVATE = {
     *("HostSamples", "ForeignGuests", "ListFenceDevices", "GetFenceDevice", "ListVms", "GetVm"),
     "ShowVm",
     *("ListAffinityGroups", "GetAffinityGroup", "GetOperation", "ListOperations"),
-    *("ListIncidents", "GetIncident", "ListEvents", "AuditEvents"),
+    *("ListIncidents", "GetIncident", "ExplainIncident", "VerifyCertificates"),
+    *("ForecastLoss", "ListApprovals", "ListEvents", "AuditEvents"),
 }
 NOW = made_at(new_id())
 

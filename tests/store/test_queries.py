@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from domain.errors import Invalid, NotFound
-from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
+from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState, VmState
 from engine.facts import vm_state
 from engine.queries.events import AuditEvents
 from engine.queries.incidents import ListIncidents
@@ -200,6 +200,13 @@ async def test_every_state_of_a_vm_is_found_by_the_same_rule_that_shows_it(engin
             vm = await world.vm(f"{state.value}-on-{on.value.replace('_', '-')}")
             run = await world.placed(vm, host)
             put = vm_run.update().where(vm_run.c.id == run["id"]).values(state=state.value)
+            if state is RunState.MIGRATING:
+                put = put.values(
+                    target_host_id=host,
+                    target_epoch=1,
+                    target_generation=2,
+                    moved_by=run["operation_id"],
+                )
             await world.do(changed, put)
             expected[vm] = vm_state({"state": state.value}, on.value)
         await world.put("host", host, state=on.value)
