@@ -19,18 +19,14 @@ JUDGED = frozenset({"host.confirm_dead", "host.approve_fence", "host.withdraw_ap
 """What people may say while the failure of a host is judged."""
 ACTIVATE = frozenset({"host.activate", REBOOTED})
 HOST: Mapping[str, frozenset[str]] = {
-    H.UP: HOST_ALWAYS | {"vm.import", REBOOTED},
+    H.UP: HOST_ALWAYS | {"vm.import", "host.maintain", REBOOTED},
     H.CONNECTING: HOST_ALWAYS | JUDGED | {"host.recover", REBOOTED},
     H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
     H.FENCING: HOST_ALWAYS | JUDGED,
-    H.UP: HOST_ALWAYS | {"vm.import", "host.maintain", REBOOTED},
-    H.CONNECTING: HOST_ALWAYS | {"host.recover", "host.confirm_dead", REBOOTED},
-    H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
-    H.FENCING: HOST_ALWAYS | {"host.confirm_dead"},
     H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
     H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},
-    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.recover", "host.confirm_dead"},
+    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
     H.NON_OPERATIONAL: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.ERROR: HOST_ALWAYS | ACTIVATE | {"host.remove"},
 }
