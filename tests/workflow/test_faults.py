@@ -24,7 +24,7 @@ async def results(
         yield await run_all(CASES, temporal_address, migrated, tmp_path_factory.mktemp("trials"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_one_fault_in_one_step_changes_no_end_and_breaks_no_invariant(
     case: Case, results: dict[Case, Result | BaseException]
