@@ -15,6 +15,7 @@ from tests.invariants import CHECKS, TABLES, Facts, broken
 pytestmark = pytest.mark.workflow
 
 HOST, OTHER, VM, RUN, START, INCIDENT = (UUID(int=n) for n in range(1, 7))
+VM_POLICY = {"on_io_error": "resume"}
 Break = Callable[[DataCentre, dict[str, list[Row]]], None]
 
 
@@ -28,8 +29,9 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     rows["host"] = [
         up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128},
     ]
-    rows["vm"] = [{"id": VM, "name": "db", "wanted": True, "protected": True}]
+    rows["vm"] = [{"id": VM, "name": "db", "wanted": True, "protected": True} | VM_POLICY]
     run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
+    run |= {"target_host_id": None, "target_epoch": None, "target_generation": None}
     rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
     start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db", "attempt": 1}
     start |= {"run_id": "run-1"}
@@ -59,7 +61,7 @@ def a_run_without_its_copy(centre: DataCentre, _rows: dict[str, list[Row]]) -> N
 
 
 def a_vm_that_was_forgotten(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["vm"].append({"id": OTHER, "name": "web", "wanted": True, "protected": True})
+    rows["vm"].append({"id": OTHER, "name": "web", "wanted": True, "protected": True} | VM_POLICY)
 
 
 def a_loss_without_a_certificate(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
@@ -97,6 +99,14 @@ def an_incident_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -
     rows["incident"].append(row)
 
 
+def a_copy_that_stays_paused(centre: DataCentre, _rows: dict[str, list[Row]]) -> None:
+    centre.hosts["h1"].domains[VM].state = DomainState.PAUSED
+
+
+def a_vm_on_a_host_in_maintenance(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["host"][0]["state"] = "maintenance"
+
+
 PLANTED: tuple[tuple[Break, Any], ...] = (
     (a_second_copy, invariants.one_copy_at_most),
     (a_second_run, invariants.one_active_run_at_most),
@@ -111,6 +121,8 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (a_step_without_an_end, invariants.steps_end_with_their_operations),
     (memory_that_was_not_given_back, invariants.capacity_holds),
     (an_incident_that_was_left, invariants.one_incident_at_most),
+    (a_copy_that_stays_paused, invariants.nothing_stays_paused),
+    (a_vm_on_a_host_in_maintenance, invariants.nothing_runs_in_maintenance),
 )
 
 
