@@ -15,6 +15,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from engine.actions.base import Params
 from engine.actions.operations import CancelOperation, RetryOperation
+from engine.actions.vm_config import EditVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.batches import BatchOptions
@@ -131,7 +132,10 @@ async def test_sixty_starts_never_run_more_than_ten_at_a_time(idle_engine: Bench
 
 async def test_a_start_that_fails_stops_those_behind_it(whole_engine: Bench) -> None:
     names = await add_vms(whole_engine, 12)
-    whole_engine.centre.refusing[whole_engine.vms[names[3]]] = 1000
+    refused = whole_engine.vms[names[3]]
+    whole_engine.centre.refusing[refused] = 1000
+    # With one try on one host its start has failed while others still wait.
+    await whole_engine.act(EditVm(vm_id=refused, max_restart=0, max_relocate=0))
     operation = await starting(whole_engine, names, at_once=2, stop_on_error=True)
     ended = await whole_engine.ended(operation)
     assert (ended["state"], ended["problem"]["code"]) == ("failed", "BATCH_INCOMPLETE")
