@@ -15,7 +15,7 @@ from uuid import UUID
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.operations import OperationState, Outcome, Problem
-from engine.actions.base import Tx
+from engine.actions.base import Tx, post_once
 from engine.closing import BATCH, close_operation, closed_event
 from engine.rows import context_of
 from store import batches, control, hosts, incidents, inventory, locks, operations, plumbing, runs
@@ -144,8 +144,7 @@ async def ask_to_cancel(tx: Tx, row: Row) -> None:
 
 
 async def _tell_to_cancel(tx: Tx, operation_id: UUID) -> None:
-    if not await plumbing.is_posted(tx.connection, operation_id, plumbing.CANCEL):
-        tx.writes.post_soon(operation_id, tx.now, plumbing.CANCEL)
+    await post_once(tx, operation_id, plumbing.CANCEL)
 
 
 async def supersede(tx: Tx, operation_id: UUID, problem: Problem) -> None:

@@ -51,7 +51,7 @@ async def close_operation(
     assert row is not None
     await plumbing.append_event(connection, closed_event(row, outcome, now))
     if row["parent_kind"] == BATCH and row["parent_state"] in operations.OPEN:
-        await _look_again(connection, row["parent_id"], now)
+        await look_again(connection, row["parent_id"], now)
     return True
 
 
@@ -60,12 +60,13 @@ async def tell_parent(connection: AsyncConnection, parent_id: UUID, now: datetim
     parent = await operations.get(connection, parent_id)
     if parent is None or parent["kind"] not in WATCHING or parent["state"] not in operations.OPEN:
         return
-    await _look_again(connection, parent_id, now)
+    await look_again(connection, parent_id, now)
 
 
-async def _look_again(connection: AsyncConnection, parent_id: UUID, now: datetime) -> None:
-    if not await plumbing.is_posted(connection, parent_id, plumbing.SIGNAL, LOOK_AGAIN):
-        await plumbing.post(connection, new_id(), parent_id, now, plumbing.SIGNAL, LOOK_AGAIN)
+async def look_again(connection: AsyncConnection, operation_id: UUID, now: datetime) -> None:
+    """Tell an operation's workflow that something may have changed, unless it is told already."""
+    if not await plumbing.is_posted(connection, operation_id, plumbing.SIGNAL, LOOK_AGAIN):
+        await plumbing.post(connection, new_id(), operation_id, now, plumbing.SIGNAL, LOOK_AGAIN)
 
 
 def closed_event(row: Row, outcome: Outcome, now: datetime) -> Row:

@@ -1,6 +1,5 @@
 """A person's leave to cut the power of a host that the storm guard holds back."""
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from pydantic import Field
@@ -10,7 +9,8 @@ from domain.errors import Conflict, Refused
 from domain.inventory import HostState
 from domain.permissions import Permission
 from domain.storm import APPROVABLE
-from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
+from engine.actions.base import Action, Done, Params, Plan, Problems, Tx, post_once
+from engine.actions.confirmations import Judged
 from engine.actions.hosts import host_facts, host_target
 from engine.closing import LOOK_AGAIN
 from store import approvals, incidents, plumbing
@@ -40,15 +40,7 @@ class WithdrawApproval(Params):
     host_id: UUID
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """The host and the incident that its failure is judged in."""
-
-    host: Row
-    incident: Row
-
-
-class ApproveFenceAction(Action[ApproveFence, Waiting]):
+class ApproveFenceAction(Action[ApproveFence, Judged]):
     """`host.approve_fence`: the open incident may exceed the budget and pass a wide silence."""
 
     params = ApproveFence
@@ -58,7 +50,7 @@ class ApproveFenceAction(Action[ApproveFence, Waiting]):
     idempotent = True
     retryable = False
 
-    async def plan(self, tx: Tx, params: ApproveFence, problems: Problems) -> Plan[Waiting]:
+    async def plan(self, tx: Tx, params: ApproveFence, problems: Problems) -> Plan[Judged]:
         """Check that the guard holds this host back for a reason that a person may overrule."""
         facts = await _waiting(tx, params.host_id)
         held = (facts.incident["decision"] or {}).get("held") or ()
@@ -68,12 +60,12 @@ class ApproveFenceAction(Action[ApproveFence, Waiting]):
         steps = ("keep your approval", "let the recovery judge anew")
         return _plan(facts, steps)
 
-    async def execute(self, tx: Tx, params: ApproveFence, plan: Plan[Waiting]) -> Done:
+    async def execute(self, tx: Tx, params: ApproveFence, plan: Plan[Judged]) -> Done:
         """Keep the approval and wake the recovery."""
         incident, by = plan.facts.incident, tx.context.principal
         given = (incident["id"], by, params.reason, params.lasts_s, tx.now)
         await approvals.give(tx.connection, *given)
-        await _wake(tx, incident)
+        await post_once(tx, incident["operation_id"], plumbing.SIGNAL, LOOK_AGAIN)
         return Done(
             summary=f"{by} approves of cutting the power of {plan.facts.host['name']}: "
             f"{params.reason}",
@@ -82,13 +74,13 @@ class ApproveFenceAction(Action[ApproveFence, Waiting]):
         )
 
     def forbidden(
-        self, params: ApproveFence, plan: Plan[Waiting], allowed: tuple[str, ...]
+        self, params: ApproveFence, plan: Plan[Judged], allowed: tuple[str, ...]
     ) -> Refused:
         """Only the fence of a host that is silent can be approved."""
         return _nothing_waits(plan.facts.host)
 
 
-class WithdrawApprovalAction(Action[WithdrawApproval, Waiting]):
+class WithdrawApprovalAction(Action[WithdrawApproval, Judged]):
     """`host.withdraw_approval`: what was approved counts no more, from the next claim on."""
 
     params = WithdrawApproval
@@ -98,14 +90,14 @@ class WithdrawApprovalAction(Action[WithdrawApproval, Waiting]):
     idempotent = True
     retryable = False
 
-    async def plan(self, tx: Tx, params: WithdrawApproval, problems: Problems) -> Plan[Waiting]:
+    async def plan(self, tx: Tx, params: WithdrawApproval, problems: Problems) -> Plan[Judged]:
         """Check that its failure is being judged."""
         return _plan(await _waiting(tx, params.host_id), ("withdraw the approval",))
 
-    async def execute(self, tx: Tx, params: WithdrawApproval, plan: Plan[Waiting]) -> Done:
+    async def execute(self, tx: Tx, params: WithdrawApproval, plan: Plan[Judged]) -> Done:
         """Withdraw all that was approved, and let the recovery judge anew."""
         count = await approvals.withdraw(tx.connection, plan.facts.incident["id"], tx.now)
-        await _wake(tx, plan.facts.incident)
+        await post_once(tx, plan.facts.incident["operation_id"], plumbing.SIGNAL, LOOK_AGAIN)
         return Done(
             summary=f"{count} approvals of fencing {plan.facts.host['name']} are withdrawn",
             before={"approvals": count},
@@ -114,29 +106,23 @@ class WithdrawApprovalAction(Action[WithdrawApproval, Waiting]):
         )
 
     def forbidden(
-        self, params: WithdrawApproval, plan: Plan[Waiting], allowed: tuple[str, ...]
+        self, params: WithdrawApproval, plan: Plan[Judged], allowed: tuple[str, ...]
     ) -> Refused:
         """There is nothing to withdraw where nothing is judged."""
         return _nothing_waits(plan.facts.host)
 
 
-async def _waiting(tx: Tx, host_id: UUID) -> Waiting:
+async def _waiting(tx: Tx, host_id: UUID) -> Judged:
     host = (await host_facts(tx, host_id)).host
     incident = await incidents.find_open(tx.connection, host["id"], host["epoch"])
     if incident is None or incident["phase"] not in ("detect", "decide", "prove"):
         raise _nothing_waits(host)
-    return Waiting(host, incident)
+    return Judged(host, incident)
 
 
-def _plan(facts: Waiting, steps: tuple[str, ...]) -> Plan[Waiting]:
+def _plan(facts: Judged, steps: tuple[str, ...]) -> Plan[Judged]:
     state = HostState(facts.host["state"])
     return Plan(target=host_target(facts.host), facts=facts, state=state, steps=steps)
-
-
-async def _wake(tx: Tx, incident: Row) -> None:
-    recovery = incident["operation_id"]
-    if not await plumbing.is_posted(tx.connection, recovery, plumbing.SIGNAL, LOOK_AGAIN):
-        tx.writes.post_soon(recovery, tx.now, plumbing.SIGNAL, LOOK_AGAIN)
 
 
 def _nothing_waits(host: Row) -> Conflict:

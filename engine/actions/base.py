@@ -30,6 +30,7 @@ from domain.permissions import Permission, Role
 from engine.actions.texts import holds_half_a_character
 from engine.facts import Facts
 from engine.writes import Writes
+from store import plumbing
 from store.rows import Row
 
 
@@ -253,6 +254,12 @@ class Action(ABC, Generic[P, F]):
             name=target.name,
             state=plan.state,
         )
+
+
+async def post_once(tx: Tx, operation_id: UUID, kind: str, signal: str | None = None) -> None:
+    """Tell an operation's workflow something after the commit, unless it is to be told already."""
+    if not await plumbing.is_posted(tx.connection, operation_id, kind, signal):
+        tx.writes.post_soon(operation_id, tx.now, kind, signal)
 
 
 async def existing(tx: Tx, entity: str, entity_id: UUID) -> Row:

@@ -10,7 +10,7 @@ from domain.errors import Conflict, Refused
 from domain.inventory import CONFIRMATION, Confirmation, HostState, PowerReading
 from domain.liveness import MONITOR_LIVE
 from domain.permissions import Permission
-from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
+from engine.actions.base import Action, Done, Params, Plan, Problems, Tx, post_once
 from engine.actions.hosts import host_facts, host_target
 from engine.closing import LOOK_AGAIN
 from store import incidents, inventory, observations, plumbing
@@ -74,9 +74,7 @@ class ConfirmHostDeadAction(Action[ConfirmHostDead, Judged]):
         row = {"id": new_id(), "incident_id": incident["id"], "host_id": host["id"]}
         row |= {"epoch": host["epoch"], "took_s": 0.0, "at": tx.now, "detail": params.reason}
         await incidents.add_evidence(tx.connection, row | fact)
-        recovery = incident["operation_id"]
-        if not await plumbing.is_posted(tx.connection, recovery, plumbing.SIGNAL, LOOK_AGAIN):
-            tx.writes.post_soon(recovery, tx.now, plumbing.SIGNAL, LOOK_AGAIN)
+        await post_once(tx, incident["operation_id"], plumbing.SIGNAL, LOOK_AGAIN)
         return Done(
             summary=f"{tx.context.principal} says that {host['name']} is dead: {params.reason}",
             after={"confirmed": params.reason},

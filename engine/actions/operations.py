@@ -12,7 +12,17 @@ from domain.errors import Conflict, Denied, Refused
 from domain.operations import OperationState
 from domain.permissions import Permission, Role
 from domain.priorities import RAISES_TO
-from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.base import (
+    Action,
+    Done,
+    Params,
+    Plan,
+    Problems,
+    Target,
+    Tx,
+    existing,
+    post_once,
+)
 from engine.cancelling import cancel_operation, too_late
 from engine.closing import BATCH
 from engine.retrying import UNSUCCESSFUL, Judgement, again, judged_again
@@ -253,8 +263,7 @@ async def _inherited(tx: Tx, row: Row, wish: int) -> list[tuple[Row, int]]:
 
 
 async def _signal(tx: Tx, row: Row, name: str) -> None:
-    if not await plumbing.is_posted(tx.connection, row["id"], plumbing.SIGNAL, name):
-        tx.writes.post_soon(row["id"], tx.now, plumbing.SIGNAL, name)
+    await post_once(tx, row["id"], plumbing.SIGNAL, name)
 
 
 def _action(tx: Tx, row: Row) -> Action[Any, Any] | None:

@@ -17,12 +17,11 @@ from engine.actions.vms import StartVm
 from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.closing import LOOK_AGAIN
+from engine.closing import look_again
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.refs import host_ref
-from store import incidents, inventory, locks, migrating, operations, plumbing, runs
+from store import incidents, inventory, locks, migrating, operations, runs
 from store.database import Database
-from store.ids import new_id
 from store.rows import Row
 
 
@@ -228,6 +227,4 @@ def _moved_on(name: str, how: str) -> Superseded:
 async def tell_of_death(connection: AsyncConnection, host_id: UUID, now: datetime) -> None:
     """Let every migration from or to a host that was proven dead look again at once."""
     for run in await migrating.naming(connection, host_id):
-        mover: UUID = run["moved_by"]
-        if not await plumbing.is_posted(connection, mover, plumbing.SIGNAL, LOOK_AGAIN):
-            await plumbing.post(connection, new_id(), mover, now, plumbing.SIGNAL, LOOK_AGAIN)
+        await look_again(connection, run["moved_by"], now)
