@@ -27,24 +27,20 @@ def _expired() -> sa.ColumnElement[bool]:
     )
 
 
+def _counts() -> sa.ColumnElement[bool]:
+    return sa.and_(approval.c.withdrawn_at.is_(None), ~_expired().correlate(approval))
+
+
 def approved(incident_id: Any) -> sa.ColumnElement[bool]:
     """Whether an incident has an approval that is neither withdrawn nor expired."""
-    return sa.exists().where(
-        approval.c.incident_id == incident_id,
-        approval.c.withdrawn_at.is_(None),
-        ~_expired().correlate(approval),
-    )
+    return sa.exists().where(approval.c.incident_id == incident_id, _counts())
 
 
 @prebuilt
 def _valid(incident_id: UUID, /) -> sa.Select[Any]:
     return (
         sa.select(approval)
-        .where(
-            approval.c.incident_id == incident_id,
-            approval.c.withdrawn_at.is_(None),
-            ~_expired().correlate(approval),
-        )
+        .where(approval.c.incident_id == incident_id, _counts())
         .order_by(approval.c.given_at.desc(), approval.c.id.desc())
         .limit(1)
     )
@@ -85,8 +81,7 @@ async def withdraw(connection: AsyncConnection, incident_id: UUID, now: datetime
 
 async def of_incidents(connection: AsyncConnection, incident_ids: Sequence[UUID]) -> list[Row]:
     """Approvals of incidents, oldest first, each with whether it is `valid` now."""
-    counts = sa.and_(approval.c.withdrawn_at.is_(None), ~_expired().correlate(approval))
-    query = sa.select(approval, counts.label("valid")).where(
+    query = sa.select(approval, _counts().label("valid")).where(
         approval.c.incident_id.in_(incident_ids)
     )
     return await many(connection, query.order_by(approval.c.given_at, approval.c.id))
