@@ -9,7 +9,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import read
+from activities.power import read, some
 from domain.base import Frozen
 from domain.errors import EngineError, Refused
 from domain.fence_checks import DeviceCheck, identity, wrong_with
@@ -60,14 +60,7 @@ class FenceChecks:
         Refused `FENCE_TEST_FAILED` names every device that could not be relied on, after all of it
         was recorded; `NO_FENCE_DEVICE` where there is none.
         """
-        devices = await self._records.devices(step.host.host_id)
-        if not devices:
-            raise Refused(
-                "NO_FENCE_DEVICE",
-                f"{step.host.name} has no fence device",
-                next_step="add one with `holdfast fence add`",
-                host=step.host.name,
-            )
+        devices = some(await self._records.devices(step.host.host_id), step.host)
         machine = await self._machine(step)
         found = await asyncio.gather(*(self._check(device, machine) for device in devices))
         await self._records.note_checks(step.host, tuple(found))

@@ -18,7 +18,7 @@ from temporalio import activity
 
 from activities.fence_readings import said_by, takes_another, with_witnesses, words_of
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import ask, read
+from activities.power import ask, read, some
 from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
@@ -106,7 +106,7 @@ class FenceRecords(Protocol):
         ...
 
     async def given_up(self, incident_id: UUID) -> frozenset[str]:
-        """Names of devices whose last answer was none, once a person has said that it is dead."""
+        """Names of devices whose last answer was none: a person's word makes up for those."""
         ...
 
     async def words(self, incident_id: UUID) -> int:
@@ -154,7 +154,7 @@ class Fencing:
         """
         known = await self._records.words(step.incident_id)
         devices = await self._records.devices(step.host.host_id)
-        given_up = await self._records.given_up(step.incident_id)
+        given_up = await self._records.given_up(step.incident_id) if known else frozenset()
         asked = tuple(device for device in devices if device.name not in given_up)
 
         async def said() -> bool:
@@ -335,14 +335,7 @@ class Fencing:
 
     async def _devices(self, step: FenceStep) -> tuple[FenceDevice, ...]:
         devices = await self._records.devices(step.host.host_id)
-        if not devices:
-            raise Refused(
-                "NO_FENCE_DEVICE",
-                f"{step.host.name} has no fence device",
-                next_step="add one with `holdfast fence add`",
-                host=step.host.name,
-            )
-        return devices
+        return some(devices, step.host)
 
     async def _asked(self, step: FenceStep) -> tuple[FenceDevice, ...]:
         """The host's devices; one that a person's word has made up for is asked only briefly."""

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 
 from activities.ports import PowerSwitch
+from domain.errors import Refused
 from domain.inventory import FenceDevice, PowerReading
+from domain.orders import HostRef
 from domain.topology import proven_level
 
 CONTRADICT_S = 2.0
@@ -12,6 +14,18 @@ CONTRADICT_S = 2.0
 
 Higher: VMs wait longer for a controller that died with its host. Lower: a slow one cannot say that
 the power is on. An `ipmitool` session takes 0.2 s in the lab and up to 2 s on slow BMCs."""
+
+
+def some(devices: tuple[FenceDevice, ...], host: HostRef) -> tuple[FenceDevice, ...]:
+    """The devices of a host; Refused (`NO_FENCE_DEVICE`) when there is none."""
+    if not devices:
+        raise Refused(
+            "NO_FENCE_DEVICE",
+            f"{host.name} has no fence device",
+            next_step="add one with `holdfast fence add`",
+            host=host.name,
+        )
+    return devices
 
 
 async def read(power: PowerSwitch, device: FenceDevice) -> PowerReading:
