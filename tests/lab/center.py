@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import libvirt
 
 from api.auth import token_file
 from cli.up import Command, Engine, process_command, running_engine
@@ -40,6 +41,17 @@ DISK_BYTES = 4 * 1024 * 1024
 def until(holds: Callable[[], object], what: str, limit_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds; NoAnswer names it when it did not within the limit."""
     processes.until(lambda: bool(holds()), limit_s, what, poll_s=0.05)
+
+
+@contextmanager
+def domain_of(center: "Center", vm: "Vm", host: str) -> Iterator[libvirt.virDomain]:
+    """What a host's libvirt knows of a VM; libvirtError when it knows none."""
+    uri = next(each.uri for each in center.lab.inventory().hosts if each.name == host)
+    connection = libvirt.open(uri)
+    try:
+        yield connection.lookupByUUIDString(vm.id)
+    finally:
+        connection.close()
 
 
 class EngineThread:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import libvirt
 import pytest
 
 from lab.lab import Lab
-from tests.lab.center import Center, Vm, running_center, until
+from tests.lab.center import Center, Vm, domain_of, running_center, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -29,16 +29,6 @@ def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
 def center(running: Center) -> Center:
     running.settle()
     return running
-
-
-@contextmanager
-def domain_of(center: Center, vm: Vm, host: str) -> Iterator[libvirt.virDomain]:
-    uri = next(each.uri for each in center.lab.inventory().hosts if each.name == host)
-    connection = libvirt.open(uri)
-    try:
-        yield connection.lookupByUUIDString(vm.id)
-    finally:
-        connection.close()
 
 
 def kill(center: Center, vm: Vm, host: str) -> None:

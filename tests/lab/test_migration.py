@@ -1,7 +1,6 @@
 """Live migration between real hosts: how long it takes, what is given up, who dies on the way."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from lab.lab import Lab
 from lab.sampler import Sampler
-from tests.lab.center import Center, Vm, running_center, until
+from tests.lab.center import Center, Vm, domain_of, running_center, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -34,18 +33,8 @@ def center(running: Center) -> Center:
     return running
 
 
-@contextmanager
-def domain(center: Center, host: str, vm: Vm) -> Iterator[libvirt.virDomain]:
-    uri = next(each.uri for each in center.lab.inventory().hosts if each.name == host)
-    connection = libvirt.open(uri)
-    try:
-        yield connection.lookupByUUIDString(vm.id)
-    finally:
-        connection.close()
-
-
 def slowed(center: Center, host: str, vm: Vm) -> None:
-    with domain(center, host, vm) as found:
+    with domain_of(center, vm, host) as found:
         found.migrateSetMaxSpeed(SLOW_MIB_S)
 
 
@@ -65,7 +54,7 @@ def under_way(center: Center, host: str, vm: Vm, operation: dict[str, Any]) -> d
 
 def marks(center: Center, host: str, vm: Vm) -> tuple[str, str]:
     """The generations in what runs and in what is defined."""
-    with domain(center, host, vm) as found:
+    with domain_of(center, vm, host) as found:
         where = (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         live, kept = (found.metadata(kind, RUN, each) for each in where)
@@ -116,7 +105,7 @@ def test_a_cancelled_move_is_given_up_and_a_late_one_is_refused_by_the_target(
     center.post(f"/operations/{operation['id']}/actions/cancel")
     ended = center.ended(operation["id"])
     assert (ended["state"], ended["summary"]) == ("cancelled", f"{vm.name} runs on h1 as before")
-    with domain(center, "h1", vm) as found:
+    with domain_of(center, vm, "h1") as found:
         assert found.state()[0] == libvirt.VIR_DOMAIN_RUNNING
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
         uri = next(each.uri for each in center.lab.inventory().hosts if each.name == "h2")
