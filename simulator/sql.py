@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
+from simulator.direct import Direct, run, run_many
 from store.dialects import make_engine
 from store.inline_sqlite import URL, Gate, SharedMemory
 
@@ -108,10 +109,16 @@ class Engine:
         self.sync_engine = sync_engine
         self.dialect = sync_engine.dialect
         self.idle: list[Connection] = []
+        self._direct = Direct(self.dialect)
 
     def connect(self) -> "Checkout":
         """A connection for the length of a block."""
         return Checkout(self)
+
+    async def opened(self) -> "Connection":
+        """A new connection."""
+        # The first use of an asynchronous engine's pool wants to wait for a lock.
+        return Connection(await greenlet_spawn(self.sync_engine.connect), self._direct)
 
 
 class Checkout:
@@ -123,12 +130,7 @@ class Checkout:
 
     async def __aenter__(self) -> AsyncConnection:
         idle = self._engine.idle
-        # The first use of an asynchronous engine's pool wants to wait for a lock.
-        self._out = (
-            idle.pop()
-            if idle
-            else Connection(await greenlet_spawn(self._engine.sync_engine.connect))
-        )
+        self._out = idle.pop() if idle else await self._engine.opened()
         return cast("AsyncConnection", self._out)
 
     async def __aexit__(self, kind: object, *_error: object) -> None:
@@ -148,16 +150,21 @@ class Checkout:
 class Connection:
     """What the store and the engine use of an `AsyncConnection`."""
 
-    def __init__(self, sync_connection: sa.Connection) -> None:
+    def __init__(self, sync_connection: sa.Connection, direct: Direct) -> None:
         self.sync_connection = sync_connection
         self.dialect = sync_connection.dialect
+        self._direct = direct
 
-    async def execute(self, statement: Any, values: Any = None) -> sa.CursorResult[Any]:
+    async def execute(self, statement: Any, values: Any = None) -> Any:
         """Run one statement, once or for each of several rows."""
+        if type(values) is dict and (ready := self._direct.ready(statement, values)) is not None:
+            return run(self.sync_connection, ready, values)
         return self.sync_connection.execute(statement, values)
 
-    async def exec_driver_sql(self, statement: str, values: Any = None) -> sa.CursorResult[Any]:
+    async def exec_driver_sql(self, statement: str, values: Any = None) -> Any:
         """Run one statement as it is."""
+        if isinstance(values, list):
+            return run_many(self.sync_connection, statement, values)
         return self.sync_connection.exec_driver_sql(statement, values)
 
     async def execution_options(self, **options: Any) -> "Connection":

@@ -141,7 +141,7 @@ def options(engine: AsyncEngine, unit: UnitOfWork) -> dict[str, Any]:
 
 def unit_of(connection: AsyncConnection) -> UnitOfWork:
     """The unit that `connection` serves; `NoUnitOpen` outside of one."""
-    found = None if connection.sync_connection is None else _unit(connection.sync_connection)
+    found = None if connection.sync_connection is None else unit_on(connection.sync_connection)
     if found is None or found.closed:
         raise NoUnitOpen("this connection serves no open transaction")
     return found
@@ -254,7 +254,7 @@ def _switch_to_wal(cursor: sa.engine.interfaces.DBAPICursor) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    unit = _unit(connection)
+    unit = unit_on(connection)
     if unit is None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif unit.read:
@@ -262,7 +262,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _begin_mariadb(connection: sa.Connection) -> None:
-    unit = _unit(connection)
+    unit = unit_on(connection)
     if unit is not None and unit.read:
         once = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
         connection.exec_driver_sql(once)
@@ -276,17 +276,21 @@ def _before_statement(
     context: Any,
     *_: Any,
 ) -> None:
-    unit = _unit(connection)
-    if unit is None:
-        return
-    if unit.read:
-        if context is not None and (context.isinsert or context.isupdate or context.isdelete):
-            raise read_only(statement)
-        return
-    if not unit.begun and statement != "BEGIN IMMEDIATE":
+    unit = unit_on(connection)
+    changes = context is not None and (context.isinsert or context.isupdate or context.isdelete)
+    if unit is not None and begins(unit, statement, changes=changes):
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         unit.begun = True
+
+
+def begins(unit: UnitOfWork, statement: str, *, changes: bool) -> bool:
+    """Whether a writing transaction begins with this statement; a reading one refuses changes."""
+    if unit.read:
+        if changes:
+            raise read_only(statement)
+        return False
+    return not unit.begun and statement != "BEGIN IMMEDIATE"
 
 
 def _after_error(context: sa.engine.ExceptionContext) -> BaseException | None:
@@ -294,7 +298,7 @@ def _after_error(context: sa.engine.ExceptionContext) -> BaseException | None:
     # a COMMIT of it without an error), so whoever swallows the error must not go on to commit.
     error = _broken_rule(context) or context.sqlalchemy_exception
     connection = context.connection
-    unit = None if connection is None else _unit(connection)
+    unit = None if connection is None else unit_on(connection)
     if connection is not None and unit is not None and not connection.in_nested_transaction():
         unit.doom(error or context.original_exception)
     return error
@@ -309,7 +313,8 @@ def _broken_rule(context: sa.engine.ExceptionContext) -> IntegrityError | None:
     return None
 
 
-def _unit(connection: sa.Connection) -> UnitOfWork | None:
+def unit_on(connection: sa.Connection) -> UnitOfWork | None:
+    """The unit whose transaction this connection carries."""
     found: UnitOfWork | None = connection.get_execution_options().get(UNIT)
     return found
 

@@ -6,7 +6,7 @@ of it.
 """
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.ended_guests import FAILURES
 from domain.inventory import HostState, OnIoError, RunState
 from store import hosts
+from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, many, one
 from store.schema import entity_lock, host, vm
 from store.schema_ha import vm_run
@@ -31,13 +32,17 @@ class Running(NamedTuple):
     resumes: bool = True  # whether the engine sees to a pause
 
 
-async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> list[Running]:
-    """The active runs of a host in this epoch."""
-    query = (
+@prebuilt
+def _running_on(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
+    return (
         sa.select(vm_run, vm.c.on_io_error)
         .join(vm, vm.c.id == vm_run.c.vm_id)
         .where(vm_run.c.host_id == host_id, vm_run.c.epoch == epoch, vm_run.c.active == 1)
     )
+
+
+async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> list[Running]:
+    """The active runs of a host in this epoch."""
     return [
         Running(
             run_id=row["id"],
@@ -47,7 +52,7 @@ async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> 
             paused=row["paused_reason"] is not None,
             resumes=row["on_io_error"] != OnIoError.LEAVE_PAUSED,
         )
-        for row in await many(connection, query)
+        for row in await many(connection, _running_on(host_id, epoch))
     ]
 
 

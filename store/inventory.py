@@ -113,15 +113,15 @@ async def listing(
     return await many(connection, query)
 
 
-DEPENDENCIES = sa.select(vm_dependency).order_by(
-    vm_dependency.c.vm_id, vm_dependency.c.depends_on_id
-)
+@prebuilt
+def _dependencies() -> sa.Select[Any]:
+    return sa.select(vm_dependency).order_by(vm_dependency.c.vm_id, vm_dependency.c.depends_on_id)
 
 
 async def dependencies(connection: AsyncConnection) -> dict[UUID, tuple[UUID, ...]]:
     """Every VM that depends on others, with the others sorted by id."""
     found: dict[UUID, list[UUID]] = {}
-    for row in await many(connection, DEPENDENCIES):
+    for row in await many(connection, _dependencies()):
         found.setdefault(row["vm_id"], []).append(row["depends_on_id"])
     return {vm_id: tuple(others) for vm_id, others in found.items()}
 

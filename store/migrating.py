@@ -8,6 +8,7 @@ read, the certificate that holds it to be dead is spent in the same transaction 
 
 from collections import Counter
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from domain.inventory import HostState, RunState
 from store import hosts, runs
 from store.ids import new_id
 from store.left_down import FOUND_GONE
+from store.prebuilt import prebuilt
 from store.rows import Row, changed, many, one
 from store.schema import host, vm
 from store.schema_ha import death_certificate, vm_run
@@ -234,11 +236,16 @@ async def of_operation(connection: AsyncConnection, operation_id: UUID) -> Row |
     return await one(connection, query)
 
 
-async def naming(connection: AsyncConnection, host_id: UUID) -> list[Row]:
-    """Runs that are migrating from or to a host, by VM."""
+@prebuilt
+def _naming(host_id: UUID, /) -> sa.Select[Any]:
     either = sa.or_(vm_run.c.host_id == host_id, vm_run.c.target_host_id == host_id)
     query = sa.select(vm_run).where(vm_run.c.state == RunState.MIGRATING, either)
-    return await many(connection, query.order_by(vm_run.c.vm_id))
+    return query.order_by(vm_run.c.vm_id)
+
+
+async def naming(connection: AsyncConnection, host_id: UUID) -> list[Row]:
+    """Runs that are migrating from or to a host, by VM."""
+    return await many(connection, _naming(host_id))
 
 
 async def under_way(connection: AsyncConnection) -> tuple[Counter[UUID], Counter[UUID]]:

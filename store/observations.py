@@ -145,12 +145,14 @@ async def latest(connection: AsyncConnection, host_id: UUID | None = None) -> li
     return await many(connection, LATEST if host_id is None else _latest_of(host_id))
 
 
-MONITORS = sa.select(monitor).order_by(monitor.c.name)
+@prebuilt
+def _monitors() -> sa.Select[Any]:
+    return sa.select(monitor).order_by(monitor.c.name)
 
 
 async def monitors(connection: AsyncConnection) -> list[Row]:
     """Every monitor that ever reported, by name."""
-    return await many(connection, MONITORS)
+    return await many(connection, _monitors())
 
 
 async def samples(

@@ -200,12 +200,14 @@ async def has_event(connection: AsyncConnection, event_id: UUID) -> bool:
     return await one(connection, sa.select(event.c.id).where(event.c.id == event_id)) is not None
 
 
-ANY_UNNUMBERED = sa.select(event.c.id).where(event.c.seq.is_(None)).limit(1)
+@prebuilt
+def _any_unnumbered() -> sa.Select[Any]:
+    return sa.select(event.c.id).where(event.c.seq.is_(None)).limit(1)
 
 
 async def unnumbered_events(connection: AsyncConnection) -> bool:
     """Whether any committed event waits for its number."""
-    return await one(connection, ANY_UNNUMBERED) is not None
+    return await one(connection, _any_unnumbered()) is not None
 
 
 @prebuilt

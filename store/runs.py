@@ -327,15 +327,20 @@ async def end_unclaimed(
     return True
 
 
+@prebuilt
+def _adopt(host_id: UUID, epoch: int, /) -> sa.Update:
+    query = vm_run.update().where(vm_run.c.host_id == host_id, vm_run.c.active == 1)
+    return query.values(epoch=epoch)
+
+
 async def adopt(connection: AsyncConnection, host_id: UUID, epoch: int) -> int:
     """Carry a reconciled host's surviving runs into its new epoch; how many there are."""
-    query = vm_run.update().where(vm_run.c.host_id == host_id, vm_run.c.active == 1)
-    return await changed(connection, query.values(epoch=epoch))
+    return await changed(connection, _adopt(host_id, epoch))
 
 
 async def newest_generation(connection: AsyncConnection, vm_id: UUID) -> int | None:
     """The VM's generation, or None when the engine does not know the VM."""
-    found = await one(connection, sa.select(vm.c.generation).where(vm.c.id == vm_id))
+    found = await one(connection, _vm(vm_id))
     return None if found is None else int(found["generation"])
 
 
