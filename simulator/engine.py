@@ -10,16 +10,17 @@ import contextvars
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from pydantic import SecretStr
 
 from activities.ports import Hypervisor, PowerSwitch
 from domain.context import ActionContext
-from engine.actions.base import Params
+from engine.actions.base import Action, Params
 from engine.backend import Backend, Receipt
 from engine.delivery import Delivery
+from engine.queries.base import Query
 from engine.records.fence_checks import FenceCheckRecords
 from engine.records.operations import StepRecords
 from engine.registry import all_actions, all_queries
@@ -202,10 +203,9 @@ class SimulatedEngine:
         machine = process.machine
         reaches = partial(self._outside.reaches, machine, "temporal")
         workflows = VirtualWorkflows(self._server, reaches)
-        secrets = NoSecrets()
-        actions = all_actions(secrets, secrets)
+        actions, queries = _doors()
         delivery = Delivery(database, workflows)
-        backend = Backend(database, actions, all_queries(actions), delivery)
+        backend = Backend(database, actions, queries, delivery)
         hypervisor, power = self._outside.hypervisor(machine), self._outside.power(machine)
         parts = Parts(database, backend, hypervisor, power)
         return Running(role, process, database, backend, workflows, parts)
@@ -264,6 +264,14 @@ class SimulatedEngine:
         duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)
         delivery = QuietDelivery(BOARD, made.database, made.workflows)
         await relay(delivery, made.database, tuple(quiet_duties(BOARD, duties)))
+
+
+@cache
+def _doors() -> tuple[tuple[Action[Any, Any], ...], tuple[Query[Any, Any], ...]]:
+    """All actions and queries. They keep nothing, so every process can have the same ones."""
+    secrets = NoSecrets()
+    actions = all_actions(secrets, secrets)
+    return actions, all_queries(actions)
 
 
 def _nobody() -> contextvars.Context:

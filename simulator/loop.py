@@ -242,12 +242,12 @@ class _Handle(_AnyHandle):  # type: ignore[misc]
 
 
 class _Timer(_AnyTimer):  # type: ignore[misc]
-    def __init__(self, number: int, *given: Any) -> None:
-        super().__init__(*given)
-        self._number = number
+    def __init__(self, number: int, when: float, *given: Any) -> None:
+        super().__init__(when, *given)
+        self._turn = (when, number)
 
     def __lt__(self, other: Any) -> bool:
-        return (self._when, self._number) < (other._when, other._number)
+        return bool(self._turn < other._turn)
 
     def _run(self) -> None:
         if _runs(self, self._loop):
