@@ -10,22 +10,20 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from domain.base import Frozen
-from domain.inventory import PowerReading
-from domain.placement import Placed, Told
+from domain.inventory import CONFIRMATION, PowerReading
+from domain.orders import Evidence
 from domain.profiles import Policy
 from domain.recovery import Decision, Move, RecoveryFacts
 from domain.storm import EVEN_WHEN_OFF, why_held
 from domain.topology import proven_level
-
-REJECTED_MAX = 12
-"""How many rejected alternatives one decision keeps; the others are counted. Higher: a cluster of
-1,000 hosts fills the database with hosts that had no room."""
 
 
 class Question(StrEnum):
     """What was decided."""
 
     HOST_FATE = "host_fate"  # is it dead, and what follows
+    HOST_PROOF = "host_proof"  # what its death certificate rests on
+    VM_FATE = "vm_fate"  # does it come back
     VM_PLACE = "vm_place"  # where does it start
 
 
@@ -37,6 +35,11 @@ class Rule(StrEnum):
     WORD_OF_A_PERSON = "WORD_OF_A_PERSON"  # somebody looked, and no channel contradicts
     GUARD_HOLDS = "GUARD_HOLDS"  # the storm guard has a reason to wait
     SILENT_AND_ALLOWED = "SILENT_AND_ALLOWED"  # nothing speaks against cutting its power
+    EVERY_PROOF_AGREES = "EVERY_PROOF_AGREES"  # read off as often as wanted, and on by none
+    WANTED_AND_PROTECTED = "WANTED_AND_PROTECTED"  # what ran and is protected comes back
+    NOT_WANTED = "NOT_WANTED"  # what somebody wanted down stays down
+    STOP_ASKED = "STOP_ASKED"  # a stop that was under way is done
+    NOT_PROTECTED = "NOT_PROTECTED"  # nobody asked for it to be brought back
     BEST_HOST = "BEST_HOST"  # of those that hard rules and memory allow
     NO_HOST = "NO_HOST"  # hard rules and memory leave none
 
@@ -84,34 +87,22 @@ def explain_move(facts: RecoveryFacts, decision: Decision, policy: Policy) -> Ex
     )
 
 
-def explain_place(told: Told) -> Explanation:
-    """Why a VM got this host, or none."""
-    guest, choice = told.guest, told.choice
-    kept = told.passed_over[:REJECTED_MAX]
+def explain_proof(host: str, evidence: tuple[Evidence, ...], number: int, why: str) -> Explanation:
+    """Why a host's death certificate was issued: what each channel said, and when."""
+    said = any(fact.kind == CONFIRMATION for fact in evidence)
     return Explanation(
-        question=Question.VM_PLACE,
-        chosen=told.host or "none",
-        rule=Rule.BEST_HOST if told.host else Rule.NO_HOST,
-        why=_why_there(told) if isinstance(choice, Placed) else choice.detail,
+        question=Question.HOST_PROOF,
+        chosen="dead",
+        rule=Rule.WORD_OF_A_PERSON if said else Rule.EVERY_PROOF_AGREES,
+        why=why,
         inputs={
-            "memory_mib": guest.memory_mib,
-            "protected": guest.protected,
-            "priority": guest.priority,
-            "free_mib": told.free_mib,
-            "hosts": len(told.passed_over) + (told.host is not None),
+            "certificate": number,
+            "evidence": [
+                {"device": fact.device, "verdict": fact.verdict, "took_s": fact.took_s}
+                for fact in evidence
+            ],
         },
-        rejected=tuple(Rejected(option=one.name, why=one.why) for one in kept),
-        rejected_more=len(told.passed_over) - len(kept),
-    )
-
-
-def _why_there(told: Told) -> str:
-    assert isinstance(told.choice, Placed)
-    gave_way = told.choice.gave_way
-    though = f"; these soft rules gave way: {', '.join(gave_way)}" if gave_way else ""
-    return (
-        f"{told.free_mib} MiB were free for the {told.guest.memory_mib} it needs, and no host that "
-        f"its rules allow was better{though}"
+        rejected=(Rejected(option="wait", why=f"no monitor heard {host} since it was judged"),),
     )
 
 

@@ -100,20 +100,38 @@ def place_again(
     avoid: tuple[UUID, ...] = (),
 ) -> Placed | NoRoom:
     """A place for a VM that failed: where it is preferred, else on the best host not to avoid."""
+    return place_again_and_tell(guest, rooms, affinity, prefer_id, avoid).choice
+
+
+def place_again_and_tell(
+    guest: Guest,
+    rooms: tuple[Room, ...],
+    affinity: Affinity = NO_RULES,
+    prefer_id: UUID | None = None,
+    avoid: tuple[UUID, ...] = (),
+) -> Told:
+    """The choice of `place_again`, with what it was made from and the hosts passed over."""
+    rules = _rules_of(affinity)
     left = tuple(room for room in rooms if room.host_id not in avoid)
+    failed = tuple(room for room in rooms if room.host_id in avoid)
     preferred = tuple(room for room in left if room.host_id == prefer_id)
-    if preferred:
-        choice = place_one(guest, preferred, affinity)
-        if isinstance(choice, Placed):
-            return choice
-    choice = place_one(guest, left, affinity)
-    if isinstance(choice, Placed) or len(left) == len(rooms):
-        return choice
-    failed = sorted(room.name for room in rooms if room.host_id in avoid)
-    return NoRoom(
-        vm_id=guest.vm_id,
-        detail=f"{choice.detail}; it has failed on {', '.join(failed)}",
+    among = preferred
+    choice = _choose(guest, among, (guest,), rules)
+    if isinstance(choice, NoRoom):
+        among = left
+        choice = _choose(guest, among, (guest,), rules)
+    told = _told(_Weighed(guest, among, (guest,), rules, choice))
+    others = tuple(room for room in left if room not in among)
+    passed = (
+        *told.passed_over,
+        *(PassedOver(name=room.name, why=f"{told.host} is tried again first") for room in others),
+        *(PassedOver(name=room.name, why="its start has failed there") for room in failed),
     )
+    if isinstance(choice, NoRoom) and failed:
+        names = ", ".join(sorted(room.name for room in failed))
+        detail = f"{choice.detail}; it has failed on {names}"
+        choice = NoRoom(vm_id=guest.vm_id, detail=detail)
+    return told.model_copy(update={"choice": choice, "passed_over": passed})
 
 
 def restart_order(guest: Guest) -> tuple[bool, int, str]:

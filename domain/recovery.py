@@ -25,6 +25,24 @@ class Move(StrEnum):
     HOLD = "hold"  # wait; the reasons say for what
 
 
+class Fate(StrEnum):
+    """What becomes of a VM whose host is dead; the first that applies, in this order."""
+
+    NOT_WANTED = "not_wanted"  # somebody had asked for it to be down
+    STOP_ASKED = "stop_asked"  # it was on its way down
+    NOT_PROTECTED = "not_protected"  # nobody asked the engine to bring it back
+    RESTART = "restart"
+
+
+def fate_of(*, wanted: bool, stop_asked: bool, protected: bool) -> Fate:
+    """Whether a VM is started elsewhere once its host is proven dead, else why not."""
+    if not wanted:
+        return Fate.NOT_WANTED
+    if stop_asked:
+        return Fate.STOP_ASKED
+    return Fate.RESTART if protected else Fate.NOT_PROTECTED
+
+
 class Decision(Frozen):
     """One decision with what it rests on, kept for the incident's report."""
 

@@ -7,6 +7,8 @@ from cli.render import clock, lasting, parsed, precise, print_line
 
 QUESTIONS = {
     "host_fate": "Is {} dead, and what follows?",
+    "host_proof": "What proves that {} is dead?",
+    "vm_fate": "Does {} come back?",
     "vm_place": "Where does {} start?",
 }
 
@@ -16,6 +18,11 @@ RULES = {
     "WORD_OF_A_PERSON": "somebody looked, and no channel contradicts",
     "GUARD_HOLDS": "the storm guard has a reason to wait",
     "SILENT_AND_ALLOWED": "the host is silent, and nothing speaks against cutting its power",
+    "EVERY_PROOF_AGREES": "read off as often as is wanted, and on by none",
+    "WANTED_AND_PROTECTED": "what ran and is protected comes back",
+    "NOT_WANTED": "what somebody wanted down stays down",
+    "STOP_ASKED": "a stop that was under way is done",
+    "NOT_PROTECTED": "only what is protected is brought back without a person",
     "BEST_HOST": "the best of the hosts that hard rules and memory allow",
     "NO_HOST": "hard rules and memory leave no host now",
 }
@@ -39,14 +46,17 @@ def tell_explanation(told: Json) -> None:
 
 
 def _tell(decision: Json) -> None:
-    question = QUESTIONS[decision["question"]].format(decision["subject_name"])
+    name, rule = decision["subject_name"], decision["rule"]
+    # An engine that is newer than its client may know more questions and rules.
+    question = QUESTIONS.get(decision["question"], f"{decision['question']} {{}}").format(name)
     print_line(f"{precise(decision['first_at'])}  {question}")
     print_line(f"  {decision['chosen']}: {decision['why']}")
-    print_line(f"  rule     {decision['rule']}: {RULES[decision['rule']]}")
+    print_line(f"  rule     {': '.join([rule, RULES[rule]] if rule in RULES else [rule])}")
     if decision["times"] > 1:
         print_line(f"  taken    {decision['times']} times in a row{_over(decision)}")
-    rests = "; ".join(_facts(decision))
-    print_line(f"  rests on {rests}")
+    if decision["question"] in FACTS:
+        rests = "; ".join(FACTS[decision["question"]](decision["inputs"]))
+        print_line(f"  rests on {rests}")
     for rejected in decision["rejected"]:
         print_line(f"  not {rejected['option']}: {rejected['why']}")
     if decision["rejected_more"]:
@@ -58,11 +68,6 @@ def _over(decision: Json) -> str:
     return (
         "" if first is None or last is None else f", over {lasting((last - first).total_seconds())}"
     )
-
-
-def _facts(decision: Json) -> list[str]:
-    inputs = decision["inputs"]
-    return _of_host(inputs) if decision["question"] == "host_fate" else _of_place(inputs)
 
 
 def _of_host(inputs: Json) -> list[str]:
@@ -103,3 +108,29 @@ def _of_place(inputs: dict[str, Any]) -> list[str]:
         f"{inputs['hosts']} usable hosts",
         f"priority {inputs['priority']}, {protected}",
     ]
+
+
+def _of_proof(inputs: Json) -> list[str]:
+    said = [
+        f"{fact['device']} {fact['verdict']} after {fact['took_s']:.1f} s"
+        for fact in inputs["evidence"]
+    ]
+    return [*said, f"certificate {inputs['certificate']}"]
+
+
+def _of_fate(inputs: Json) -> list[str]:
+    protected = "protected" if inputs["protected"] else "not protected"
+    facts = [f"it was {inputs['run_state']}", f"priority {inputs['priority']}, {protected}"]
+    if inputs["turn"]:
+        facts.append(f"{inputs['turn']} of {inputs['turns']} in the order of starts")
+    if inputs["starts_after"]:
+        facts.append(f"behind {', '.join(inputs['starts_after'])}")
+    return facts
+
+
+FACTS = {
+    "host_fate": _of_host,
+    "host_proof": _of_proof,
+    "vm_fate": _of_fate,
+    "vm_place": _of_place,
+}

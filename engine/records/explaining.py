@@ -1,28 +1,37 @@
 """Keeps why an incident's decisions came out as they did."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.explain import Explanation, Question, explain_place
-from domain.placement import Told
+from domain.explain import Explanation, Question
 from store import decisions
+from store.rows import Row
 
-SUBJECTS = {Question.HOST_FATE: "host", Question.VM_PLACE: "vm"}
+SUBJECTS = {
+    Question.HOST_FATE: "host",
+    Question.HOST_PROOF: "host",
+    Question.VM_FATE: "vm",
+    Question.VM_PLACE: "vm",
+}
 
 
-async def note_explanation(
+async def note_explanations(
     connection: AsyncConnection,
     incident_id: UUID,
-    subject: tuple[UUID, str],
-    told: Explanation,
+    told: Sequence[tuple[UUID, str, Explanation]],
     now: datetime,
 ) -> None:
-    """Keep one decision about a subject, given its id and name."""
-    subject_id, name = subject
+    """Keep decisions, each about the subject with this id and name, in this order."""
+    rows = [_row(incident_id, *one) for one in told]
+    await decisions.note(connection, incident_id, rows, now)
+
+
+def _row(incident_id: UUID, subject_id: UUID, name: str, told: Explanation) -> Row:
     plain = told.model_dump(mode="json")
-    row = {
+    return {
         "incident_id": incident_id,
         "question": plain["question"],
         "subject_type": SUBJECTS[told.question],
@@ -35,12 +44,3 @@ async def note_explanation(
         "rejected": plain["rejected"],
         "rejected_more": told.rejected_more,
     }
-    await decisions.note(connection, row, now)
-
-
-async def note_place(
-    connection: AsyncConnection, incident_id: UUID, told: Told, now: datetime
-) -> None:
-    """Keep why a VM of a dead host got its place, or none."""
-    subject = (told.guest.vm_id, told.guest.name)
-    await note_explanation(connection, incident_id, subject, explain_place(told), now)

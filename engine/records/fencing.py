@@ -8,9 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from activities.fencing import CertifyOrder, FenceStep
 from domain.certificates import digest_of
 from domain.errors import Refused
+from domain.explain import explain_proof
 from domain.inventory import CONFIRMATION, FenceDevice, PowerReading
 from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
+from engine.records.explaining import note_explanations
 from engine.refs import fence_device
 from store import certificates, incidents, inventory, operations
 from store.database import Database
@@ -111,7 +113,11 @@ class FenceRecords:
                     host=host.name,
                     epoch=host.epoch,
                 )
-            await incidents.enter_phase(connection, order.incident_id, "place", self._clock())
+            told = explain_proof(host.name, order.evidence, row["number"], why)
+            subject = (host.host_id, host.name, told)
+            now = self._clock()
+            await note_explanations(connection, order.incident_id, [subject], now)
+            await incidents.enter_phase(connection, order.incident_id, "place", now)
             found = row
         return Certificate(
             certificate_id=found["id"],

@@ -6,10 +6,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.guests import PlaceOrder
 from domain.errors import NotFound, Superseded
+from domain.explain_vms import explain_place
 from domain.orders import Placement, RunRef
-from domain.placement import Guest, NoRoom, Room, place_again
+from domain.placement import Guest, NoRoom, Room, place_again_and_tell
 from engine.affinity import affinity_of
 from engine.clock import Clock, utc_now
+from engine.records.explaining import note_explanations
 from engine.refs import run_ref
 from store import inventory, locks, operations, runs, vms
 from store.database import Database, Work
@@ -41,7 +43,11 @@ class RunRecords:
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
         rules = await affinity_of(connection, vm["cluster_id"])
-        choice = place_again(guest_of(vm), rooms, rules, order.prefer_id, order.avoid)
+        told = place_again_and_tell(guest_of(vm), rooms, rules, order.prefer_id, order.avoid)
+        if order.incident_id is not None:
+            place = (vm["id"], vm["name"], explain_place(told))
+            await note_explanations(connection, order.incident_id, [place], self._clock())
+        choice = told.choice
         if isinstance(choice, NoRoom):
             return Placement(no_room=choice.detail)
         run = await runs.place(

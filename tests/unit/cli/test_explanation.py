@@ -108,6 +108,53 @@ def test_a_report_tells_each_decision_with_what_spoke_against_the_rest(struck: D
     assert shown.stdout == REPORT.format(id=uid("incident"))
 
 
+def test_what_proves_a_death_and_whether_a_vm_comes_back_are_told(struck: Desk) -> None:
+    proof = fate(
+        question="host_proof",
+        chosen="dead",
+        rule="EVERY_PROOF_AGREES",
+        why="proven off by bmc1",
+        inputs={
+            "certificate": 12,
+            "evidence": [{"device": "bmc1", "verdict": "off", "took_s": 0.2}],
+        },
+        rejected=[],
+    )
+    comes_back = fate(
+        question="vm_fate",
+        subject_name="app",
+        chosen="restart",
+        rule="WANTED_AND_PROTECTED",
+        why="it ran, it is wanted and it is protected; it starts once db is ready",
+        inputs={
+            "run_state": "running",
+            "protected": True,
+            "priority": 99,
+            "turn": 2,
+            "turns": 3,
+            "starts_after": ["db"],
+        },
+        rejected=[],
+    )
+    answers(struck, proof, comes_back)
+    text = struck.run("incident", "explain", "h1").stdout
+    for words in (
+        "What proves that h1 is dead?",
+        "dead: proven off by bmc1",
+        "rests on bmc1 off after 0.2 s; certificate 12",
+        "Does app come back?",
+        "rests on it was running; priority 99, protected; 2 of 3 in the order of starts; behind db",
+    ):
+        assert words in text
+
+
+def test_a_rule_of_a_newer_engine_is_shown_by_its_name(struck: Desk) -> None:
+    answers(struck, fate(rule="RULE_OF_TOMORROW", question="question_of_tomorrow"))
+    text = struck.run("incident", "explain", "h1").stdout
+    assert "RULE_OF_TOMORROW" in text
+    assert "question_of_tomorrow h1" in text
+
+
 def test_a_host_stands_for_its_newest_incident(struck: Desk) -> None:
     answers(struck, fate())
     assert "Is h1 dead" in struck.run("incident", "explain", "h1").stdout

@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.affinity import Affinity, AffinityRule
-from domain.explain import REJECTED_MAX, Explanation, Rule, explain_move, explain_place
+from domain.explain import Explanation, Rule, explain_move, explain_proof
+from domain.explain_vms import FATES, REJECTED_MAX, explain_fate, explain_place
 from domain.inventory import CONFIRMATION, Confirmation, PowerReading
 from domain.orders import Evidence
-from domain.placement import Guest, Room, place_all, place_and_tell
+from domain.placement import Guest, Room, place_again_and_tell, place_all, place_and_tell
 from domain.profiles import Policy
-from domain.recovery import Move, RecoveryFacts, decide
+from domain.recovery import Move, RecoveryFacts, decide, fate_of
 from domain.storm import Approval
 from tests.unit.domain.builders import (
     OFF,
@@ -224,3 +225,57 @@ def test_telling_changes_no_choice(
     told = place_and_tell(guests, rooms, affinity)
     assert tuple(one.choice for one in told) == place_all(guests, rooms, affinity)
     assert all(one.why for each in told for one in each.passed_over)
+
+
+HOSTS = (room("h2", memory_mib=512), room("h3", memory_mib=256), room("h4", memory_mib=1024))
+
+
+def test_a_start_that_failed_is_told_where_it_is_tried_next_and_where_it_failed() -> None:
+    told = explain_place(place_again_and_tell(guest("db"), HOSTS, avoid=(id_of("h4"),)))
+    assert told.chosen == "h2"
+    assert against(told) == {
+        "h3": "256 MiB are free, on h2 512",
+        "h4": "its start has failed there",
+    }
+
+
+def test_a_host_that_is_tried_again_first_is_told_before_better_ones() -> None:
+    told = explain_place(place_again_and_tell(guest("db"), HOSTS, prefer_id=id_of("h3")))
+    assert told.chosen == "h3"
+    assert against(told) == {
+        "h2": "h3 is tried again first",
+        "h4": "h3 is tried again first",
+    }
+
+
+def test_a_host_that_was_preferred_but_has_no_room_is_passed_over_for_that() -> None:
+    big = guest("db", memory_mib=400)
+    told = explain_place(place_again_and_tell(big, HOSTS, prefer_id=id_of("h3")))
+    assert told.chosen == "h4"
+    assert against(told)["h3"] == "256 MiB are free, 400 are needed"
+
+
+def test_no_place_after_failed_starts_says_where_they_failed() -> None:
+    everywhere = tuple(id_of(name) for name in ("h2", "h3", "h4"))
+    told = explain_place(place_again_and_tell(guest("db"), HOSTS, avoid=everywhere))
+    assert (told.chosen, told.rule) == ("none", Rule.NO_HOST)
+    assert "it has failed on h2, h3, h4" in told.why
+    assert set(against(told).values()) == {"its start has failed there"}
+
+
+@given(
+    wanted=st.booleans(), stop_asked=st.booleans(), protected=st.booleans(), turn=st.integers(1, 9)
+)
+def test_a_vm_comes_back_only_if_nothing_speaks_against_it(
+    wanted: bool, stop_asked: bool, protected: bool, turn: int
+) -> None:
+    fate = fate_of(wanted=wanted, stop_asked=stop_asked, protected=protected)
+    told = explain_fate(guest("db"), fate, "running", turn, 9, ())
+    assert (told.chosen == "restart") == (wanted and protected and not stop_asked)
+    assert told.rule is FATES[fate][0]
+
+
+def test_a_person_s_word_in_a_certificate_is_told_as_that() -> None:
+    told = explain_proof("h1", (WORD,), 7, "anna says that it is dead: unplugged")
+    assert (told.chosen, told.rule) == ("dead", Rule.WORD_OF_A_PERSON)
+    assert told.inputs["certificate"] == 7
