@@ -140,7 +140,8 @@ def _why_dead(evidence: tuple[Evidence, ...]) -> str:
     said = [fact for fact in evidence if fact.kind == CONFIRMATION]
     if said:
         return "; ".join(f"{fact.device} says that it is dead: {fact.detail}" for fact in said)
-    return f"proven off by {', '.join(fact.device for fact in evidence)}"
+    off = [fact.device for fact in evidence if fact.verdict is PowerReading.OFF]
+    return f"proven off by {', '.join(off)}"
 
 
 def _evidence_row(step: FenceStep, fact: Evidence) -> Row:
