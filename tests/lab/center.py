@@ -111,6 +111,7 @@ class Center:
     lab: Lab
     engine: Engine
     client: httpx2.Client
+    device_deadline_s: float = DEVICE_DEADLINE_S
     cluster_id: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -185,7 +186,7 @@ class Center:
             "agent": bmc.agent,
             "options": bmc.options | options,
             "secrets": {"password": password},
-            "deadline_s": DEVICE_DEADLINE_S,
+            "deadline_s": self.device_deadline_s,
             "shares_power": False,
         }
         self.act("/fence-devices", body)
@@ -333,14 +334,18 @@ class Center:
 
 @contextmanager
 def running_center(
-    lab: Lab, var: Path, profile: str, command: Command = process_command
+    lab: Lab,
+    var: Path,
+    profile: str,
+    command: Command = process_command,
+    device_deadline_s: float = DEVICE_DEADLINE_S,
 ) -> Iterator[Center]:
     """An engine that manages all hosts of a lab, for the duration of the block."""
     with EngineThread(var, command) as engine:
         token = token_file(engine.settings.var).read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(base_url=engine.url, headers=headers, timeout=30) as client:
-            center = Center(lab, engine, client)
+            center = Center(lab, engine, client, device_deadline_s)
             center.build(profile)
             yield center
 
