@@ -24,9 +24,6 @@ from tests.lab.whole import make_whole
 
 VICTIM = "h1"
 TEN, FOUR = 10, 4
-BMC_DEADLINE_S = 10.0
-"""The product's own deadline of one call of a fence agent."""
-
 LOOK_S = 0.5
 """Between looks at an incident. Shorter: the looking itself slows down what is measured."""
 
@@ -51,7 +48,7 @@ class Bench:
         """A fresh engine that manages the whole lab."""
         make_whole(self.lab)
         var = self.var / f"{name}-{profile}"
-        with running_center(self.lab, var, profile, device_deadline_s=BMC_DEADLINE_S) as center:
+        with running_center(self.lab, var, profile) as center:
             yield center
 
 

@@ -111,7 +111,6 @@ class Center:
     lab: Lab
     engine: Engine
     client: httpx2.Client
-    device_deadline_s: float = DEVICE_DEADLINE_S
     cluster_id: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -186,7 +185,7 @@ class Center:
             "agent": bmc.agent,
             "options": bmc.options | options,
             "secrets": {"password": password},
-            "deadline_s": self.device_deadline_s,
+            "deadline_s": DEVICE_DEADLINE_S,
             "shares_power": False,
         }
         self.act("/fence-devices", body)
@@ -334,18 +333,14 @@ class Center:
 
 @contextmanager
 def running_center(
-    lab: Lab,
-    var: Path,
-    profile: str,
-    command: Command = process_command,
-    device_deadline_s: float = DEVICE_DEADLINE_S,
+    lab: Lab, var: Path, profile: str, command: Command = process_command
 ) -> Iterator[Center]:
     """An engine that manages all hosts of a lab, for the duration of the block."""
     with EngineThread(var, command) as engine:
         token = token_file(engine.settings.var).read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(base_url=engine.url, headers=headers, timeout=30) as client:
-            center = Center(lab, engine, client, device_deadline_s)
+            center = Center(lab, engine, client)
             center.build(profile)
             yield center
 
