@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import backend, batches, operations, queries, recovery, simulation, watching
+from benchmarks import backend, batches, kills, operations, queries, recovery, simulation, watching
 from benchmarks.figures import Figure, show
 from domain.errors import EngineError
 from worker.exit import exit_process
@@ -27,7 +27,10 @@ PARTS: dict[str, Callable[[Path], Awaitable[list[Figure]]]] = {
     "watching": watching.measure,
     "simulation": simulation.measure,
 }
-IN_THE_LAB: dict[str, Callable[[list[str], Path], int]] = {"recovery": recovery.main}
+IN_THE_LAB: dict[str, Callable[[list[str], Path], int]] = {
+    "recovery": recovery.main,
+    "kills": kills.main,
+}
 
 
 async def _measure(names: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""A lab of three real hosts for a benchmark, gone after it; and lines that tell how far it is."""
+"""A lab of real hosts for a benchmark, gone after it; and lines that tell how far it is."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def tell(text: str) -> None:
 
 
 @contextmanager
-def bench_lab(var: Path) -> Iterator[Lab]:
+def bench_lab(var: Path, hosts: int = 3) -> Iterator[Lab]:
     """A lab in a folder that is empty before; Refused (`LAB_NOT_POSSIBLE`) where none can be."""
     if why := why_no_lab():
         raise Refused("LAB_NOT_POSSIBLE", why, next_step="as root, after `make setup`")
@@ -39,12 +39,12 @@ def bench_lab(var: Path) -> Iterator[Lab]:
     lab = Lab(
         name="bench",
         k=network.free_k(first=NETWORK),
-        hosts=3,
+        hosts=hosts,
         var=var,
         cache=cache_folder(default_var()),
     )
     try:
-        tell("a lab of three hosts starts")
+        tell(f"a lab of {hosts} hosts starts")
         lab.up()
         yield lab
     finally:

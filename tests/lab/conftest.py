@@ -53,19 +53,29 @@ def lab_for_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.down()
 
 
-@pytest.fixture
-def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
-    """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
+def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
     _require_lab()
     made: list[Lab] = []
 
     def make(hosts: int) -> Lab:
-        made.append(_make_lab(tmp_path_factory, hosts, letter="abcd"[len(made)]))
+        made.append(_make_lab(folder, hosts, letter="abcd"[len(made)]))
         return made[-1]
 
     yield make
     for each in made:
         each.down()
+
+
+@pytest.fixture
+def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+    """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
+    yield from _own_labs(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def own_lab_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+    """The same for the tests of one module."""
+    yield from _own_labs(tmp_path_factory)
 
 
 @pytest.fixture
