@@ -18,7 +18,7 @@ from temporalio import activity
 
 from activities.fence_readings import said_by, takes_another, with_witnesses, words_of
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import ask, read, some
+from activities.power import ask, briefly, read, some
 from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
@@ -37,12 +37,6 @@ SIGNS_OF_LIFE = {
     Knock.ANSWERS: "answers",
 }
 """What a host that is not silent does; only the living do any of it."""
-
-
-ASKED_AGAIN_S = 1.0
-"""How long a device is asked once more that said nothing before, when a person says that its host
-is dead. Higher: the VMs wait longer for a controller that died with its host. Lower: one that only
-had a bad moment cannot contradict."""
 
 
 class FenceStep(Frozen):
@@ -282,11 +276,18 @@ class Fencing:
     async def check_word(self, order: ConfirmedOrder) -> tuple[Evidence, ...]:
         """A person's word with what every channel says; all of it is kept as evidence.
 
+        All channels are asked side by side: the VMs wait for the slowest, not for the sum. What
+        was heard at the door is no older than one more knock would take.
         Refused (`SIGN_OF_LIFE`) when a device reads on or the host does anything but stay silent;
         NoAnswer (`KNOCK_NOT_POSSIBLE`) when it could not be knocked at.
         """
-        step = order.step
-        readings = await self._readings(step, await self._asked(step))
+        step, though = order.step, f"{order.confirmation.device} says that it is dead"
+        asking, began = self._readings(step, await self._asked(step)), _clock()
+        readings, knock = await asyncio.gather(
+            asking, self._knock(step, though), return_exceptions=True
+        )
+        if isinstance(readings, BaseException):
+            raise readings
         if on := [e.device for e in readings if e.verdict is PowerReading.ON]:
             raise Refused(
                 "SIGN_OF_LIFE",
@@ -295,7 +296,10 @@ class Fencing:
                 next_step="go and look at the machine again",
                 host=step.host.name,
             )
-        knock = await self._knock(step, f"{order.confirmation.device} says that it is dead")
+        if isinstance(knock, BaseException):
+            raise knock
+        if _clock() - began > 2 * step.policy.knock_s:  # a device was slow: that silence is old
+            knock = await self._knock(step, though)
         await self._records.add_evidence(step, (knock,))
         return (order.confirmation, *readings, knock)
 
@@ -341,7 +345,7 @@ class Fencing:
         """The host's devices; one that a person's word has made up for is asked only briefly."""
         devices = await self._records.devices(step.host.host_id)
         given_up = await self._records.given_up(step.incident_id)
-        return tuple(_briefly(d) if d.name in given_up else d for d in devices)
+        return tuple(briefly(d) if d.name in given_up else d for d in devices)
 
     async def _readings(
         self, step: FenceStep, devices: tuple[FenceDevice, ...]
@@ -379,11 +383,6 @@ def _unproven(step: FenceStep, said: str) -> NoAnswer:
         next_step="check the power controller, or cut the power by hand",
         host=step.host.name,
     )
-
-
-def _briefly(device: FenceDevice) -> FenceDevice:
-    deadline_s = min(device.deadline_s, ASKED_AGAIN_S)
-    return device.model_copy(update={"deadline_s": deadline_s, "retries": 0})
 
 
 def _clock() -> float:

@@ -16,6 +16,13 @@ Higher: VMs wait longer for a controller that died with its host. Lower: a slow 
 the power is on. An `ipmitool` session takes 0.2 s in the lab and up to 2 s on slow BMCs."""
 
 
+ASKED_AGAIN_S = 0.5
+"""How long a device is asked once more that said nothing before, when a person says that its host
+is dead: as long as the host itself is listened at meanwhile (`Policy.knock_s`), so that it costs
+nothing. Higher: the VMs wait longer for a controller that died with its host. Lower: one that only
+had a bad moment cannot contradict; IPMI takes 0.15 s in the lab."""
+
+
 def some(devices: tuple[FenceDevice, ...], host: HostRef) -> tuple[FenceDevice, ...]:
     """The devices of a host; Refused (`NO_FENCE_DEVICE`) when there is none."""
     if not devices:
@@ -26,6 +33,12 @@ def some(devices: tuple[FenceDevice, ...], host: HostRef) -> tuple[FenceDevice, 
             host=host.name,
         )
     return devices
+
+
+def briefly(device: FenceDevice) -> FenceDevice:
+    """A device to be asked once, for no longer than `ASKED_AGAIN_S`."""
+    deadline_s = min(device.deadline_s, ASKED_AGAIN_S)
+    return device.model_copy(update={"deadline_s": deadline_s, "retries": 0})
 
 
 async def read(power: PowerSwitch, device: FenceDevice) -> PowerReading:

@@ -1,6 +1,7 @@
 """`python -m benchmarks [PART ...]`: one run, one table, and var/bench/report.json.
 
-The parts are named in `PARTS`; `make bench` measures all of them.
+The parts are named in `PARTS`; `make bench` measures all of them. What needs the real lab, takes
+long and has options of its own is named in `IN_THE_LAB`, and is the first word on its own.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import backend, batches, operations, queries, simulation, watching
+from benchmarks import backend, batches, kills, operations, queries, recovery, simulation, watching
 from benchmarks.figures import Figure, show
 from domain.errors import EngineError
 from worker.exit import exit_process
@@ -26,10 +27,13 @@ PARTS: dict[str, Callable[[Path], Awaitable[list[Figure]]]] = {
     "watching": watching.measure,
     "simulation": simulation.measure,
 }
+IN_THE_LAB: dict[str, Callable[[list[str], Path], int]] = {
+    "recovery": recovery.main,
+    "kills": kills.main,
+}
 
 
 async def _measure(names: list[str]) -> int:
-    VAR.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
     for name in names:
         figures += await PARTS[name](VAR)
@@ -50,13 +54,16 @@ async def _measure(names: list[str]) -> int:
 def main() -> None:
     """Measure what is named, or everything; ends the process."""
     names = sys.argv[1:] or list(PARTS)
+    in_the_lab = IN_THE_LAB.get(names[0])
     unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        print(f"unknown: {', '.join(unknown)}; there are: {', '.join(PARTS)}", file=sys.stderr)
+    if unknown and in_the_lab is None:
+        known = ", ".join([*PARTS, *IN_THE_LAB])
+        print(f"unknown: {', '.join(unknown)}; there are: {known}", file=sys.stderr)
         exit_process(2)
     set_up_logs("warning", "bench")
+    VAR.mkdir(parents=True, exist_ok=True)
     try:
-        code = asyncio.run(_measure(names))
+        code = in_the_lab(names[1:], VAR) if in_the_lab else asyncio.run(_measure(names))
     except EngineError as error:
         print(f"error: {error.detail} ({error.code})\n  next: {error.next_step}", file=sys.stderr)
         code = 1

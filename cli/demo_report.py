@@ -42,12 +42,6 @@ def make_report(
     incident: dict[str, Any], cut_at: datetime, vms: list[dict[str, Any]], samples: Count
 ) -> dict[str, Any]:
     """The report of one power cut; durations in seconds, `vms` as the API lists them."""
-    began = {p: datetime.fromisoformat(at) for p, at in incident["phase_began"].items()}
-    began["detect"] = cut_at
-    phases = {
-        phase: _seconds(began.get(phase), began.get(following))
-        for phase, following in pairwise((*PHASES, "done"))
-    }
     moved = {vm["name"]: vm for vm in incident["vms"]}
     rows = [_vm(vm, moved.get(vm["name"]), cut_at, samples) for vm in vms]
     host = incident["host_name"]
@@ -57,10 +51,20 @@ def make_report(
         "epoch": incident["epoch"],
         "why": incident["why"],
         "certificate": incident["certificate"],
-        "phases_s": phases,
+        "phases_s": phase_times(incident, cut_at),
         "all_protected_running_s": None if None in back else max(back, default=None),
         "vms": rows,
         "sampler": {"rate_hz": samples.rate_hz, "longest_gap_s": samples.longest_gap_s},
+    }
+
+
+def phase_times(incident: dict[str, Any], fault_at: datetime) -> dict[str, float | None]:
+    """Seconds of each phase, counted from the fault itself; None: it was not reached."""
+    began = {p: datetime.fromisoformat(at) for p, at in incident["phase_began"].items()}
+    began["detect"] = fault_at
+    return {
+        phase: _seconds(began.get(phase), began.get(following))
+        for phase, following in pairwise((*PHASES, "done"))
     }
 
 

@@ -333,13 +333,19 @@ class Center:
 
 @contextmanager
 def running_center(
-    lab: Lab, var: Path, profile: str, command: Command = process_command
+    lab: Lab,
+    var: Path,
+    profile: str,
+    command: Command = process_command,
+    transport: httpx2.BaseTransport | None = None,
 ) -> Iterator[Center]:
     """An engine that manages all hosts of a lab, for the duration of the block."""
     with EngineThread(var, command) as engine:
         token = token_file(engine.settings.var).read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx2.Client(base_url=engine.url, headers=headers, timeout=30) as client:
+        with httpx2.Client(
+            base_url=engine.url, headers=headers, timeout=30, transport=transport
+        ) as client:
             center = Center(lab, engine, client)
             center.build(profile)
             yield center

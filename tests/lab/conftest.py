@@ -12,8 +12,8 @@ import libvirt
 import pytest
 
 from lab import guest_image, network, requirements
-from lab.bmc_control import BmcMode
 from lab.lab import Lab, default_var
+from tests.lab.whole import make_whole
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -53,14 +53,12 @@ def lab_for_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.down()
 
 
-@pytest.fixture
-def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
-    """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
+def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
     _require_lab()
     made: list[Lab] = []
 
     def make(hosts: int) -> Lab:
-        made.append(_make_lab(tmp_path_factory, hosts, letter="abcd"[len(made)]))
+        made.append(_make_lab(folder, hosts, letter="abcd"[len(made)]))
         return made[-1]
 
     yield make
@@ -69,39 +67,28 @@ def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int]
 
 
 @pytest.fixture
+def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+    """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
+    yield from _own_labs(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def own_lab_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+    """The same for the tests of one module."""
+    yield from _own_labs(tmp_path_factory)
+
+
+@pytest.fixture
 def lab(lab_for_session: Lab) -> Lab:
     """Three hosts on, connected and empty, with honest power controllers."""
-    _make_whole(lab_for_session)
+    make_whole(lab_for_session)
     return lab_for_session
-
-
-def _make_whole(lab: Lab) -> None:
-    for host in lab.state().hosts:
-        lab.bmc(host.name, BmcMode.OK)
-    lab.up()
-    for entry in lab.inventory().hosts:
-        _empty(entry.uri)
-
-
-def _empty(uri: str) -> None:
-    connection = libvirt.open(uri)
-    try:
-        for domain in connection.listAllDomains():
-            if domain.isActive():
-                domain.destroy()
-            if domain.isPersistent():
-                domain.undefine()
-        # An engine's mark of this boot would tell the next engine that it is overtaken.
-        for pool in connection.listAllStoragePools():
-            pool.destroy()
-    finally:
-        connection.close()
 
 
 @pytest.fixture(scope="module")
 def fresh_lab(lab_for_session: Lab) -> Lab:
     """The lab, whole and empty, for an engine that manages it for a module's tests."""
-    _make_whole(lab_for_session)
+    make_whole(lab_for_session)
     return lab_for_session
 
 

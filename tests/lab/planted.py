@@ -1,6 +1,7 @@
 """Run one process of the engine with a fault planted: `python -m tests.lab.planted PLANT ROLE`.
 
-traps                 kills or stops the process at a named point, once for each trap that is set.
+traps                 kills or stops the process at a named point, or another process whose pid the
+                      trap names; once for each trap that is set.
 no_certificate_check  declares a host dead without cutting its power or reading it back: what the
                       engine would be without its proofs.
 
@@ -36,22 +37,24 @@ AGENT_UNDER_WAY_S = 0.15
 
 
 def trap_file(var: Path, point: str) -> Path:
-    """Where a trap for a point lies; its content is the signal's name."""
+    """Where a trap for a point lies; it holds the signal's name, and perhaps a pid."""
     return var / f"trap-{point}"
 
 
-def set_trap(var: Path, point: str, number: signal.Signals) -> None:
-    """Let the next process that reaches a point get a signal there."""
-    trap_file(var, point).write_text(number.name)
+def set_trap(
+    var: Path, point: str, number: signal.Signals = signal.SIGKILL, pid: int | None = None
+) -> None:
+    """Let the next process that reaches a point send a signal there: to a process, else itself."""
+    trap_file(var, point).write_text(number.name if pid is None else f"{number.name} {pid}")
 
 
 def spring(point: str) -> None:
-    """Take the signal that is set for this point, if any."""
+    """Send the signal that is set for this point, if any."""
     path = trap_file(Path(os.environ["HOLDFAST_VAR"]), point)
     with contextlib.suppress(FileNotFoundError):
-        number = signal.Signals[path.read_text()]
+        name, _, pid = path.read_text().partition(" ")
         path.unlink()
-        os.kill(os.getpid(), number)
+        os.kill(int(pid or os.getpid()), signal.Signals[name])
 
 
 class Traps(Interceptor):

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from activities.fencing import ASKED_AGAIN_S, CertifyOrder, ConfirmedOrder, FenceStep, Fencing
+from activities.fencing import CertifyOrder, ConfirmedOrder, FenceStep, Fencing
+from activities.power import ASKED_AGAIN_S
 from domain.errors import Refused
 from domain.inventory import CONFIRMATION, Confirmation, FenceDevice, PowerReading
 from domain.orders import Evidence
