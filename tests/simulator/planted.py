@@ -181,6 +181,7 @@ def age_by_wall_clock(patch: pytest.MonkeyPatch) -> None:
                 silent=vote.silent,
                 others_seen=vote.others_seen,
                 warm=vote.warm,
+                assigned=vote.assigned,
             )
             for vote in known
         )
