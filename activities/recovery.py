@@ -20,7 +20,7 @@ from domain.operations import Outcome
 from domain.orders import Evidence, HostRef, RestartPlan
 from domain.profiles import Policy
 from domain.recovery import Decision, RecoveryFacts, decide
-from domain.storm import FenceFacts, Vote
+from domain.storm import FenceFacts, Vote, answered, speaking
 from domain.topology import proven_level
 
 
@@ -63,15 +63,16 @@ class ReportOrder(Frozen):
 
 
 class SeenVote(Frozen):
-    """One monitor's row about a host, as it stands."""
+    """One monitor's row about a host, as it stands; `sequence` None: it is to watch it soon."""
 
     monitor: str
-    sequence: int
+    sequence: int | None
     heard_sequence: int | None  # of the last round in which the host answered
-    live: bool  # the monitor has reported within the last minute
+    live: bool  # the others hear of the monitor
     silent: bool
     others_seen: int
     warm: bool
+    assigned: bool = True  # the host is its own: others only watch it still
 
 
 class Known(Frozen):
@@ -80,13 +81,14 @@ class Known(Frozen):
     at: datetime  # when its facts began to be read, for people
     heard: dict[str, int]  # the round in which the host had answered each monitor last
     words: int  # how often somebody had said that it is dead
+    eyes: tuple[str, ...] = ()  # the monitors whose silence it rests on
 
 
 class RecoveryRecords(Protocol):
     """The rows of incidents. Every method is one transaction, and repeatable."""
 
-    async def votes(self, host: HostRef) -> tuple[SeenVote, ...]:
-        """What each monitor last wrote about a host."""
+    async def votes(self, host: HostRef, eyes: int) -> tuple[SeenVote, ...]:
+        """What each monitor last wrote about a host, and which are its own `eyes`."""
         ...
 
     async def words(self, incident_id: UUID) -> tuple[Evidence, ...]:
@@ -135,7 +137,8 @@ class Recovery:
     async def assess(self, order: AssessOrder) -> Decision:
         """Choose the next move and record it with its reasons."""
         judged_at = self._now()
-        first = await self._records.votes(order.host)
+        eyes = order.policy.timing.monitors_per_host
+        first = await self._records.votes(order.host, eyes)
         readings = tuple((r.level, PowerReading(r.verdict)) for r in order.readings)
         proven = proven_level(readings, order.policy.timing.proofs_required)
         words = await self._records.words(order.incident_id)
@@ -146,7 +149,7 @@ class Recovery:
         votes = await self._votes(order, first, wait=order.doubted or not settled)
         facts = RecoveryFacts(
             host=order.host.name,
-            answers=any(vote.fresh and not vote.silent for vote in votes),
+            answers=answered(votes),
             readings=readings,
             fence=await self._records.fence_facts(order, votes),
             confirmation=words[-1] if words else None,
@@ -154,7 +157,7 @@ class Recovery:
         decision = decide(facts, order.policy)
         heard = {v.monitor: v.heard_sequence for v in first if v.heard_sequence is not None}
         told = explain_move(facts, decision, order.policy)
-        known = Known(at=judged_at, heard=heard, words=len(words))
+        known = Known(at=judged_at, heard=heard, words=len(words), eyes=speaking(votes))
         await self._records.note_decision(order, decision, told, known)
         return decision
 
@@ -181,24 +184,30 @@ class Recovery:
     async def _votes(
         self, order: AssessOrder, known: tuple[SeenVote, ...], *, wait: bool
     ) -> tuple[Vote, ...]:
+        timing = order.policy.timing
         first = {vote.monitor: vote.sequence for vote in known}
         seen: tuple[SeenVote, ...] = ()
 
         async def all_fresh() -> bool:
             nonlocal seen
-            seen = tuple(v for v in await self._records.votes(order.host) if v.live)
-            return bool(seen) and all(v.sequence != first.get(v.monitor) for v in seen)
+            found = await self._records.votes(order.host, timing.monitors_per_host)
+            seen = tuple(vote for vote in found if vote.live)
+            return bool(seen) and all(_fresh(vote, first) for vote in seen)
 
-        timing = order.policy.timing
         limit_s = 2 * (timing.poll_s + timing.poll_deadline_s) if wait else 0.0
         await until(all_fresh, every_s=timing.poll_s / 10, within_s=limit_s)
         return tuple(
             Vote(
                 monitor=vote.monitor,
-                fresh=vote.sequence != first.get(vote.monitor),
+                fresh=_fresh(vote, first),
                 silent=vote.silent,
                 others_seen=vote.others_seen,
                 warm=vote.warm,
+                assigned=vote.assigned,
             )
             for vote in seen
         )
+
+
+def _fresh(vote: SeenVote, first: dict[str, int | None]) -> bool:
+    return vote.sequence is not None and vote.sequence != first.get(vote.monitor)

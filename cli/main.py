@@ -145,11 +145,14 @@ def up(
             metavar="SPEC",
         ),
     ] = "",
+    monitors: Annotated[
+        int | None, typer.Option(help="Monitors on this machine; 1 by default.", min=1, max=16)
+    ] = None,
 ) -> None:
     """Run the whole engine on this machine until Ctrl-C."""
     from cli.up import run_up
 
-    run_up(fleet)
+    run_up(fleet, monitors)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The engine's processes, each joined from its parts here: api, worker, fencing, monitor, relay.
 
-Every one of them may be killed at any moment and started again. Each may run more than once, except
-the monitor: it is named after its machine, and two of one name overwrite each other's observations.
+Every one of them may be killed at any moment and started again. Each may run more than once. A
+monitor has a name that stays its own over restarts; a second process of that name is refused.
 Where there is a fleet without hardware (`simulator.fleet`), they reach it in place of libvirt and
 fence agents; neither needs to be installed then.
 """
@@ -42,6 +42,7 @@ from worker.fence_watch import FenceWatch
 from worker.logs import set_up_logs
 from worker.memory import settle
 from worker.monitor import Monitor
+from worker.owners import this_process
 from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
 from worker.settings import Settings
@@ -55,12 +56,16 @@ log = structlog.get_logger()
 
 API_GRACE_S = 5
 
+NAMED_AFTER = 45
+"""The part of a machine's name that its monitors are named after: names end at 64 characters."""
+
 
 class Process:
     """What every role is made of: settings, database, drivers, backend."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, number: str = "") -> None:
         self.settings = settings
+        self.number = number  # of several of one role on this machine
         self.database = Database(settings.database)
         self.box = SecretBox.open_or_create(settings.var / "secret.key")
         self.power = self._power()
@@ -156,14 +161,22 @@ async def run_fencing(process: Process) -> None:
 
 async def run_monitor(process: Process) -> None:
     """Watches the hosts."""
-    name = f"{os.uname().nodename}-monitor"
+    machine = process.settings.machine or os.uname().nodename
+    name = process.settings.monitor_name or f"{machine[:NAMED_AFTER]}-monitor"
+    if process.number:
+        name = f"{name}-{process.number}"
     records = WatchRecords(process.database)
     backend = await process.backend()
     settle()
-    monitor = Monitor(name, records, backend, process.hypervisor(), process.power)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(monitor.run())
-        group.create_task(FenceWatch(FenceCheckRecords(process.database), process.power).run())
+    monitor = Monitor(
+        name, records, backend, process.hypervisor(), process.power, who=this_process(machine)
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(monitor.run())
+            group.create_task(FenceWatch(FenceCheckRecords(process.database), process.power).run())
+    finally:
+        await monitor.leave()
 
 
 async def run_relay(process: Process) -> None:
@@ -195,7 +208,8 @@ def run_role(role: str) -> None:
 
 async def _join(role: str, settings: Settings) -> None:
     """Inside the task, so that settings that no part can use are told like any other failure."""
-    await ROLES[role](Process(settings))
+    kind, _, number = role.partition("-")
+    await ROLES[kind](Process(settings, number))
 
 
 async def _run(role: str, settings: Settings) -> None:
@@ -210,11 +224,22 @@ async def _run(role: str, settings: Settings) -> None:
     code = 0
     if task.done() and (error := task.exception()) is not None:
         code = 1
+        error = _cause(error)
+        told = (
+            {"code": error.code, "next": error.next_step} if isinstance(error, EngineError) else {}
+        )
         detail = error.detail if isinstance(error, EngineError) else repr(error)
-        log.error("process failed", role=role, why=detail)
+        log.error("process failed", role=role, why=detail, **told)
     if provider is not None:
         provider.shutdown()
     await leave(code)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What failed, where one of several tasks did."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`holdfast up`: the whole engine on one machine, every process supervised.
 
 Starts Temporal (or uses the one that is named), brings the database's schema up to date, then runs
-api, worker, fencing, monitor and relay as child processes. A child that dies is started again; all
+api, worker, fencing, monitors and relay as child processes. A child that dies is started again; all
 of them die with this process. One engine a folder: a second one is refused before it starts
 anything. What a process says goes to `log/<role>.log` and, when that is full, `log/<role>.log.1`.
 
@@ -69,6 +69,8 @@ class Engine:
         self.pids: dict[str, int] = {}
         self._say = say
         self._stopping = False
+        more = (f"monitor-{number}" for number in range(2, settings.monitors + 1))
+        self.roles = (*ROLES, *more)
         self._children: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -77,14 +79,14 @@ class Engine:
         if self.settings.fleet:
             self._begin(FLEET)
             await fleet.until_it_answers(self.settings.var, READY_S)
-        for role in ROLES:
+        for role in self.roles:
             self._begin(role)
         await self._until_ready()
 
     async def stop(self) -> None:
         """Ask every process to end, and wait for them."""
         self._stopping = True
-        await self._end(ROLES)
+        await self._end(self.roles)
         await self._end((FLEET,))
 
     def _begin(self, role: str) -> None:
@@ -201,12 +203,14 @@ async def engine_in_its_folder(
             await engine.stop()
 
 
-def run_up(of_fleet: str = "") -> None:
+def run_up(of_fleet: str = "", monitors: int | None = None) -> None:
     """Run the engine until Ctrl-C; ends the process."""
     try:
         settings = Settings.from_env(os.environ)
         if of_fleet:
             settings = settings.model_copy(update={"fleet": of_fleet})
+        if monitors is not None:
+            settings = settings.model_copy(update={"monitors": monitors})
         set_up_logs(settings.log_level, "up")
         code = asyncio.run(_up(settings))
     except EngineError as error:

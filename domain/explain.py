@@ -127,6 +127,8 @@ def _inputs(facts: RecoveryFacts, policy: Policy) -> dict[str, JsonValue]:
 
 def _not_returned(facts: RecoveryFacts, _decision: Decision, _policy: Policy) -> str:
     fresh = [vote for vote in facts.fence.votes if vote.fresh]
+    if hearing := sorted(vote.monitor for vote in fresh if vote.hears):
+        return f"it answers {', '.join(hearing)}, and not those that watch it beside them"
     return f"none of {len(fresh)} fresh votes has heard {facts.host} since it was reported"
 
 

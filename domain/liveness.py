@@ -10,16 +10,12 @@ silence: a monitor that was itself stopped for a minute has seen one missed poll
 them.
 """
 
-from datetime import timedelta
 from enum import StrEnum
 
 from domain.base import Frozen
 from domain.inventory import PowerReading
 from domain.profiles import Timing
 from domain.readings import Knock
-
-MONITOR_LIVE = timedelta(seconds=60)
-"""A monitor that has not written for this long is gone rather than late."""
 
 
 class PollResult(StrEnum):

@@ -25,13 +25,24 @@ class Profile(StrEnum):
     CAREFUL = "careful"
 
 
+def _added(default: float) -> Any:
+    """A field that came later: absent from what is written while it has its default."""
+    return Field(default=default, exclude_if=lambda value: value == default)
+
+
 class Timing(Frozen):
-    """What a profile fixes. All durations in seconds."""
+    """What a profile fixes. All durations in seconds.
+
+    monitors_per_host   monitors that watch each host, and whose silence a fence takes, as far as
+                        there are so many. Higher: a fence waits for more of them. 1: one monitor
+                        with a bad cable decides.
+    """
 
     poll_s: float
     poll_deadline_s: float
     non_responsive_after_s: float
     proofs_required: int = 1
+    monitors_per_host: int = _added(2)
 
 
 TIMINGS: dict[Profile, Timing] = {
@@ -42,11 +53,6 @@ TIMINGS: dict[Profile, Timing] = {
         poll_s=5, poll_deadline_s=3, non_responsive_after_s=120, proofs_required=2
     ),
 }
-
-
-def _added(default: float) -> Any:
-    """A field that came later: absent from what is written while it has its default."""
-    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Policy(Frozen):

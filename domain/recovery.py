@@ -56,7 +56,7 @@ class RecoveryFacts(Frozen):
     """One reading of the world around a reported host."""
 
     host: str
-    answers: bool  # answered a poll since it was reported
+    answers: bool  # has answered all that can tell since it was reported
     readings: tuple[tuple[int, PowerReading], ...]  # level and word of each fence device
     fence: FenceFacts
     confirmation: Evidence | None = None  # a person's word that it is dead

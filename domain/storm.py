@@ -24,9 +24,9 @@ class HoldReason(StrEnum):
     OWN_HOST = "OWN_HOST"
 
 
-EVEN_WHEN_OFF = frozenset({HoldReason.DISARMED, HoldReason.OWN_HOST})
+EVEN_WHEN_OFF = frozenset({HoldReason.DISARMED, HoldReason.OWN_HOST, HoldReason.VOTES_DISAGREE})
 """Reasons that hold even a host whose power reads off. A controller that calls the engine's own
-machine off is wrong: that the engine asks is a sign of life."""
+machine off is wrong: that the engine asks is a sign of life. So is what one monitor alone hears."""
 
 
 APPROVABLE = frozenset({HoldReason.VIEW_COLD, HoldReason.MANY_SILENT, HoldReason.BUDGET_SPENT})
@@ -49,13 +49,28 @@ class Held(Frozen):
 
 
 class Vote(Frozen):
-    """One live monitor's view of the host, already known to be fresh or not."""
+    """One live monitor's view of the host, already known to be fresh or not.
+
+    Of a monitor that is to watch the host (`assigned`) and has not looked at it yet, it is neither
+    fresh nor warm. One that is not to watch it any more, and still does, speaks for such a one.
+    """
 
     monitor: str
     fresh: bool
     silent: bool
     others_seen: int  # other hosts that answered this monitor in the same round
     warm: bool
+    assigned: bool = True
+
+    @property
+    def hears(self) -> bool:
+        """Whether it says that the host lives."""
+        return self.fresh and not self.silent
+
+    @property
+    def accuses(self) -> bool:
+        """Whether it says that the host is silent, and can tell that from its own network."""
+        return self.fresh and self.silent and self.others_seen > 0
 
 
 class FenceFacts(Frozen):
@@ -77,7 +92,6 @@ def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
     checks = (
         _config(facts, policy),
         _votes(facts),
-        _view(facts),
         _many_silent(facts),
         _budget(facts, policy),
     )
@@ -104,28 +118,69 @@ def _config(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
     return tuple(held)
 
 
+def answered(votes: tuple[Vote, ...]) -> bool:
+    """Whether the host is heard by all that can tell: only then it has really come back."""
+    return any(v.hears for v in votes) and not any(v.accuses and v.assigned for v in votes)
+
+
+def speaking(votes: tuple[Vote, ...]) -> tuple[str, ...]:
+    """The monitors whose silence a fence rests on, by name; its claim counts them once more."""
+    joining = any(v.assigned and not v.warm for v in votes)
+    return tuple(
+        sorted(
+            v.monitor
+            for v in votes
+            if v.fresh and v.silent and (v.assigned or (joining and _stands_in(v)))
+        )
+    )
+
+
 def _votes(facts: FenceFacts) -> tuple[Held, ...]:
-    fresh = [vote for vote in facts.votes if vote.fresh]
-    if not fresh or len(fresh) < len(facts.votes):
-        detail = f"{len(fresh)} of {len(facts.votes)} monitors gave a fresh vote"
-        return (Held(reason=HoldReason.VOTES_MISSING, detail=detail),)
-    if alive := [vote.monitor for vote in fresh if not vote.silent]:
-        detail = f"{facts.host} still answers {', '.join(sorted(alive))}"
+    assigned = [vote for vote in facts.votes if vote.assigned]
+    if hearing := [vote.monitor for vote in facts.votes if vote.hears]:
+        detail = f"{facts.host} still answers {_names(hearing)}"
+        if accusing := [vote.monitor for vote in facts.votes if vote.accuses]:
+            detail += f", and is silent to {_names(accusing)}"
         return (Held(reason=HoldReason.VOTES_DISAGREE, detail=detail),)
-    blind = [vote.monitor for vote in fresh if vote.others_seen == 0]
-    if blind:
+    late = [vote.monitor for vote in assigned if vote.warm and not vote.fresh]
+    joining = [vote for vote in assigned if not vote.warm]
+    if len(joining) > sum(_stands_in(vote) for vote in facts.votes):
+        late += [vote.monitor for vote in joining if not vote.fresh]
+    elif joining:
+        joining = []
+    if late or not assigned:
+        fresh = sum(vote.fresh for vote in assigned)
+        detail = f"{fresh} of {len(assigned)} monitors gave a fresh vote"
+        if late:
+            detail += f"; not {_names(late)}"
+        return (Held(reason=HoldReason.VOTES_MISSING, detail=detail),)
+    return (*_blind(assigned), *_cold(facts, joining))
+
+
+def _stands_in(vote: Vote) -> bool:
+    """Whether it speaks for one that is to take its place and does not know the host yet."""
+    return vote.accuses and vote.warm and not vote.assigned
+
+
+def _blind(assigned: list[Vote]) -> tuple[Held, ...]:
+    if blind := [vote.monitor for vote in assigned if vote.fresh and not vote.others_seen]:
         # Also where there is no other host to see: then nothing tells its silence from our own
         # network's, and its guests would have nowhere to go.
-        detail = f"{', '.join(sorted(blind))} sees no other host either, so it mistrusts itself"
+        detail = f"{_names(blind)} sees no other host either, so it mistrusts itself"
         return (Held(reason=HoldReason.MANY_SILENT, detail=detail),)
     return ()
 
 
-def _view(facts: FenceFacts) -> tuple[Held, ...]:
-    if cold := [vote.monitor for vote in facts.votes if not vote.warm]:
-        detail = f"{', '.join(sorted(cold))} started too recently to judge"
+def _cold(facts: FenceFacts, joining: list[Vote]) -> tuple[Held, ...]:
+    if joining:
+        names = _names([vote.monitor for vote in joining])
+        detail = f"{names} began to watch {facts.host} too recently to judge"
         return (Held(reason=HoldReason.VIEW_COLD, detail=detail),)
     return ()
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _many_silent(facts: FenceFacts) -> tuple[Held, ...]:

@@ -36,6 +36,7 @@ from worker.duties import relay_duties
 from worker.fence_watch import FenceWatch
 from worker.interceptors import StepInterceptor
 from worker.monitor import Monitor
+from worker.owners import Identity
 from worker.parts import (
     FENCING_SLOTS,
     WORKFLOW_SLOTS,
@@ -131,6 +132,7 @@ class SimulatedEngine:
         self.database_up = True
         self.before_statement: Callable[[Process, str], None] = lambda _process, _sql: None
         self.retired: list[Running] = []
+        self._births = 0  # of monitors
 
     def start(self, machine: str = "engine-1", roles: tuple[str, ...] = ROLES) -> None:
         """Start processes on one machine; `name` of each is its role and machine."""
@@ -255,7 +257,10 @@ class SimulatedEngine:
     async def _watch(self, made: Running) -> None:
         name = f"{made.process.machine}-monitor"
         records, parts = QuietRecords(BOARD, made.database), made.parts
-        monitor = Monitor(name, records, made.backend, parts.hypervisor, parts.power)
+        self._births += 1
+        mark = f"{made.process.name}#{self._births}"
+        who = Identity(made.process.machine, mark, is_dead=_always)
+        monitor = Monitor(name, records, made.backend, parts.hypervisor, parts.power, who=who)
         async with asyncio.TaskGroup() as group:
             group.create_task(monitor.run())
             group.create_task(FenceWatch(FenceCheckRecords(made.database), parts.power).run())
@@ -272,6 +277,11 @@ def _doors() -> tuple[tuple[Action[Any, Any], ...], tuple[Query[Any, Any], ...]]
     secrets = NoSecrets()
     actions = all_actions(secrets, secrets)
     return actions, all_queries(actions)
+
+
+def _always(_mark: str) -> bool:
+    """Whoever had a name before is dead: a machine has one monitor at a time."""
+    return True
 
 
 def _nobody() -> contextvars.Context:

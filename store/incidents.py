@@ -13,6 +13,7 @@ from domain.inventory import CONFIRMATION
 from store import hosts
 from store.approvals import approved
 from store.ids import new_id
+from store.judged import Judged, still_silent
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, inserted, many, number, one
 from store.schema import cluster, host, operation
@@ -228,7 +229,7 @@ async def claim_fence(
     epoch: int,
     operation_id: UUID,
     *,
-    heard: Mapping[str, int],
+    known: Judged,
     window_s: float,
     fences_per_window: int,
     now: datetime,
@@ -237,9 +238,9 @@ async def claim_fence(
 
     One statement holds every condition: the host stands at this epoch in a state that may be
     fenced, its cluster is armed, the engine does not run on it, no monitor has heard it again
-    since the fence was decided on (`heard`: the round of each that it had answered last), and the
-    window's budget has room, or a person has approved of this incident's fence. Repeatable: the
-    same operation's claim counts once.
+    since the fence was decided on, each live monitor that it rests on (at least one) still does not
+    hear it and sees another host (`known`), and the window's budget has room, or a person has
+    approved of this incident's fence. Repeatable: the same operation's claim counts once.
     """
     spent = (
         _claimed_within(int(window_s * 1000))
@@ -248,14 +249,16 @@ async def claim_fence(
         .scalar_subquery()
     )
     armed = sa.exists().where(cluster.c.id == host.c.cluster_id, cluster.c.armed.is_(True))
+    leave = approved(_incident_of(operation_id))
     query = host.update().where(
         host.c.id == host_id,
         host.c.epoch == epoch,
         host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
         host.c.own_host.is_(False),
         armed,
-        ~_heard_since(host.c.id, *_pairs(heard)),
-        sa.or_(spent < fences_per_window, approved(_incident_of(operation_id))),
+        ~_heard_since(host.c.id, *_pairs(known.heard)),
+        still_silent(known.eyes, leave),
+        sa.or_(spent < fences_per_window, leave),
     )
     values = {
         "state": hosts.state_after(HostEvent.FENCE),

@@ -153,6 +153,10 @@ monitor = sa.Table(
     sa.Column("watched_ms", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     time("started_at", nullable=False),
     time("seen_at", nullable=False),
+    sa.Column("machine", sa.String(255), nullable=False, server_default=""),
+    sa.Column("owner", sa.String(128), nullable=False, server_default=""),  # the one process
+    time("gone_at"),  # since when another monitor holds it to be gone
+    time("blind_at"),  # since when it has heard nothing at all
 )
 
 observation = sa.Table(
@@ -171,6 +175,8 @@ observation = sa.Table(
     sa.Column("heard_sequence", sa.BigInteger, nullable=True),  # of the last round it answered
     time("last_answer_at"),  # for people: no two machines' clocks agree
     time("at", nullable=False),
+    flag("warm", default=False),  # its monitor has looked at it often enough to judge
+    time("since"),  # when its monitor began to watch it, for people
 )
 
 host_sample = sa.Table(

@@ -1,9 +1,11 @@
 """Watches hosts: polls them, judges them, asks their power controllers, reports failures.
 
-One round polls every host of a profile side by side and writes what it saw in one transaction, so
-the cost of a host is one call and one row. A miss does not wait for the round: the host's state is
-moved and its power controllers are asked at once, in a task of its own, and a reading of off goes
-straight to `run_action(RecoverHost)`. The monitor starts no workflow and cuts no power.
+Each round it works out which hosts of a profile are its own (`worker.roster`), polls them side by
+side and writes what it saw in one transaction, so the cost of a host is one call and one row. A
+miss does not wait for the round: the host's state is moved and its power controllers are asked at
+once, in a task of its own, and a reading of off goes straight to `run_action(RecoverHost)`. The
+monitor starts no workflow and cuts no power. While it hears nothing at all and others do
+(`worker.sight`), it says nothing of any host.
 
 Races  A host is judged by the monitor's memory of its own polls, on its own monotonic clock; the
        rows only tell it which hosts there are. Whatever is reported twice is refused by the unique
@@ -14,18 +16,16 @@ Races  A host is judged by the monitor's memory of its own polls, on its own mon
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
 
 from activities.ports import Hypervisor, PowerSwitch
 from activities.power import ask
-from domain.context import ActionContext, PriorityClass
-from domain.errors import EngineError, Refused, Unavailable
+from domain.errors import EngineError, Unavailable
+from domain.eyes import BEAT_S, Eye
 from domain.hosts import MARKED
 from domain.inventory import HostState, PowerReading
 from domain.liveness import (
@@ -40,33 +40,31 @@ from domain.liveness import (
 from domain.profiles import TIMINGS, Profile, Timing
 from domain.readings import HostReading, Knock
 from domain.topology import proven_level
-from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.watching import Seen, WatchedHost, WatchRecords
+from store.observations import Me
 from worker.guest_watch import GuestWatch
+from worker.owners import Identity, take_name
+from worker.reports import Reports
+from worker.roster import WARM_ROUNDS, Roster
+from worker.sight import Sight, said_no
 
 log = structlog.get_logger()
-
-WARM_ROUNDS = 3
-"""Rounds before this monitor's word counts. Higher: a fresh engine waits longer to fence. Lower:
-it may take a host for dead that it has never heard."""
 
 KNOCK_S = 0.5
 """How long the door of a host that is held to be silent is listened at. Higher: an isolated host
 is reported later. Lower: a slow kernel behind a hung libvirtd is taken for dead."""
 
-REACTIVATE_S = 5.0
-REACTIVATE_MAX_S = 600.0
-"""First and longest wait between activations of a host that keeps no mark of its boot: doubled
-each time, so that a host which loses it at once does not raise its epoch at every poll."""
-
 KEEP = timedelta(hours=1)
 PRUNE_EVERY_S = 60.0
 
 
+NOBODY_KNOWN = Identity()
+
+
 class Monitor:
-    """One monitor process's watching of all hosts."""
+    """One monitor process's watching of its hosts."""
 
     def __init__(
         self,
@@ -76,43 +74,93 @@ class Monitor:
         hypervisor: Hypervisor,
         power: PowerSwitch,
         now: Clock = utc_now,
+        who: Identity = NOBODY_KNOWN,
     ) -> None:
         self._name = name
+        self._who = who
+        self._machine = who.machine or name
+        self._roster = Roster(name, records.eyes, now)
         self._records = records
-        self._backend = backend
         self._hypervisor = hypervisor
         self._power = power
         self._guests = GuestWatch(name, records, backend)
+        self._reports = Reports(name, records, backend)
+        self._sight = Sight(name, records.eyes, now)
         self._now = now
         self._watches: dict[UUID, Watch] = {}
         self._answers: dict[UUID, datetime] = {}
         self._heard_in: dict[UUID, int] = {}  # the last round in which each answered
         self._asking: dict[UUID, asyncio.Task[None]] = {}
         self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
-        self._reboots: dict[UUID, tuple[int, float]] = {}  # tries, not before
         self._sequence = 0
         self._watched_since_s = 0.0
-        self._rounds: defaultdict[Profile, int] = defaultdict(int)
+        self._beats = 0  # signs of life that were written
+        self._beat_due = True
         self.on_round: Callable[[float], None] = lambda late_s: None
 
     async def run(self) -> None:
-        """Watch until cancelled; a database that is away only costs rounds."""
+        """Watch until cancelled; a database that is away only costs rounds.
+
+        Conflict (`MONITOR_NAME_TAKEN`) when another live process has this monitor's name.
+        """
         await self._until_registered()
         async with asyncio.TaskGroup() as group:
             for profile, timing in TIMINGS.items():
                 group.create_task(self._rounds_of(profile, timing))
+            group.create_task(self._beat())
             group.create_task(self._prune())
+
+    async def leave(self) -> None:
+        """Tell the other monitors that this one ends."""
+        await self._roster.leave(self._who.mark)
 
     async def _until_registered(self) -> None:
         while True:
             try:
-                known = await self._records.register(self._name)
+                known = await take_name(self._records, self._name, self._who)
                 self._sequence = known.sequence
                 self._watched_since_s = _monotonic_s() - known.watched_ms / 1000
-                return
+                return await self._roster.look()
             except EngineError as error:
+                _unless_taken(error)
                 log.warning("monitor waits for the database", code=error.code)
                 await asyncio.sleep(1)
+
+    async def _beat(self) -> None:
+        """Look at the other monitors, and give a sign of life where no round has given one."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._roster.look()
+                if self._beat_due:
+                    self._sequence += 1
+                    await self._write(self._sequence, ())
+            except EngineError as error:
+                _unless_taken(error)
+                log.info("no sign of life given", code=error.code)
+            except Exception:  # the next one may well be
+                log.exception("no sign of life given")
+            self._beat_due = True
+
+    async def _write(self, sequence: int, seen: tuple[Seen, ...]) -> None:
+        await self._records.record(
+            self._name,
+            sequence,
+            seen,
+            warm=self._beats + 1 >= WARM_ROUNDS,
+            watched_ms=self._watched_ms,
+            me=Me(self._who.mark, self._machine, self._sight.blind_at),
+        )
+        self._beats += 1
+        self._beat_due = False
+
+    def _eye(self) -> Eye:
+        return Eye(
+            name=self._name,
+            machine=self._machine,
+            warm=self._beats >= WARM_ROUNDS,
+            blind=self._sight.blind,
+        )
 
     async def _rounds_of(self, profile: Profile, timing: Timing) -> None:
         clock = asyncio.get_running_loop().time
@@ -122,6 +170,7 @@ class Monitor:
             try:
                 await self._round(profile, timing)
             except EngineError as error:
+                _unless_taken(error)
                 log.warning("round not recorded", profile=profile, code=error.code)
             except Exception:  # the next round may well be recorded
                 log.exception("round not recorded", profile=profile)
@@ -129,20 +178,27 @@ class Monitor:
             await asyncio.sleep(due - clock())
 
     async def _round(self, profile: Profile, timing: Timing) -> None:
-        hosts = await self._hosts(profile)
+        listed = await self._hosts(profile)
+        wanted = timing.monitors_per_host
+        hosts = self._roster.mine(profile, listed, wanted, self._eye())
         if not hosts:
+            self._sight.nothing_to_see(profile)
             return
         polled = await asyncio.gather(*(self._poll(host, timing) for host in hosts))
         answered = sum(1 for reading in polled if isinstance(reading, HostReading))
-        self._rounds[profile] += 1
         self._sequence += 1
+        sequence = self._sequence
         seen = tuple(
             self._seen(host, result, answered) for host, result in zip(hosts, polled, strict=True)
         )
-        warm = self._rounds[profile] >= WARM_ROUNDS
-        await self._records.record(
-            self._name, self._sequence, seen, warm=warm, watched_ms=self._watched_ms
-        )
+        await self._sight.look(profile, hosts, polled)
+        await self._write(sequence, seen)
+        await self._roster.hand_over(hosts, wanted, self._eye())
+
+    @property
+    def _cut_off(self) -> bool:
+        """Whether this monitor alone hears nothing: then it says nothing of any host."""
+        return self._sight.blind and self._roster.others_see
 
     def _watched_ms(self) -> int:
         return int((_monotonic_s() - self._watched_since_s) * 1000)
@@ -158,7 +214,7 @@ class Monitor:
         try:
             reading = await self._hypervisor.poll(host.uri, timing.poll_deadline_s)
         except EngineError as error:
-            result = PollResult.REFUSED if _refused(error) else PollResult.SILENT
+            result = PollResult.REFUSED if said_no(error) else PollResult.SILENT
             with _contained(host):
                 await self._missed(host, result, timing, error)
             return error
@@ -182,8 +238,10 @@ class Monitor:
         now_s = asyncio.get_running_loop().time()
         watch = after_poll(self._watch(host), result, now_s, timing)
         self._watches[host.id] = watch
+        if self._cut_off:
+            return
         if host.state is HostState.UP:
-            await self._records.missed(host, error.detail)
+            await self._records.missed(host, error.detail, self._name)
             log.info("host missed a poll", host=host.name, why=error.detail, misses=watch.misses)
         if result is PollResult.SILENT and host.id not in self._asking:
             task = asyncio.create_task(self._ask(host))
@@ -219,7 +277,7 @@ class Monitor:
             for device, (word, took_s) in zip(host.devices, said, strict=True)
         )
         with _contained(host):
-            await self._report(host, watch, facts)
+            await self._reports.failed(host, watch, facts, self._answers.get(host.id))
 
     async def _knock(self, host: WatchedHost) -> Knock | None:
         """What comes back from a host's door; None when it could not be tried."""
@@ -229,56 +287,21 @@ class Monitor:
             log.info("door not tried", host=host.name, code=error.code)
             return None
 
-    async def _report(
-        self, host: WatchedHost, watch: Watch, facts: tuple[dict[str, Any], ...]
-    ) -> None:
-        why = (
-            "silent, and its power reads off"
-            if watch.verdict is Verdict.POWERED_OFF
-            else f"silent for {watch.misses} polls"
-        )
-        action = RecoverHost(
-            host_id=host.id,
-            epoch=host.epoch,
-            why=why,
-            reported_by=self._name,
-            last_answer_at=self._answers.get(host.id),
-            readings=facts,
-        )
-        try:
-            receipt = await self._backend.run_action(action, self._context(host))
-        except Refused as error:
-            if error.code == "INCIDENT_OPEN":
-                await self._records.reported_again(host)
-            else:
-                log.info("failure not taken", host=host.name, code=error.code, why=error.detail)
-            return
-        except EngineError as error:
-            log.warning("failure not reported", host=host.name, code=error.code)
-            return
-        log.warning(
-            "host failure reported",
-            host=host.name,
-            epoch=host.epoch,
-            why=why,
-            operation_id=str(receipt.operation_id),
-        )
-
     async def _heard(self, host: WatchedHost, reading: HostReading) -> None:
         in_service = host.state in MARKED
         if in_service and reading.boot_mark != host.epoch:
             # Before all else: a host that only missed polls while it rebooted must not be `up`.
-            await self._rebooted(host, reading.boot_mark)
+            await self._reports.rebooted(host, reading.boot_mark)
             return
         if in_service:
-            self._reboots.pop(host.id, None)
+            self._reports.settled(host)
         if host.state is HostState.UP:
             await self._guests.compare(host, reading)
         else:
             self._guests.forget(host)
         if host.state is HostState.CONNECTING:
-            await self._records.answered(host)
-            log.info("host answers again", host=host.name)
+            if await self._records.answered(host, self._name):
+                log.info("host answers again", host=host.name)
         elif host.state in (HostState.DOWN, HostState.NON_RESPONSIVE):
             await self._alive_though_out_of_service(host, reading)
 
@@ -286,31 +309,11 @@ class Monitor:
         if await self._records.sign_of_life(host, reading.boot_mark):
             log.error("sign of life of a host held to be dead", host=host.name)
 
-    async def _rebooted(self, host: WatchedHost, mark: int | None) -> None:
-        now_s = asyncio.get_running_loop().time()
-        tries, not_before_s = self._reboots.get(host.id, (0, now_s))
-        if now_s < not_before_s:
-            return
-        log.warning("host has rebooted", host=host.name, epoch=host.epoch, mark=mark)
-        with contextlib.suppress(Refused):
-            action = ActivateHost(host_id=host.id, rebooted_epoch=host.epoch)
-            await self._backend.run_action(action, self._context(host))
-            wait_s = min(REACTIVATE_S * 2 ** min(tries, 10), REACTIVATE_MAX_S)
-            self._reboots[host.id] = (tries + 1, now_s + wait_s)
-
-    def _context(self, host: WatchedHost) -> ActionContext:
-        return ActionContext(
-            principal=f"monitor:{self._name}",
-            correlation_id=f"{host.id.hex}:{host.epoch}",
-            reason="host failure",
-            priority=PriorityClass.RECOVERY,
-        )
-
     def _seen(self, host: WatchedHost, result: HostReading | EngineError, answered: int) -> Seen:
         watch = self._watch(host)
         heard = isinstance(result, HostReading)
         now_s = asyncio.get_running_loop().time()
-        refused = isinstance(result, EngineError) and _refused(result)
+        refused = isinstance(result, EngineError) and said_no(result)
         if heard:
             self._heard_in[host.id] = self._sequence
         return Seen(
@@ -323,6 +326,8 @@ class Monitor:
             detail=None if isinstance(result, HostReading) else result.detail,
             last_answer_at=self._answers.get(host.id),
             heard_sequence=self._heard_in.get(host.id),
+            warm=self._roster.warm(host.id),
+            since=self._roster.since(host.id),
         )
 
     async def _prune(self) -> None:
@@ -347,10 +352,11 @@ def _contained(host: WatchedHost) -> Iterator[None]:
         log.exception("host not settled in this round", host=host.name)
 
 
+def _unless_taken(error: EngineError) -> None:
+    """Nothing passes that another process has this one's name."""
+    if error.code == "MONITOR_NAME_TAKEN":
+        raise error
+
+
 def _monotonic_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _refused(error: EngineError) -> bool:
-    """Whether the host's kernel or its libvirtd said no, which only the living do."""
-    return isinstance(error, Refused) or error.code == "HOST_PORT_REFUSED"

@@ -27,6 +27,9 @@ class Settings(Frozen):
     traces            off | console | otlp (its address from OTEL_EXPORTER_OTLP_ENDPOINT)
     fleet             a fleet without hardware, such as sim:hosts=5,vms=40; empty: real hosts
     steps_at_once     steps that one worker runs side by side
+    monitors          monitors that `holdfast up` runs
+    monitor_name      this monitor's name, no other process's; empty: made of the machine's
+    machine           the machine's name for other monitors; empty: its host name
     retention_days    how long an ended operation stays before it goes to the archive
     log_level         debug | info | warning | error
     """
@@ -40,6 +43,9 @@ class Settings(Frozen):
     traces: str = Field(default="off", pattern="^(off|console|otlp)$")
     fleet: str = Field(default="", max_length=200)
     steps_at_once: int = Field(default=32, ge=1, le=1000)
+    monitors: int = Field(default=1, ge=1, le=16)
+    monitor_name: str = Field(default="", max_length=56)
+    machine: str = Field(default="", max_length=255)
     retention_days: int = Field(default=30, ge=1, le=36500)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 

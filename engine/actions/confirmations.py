@@ -8,7 +8,6 @@ from pydantic import Field
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
 from domain.inventory import CONFIRMATION, Confirmation, HostState, PowerReading
-from domain.liveness import MONITOR_LIVE
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Tx, post_once
 from engine.actions.hosts import host_facts, host_target
@@ -92,8 +91,8 @@ async def _signs_of_life(tx: Tx, host: Row) -> list[Refused]:
     found: list[Refused] = []
     monitors = {row["name"]: row for row in await observations.monitors(tx.connection)}
     for seen in await observations.latest(tx.connection, host["id"]):
-        live = tx.now - monitors[seen["monitor"]]["seen_at"] < MONITOR_LIVE
-        if live and seen["verdict"] in ("up", "refused"):
+        live = monitors[seen["monitor"]]["gone_at"] is None
+        if live and seen["verdict"] in observations.HEARD:
             found.append(_heard(host, seen))
     for device in await inventory.listing(tx.connection, "fence_device", host_id=host["id"]):
         if device["last_reading"] == PowerReading.ON:

@@ -175,13 +175,15 @@ class FenceHost(Params):
     """Prove a host off, as a part of its recovery; the recovery's workflow starts it.
 
     `heard` are the rounds in which it had last answered each monitor when that was decided on,
-    `words` how often a person had said that it is dead.
+    `eyes` the monitors whose silence that rests on, `words` how often a person had said that it is
+    dead.
     """
 
     host_id: UUID
     incident_id: UUID
     cut: bool = True
     heard: dict[str, int] | None = None
+    eyes: tuple[str, ...] = ()
     words: int = Field(default=0, ge=0)
 
 

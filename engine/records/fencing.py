@@ -17,6 +17,7 @@ from engine.refs import fence_device
 from store import certificates, incidents, inventory, operations
 from store.database import Database
 from store.ids import new_id
+from store.judged import Judged
 from store.rows import Row
 
 
@@ -54,13 +55,13 @@ class FenceRecords:
         now = self._clock()
 
         async def work(connection: AsyncConnection) -> bool:
-            heard = await _heard(connection, step.operation_id)
+            known = await _known(connection, step.operation_id)
             return await incidents.claim_fence(
                 connection,
                 step.host.host_id,
                 step.host.epoch,
                 step.operation_id,
-                heard=heard,
+                known=known,
                 window_s=step.policy.window_s,
                 fences_per_window=step.policy.fences_per_window,
                 now=now,
@@ -69,8 +70,9 @@ class FenceRecords:
         if not await self._database.write(work):
             raise Refused(
                 "FENCE_NOT_ALLOWED",
-                f"{step.host.name} may not be fenced now: it was heard again, the cluster is "
-                "disarmed, the fence budget is spent, or the host has moved on",
+                f"{step.host.name} may not be fenced now: it was heard again, a monitor that "
+                "did not hear it is gone or has left it, the cluster is disarmed, the fence budget "
+                "is spent, or the host has moved on",
                 next_step="nothing was cut; the recovery judges anew",
                 host=step.host.name,
                 epoch=step.host.epoch,
@@ -102,7 +104,7 @@ class FenceRecords:
         found = await incidents.valid_certificate(connection, host.host_id, host.epoch)
         if found is None:
             row = _certificate_row(order, await certificates.newest(connection), self._clock())
-            heard = await _heard(connection, order.operation_id)
+            heard = (await _known(connection, order.operation_id)).heard
             why = _why_dead(order.evidence)
             if not await incidents.issue_certificate(connection, row, heard=heard, why=why):
                 raise Refused(
@@ -127,13 +129,14 @@ class FenceRecords:
         )
 
 
-async def _heard(connection: AsyncConnection, operation_id: UUID) -> dict[str, int]:
-    """What was heard of the host when this fence was decided on: heard again, it is not dead."""
+async def _known(connection: AsyncConnection, operation_id: UUID) -> Judged:
+    """What was known of the host when this fence was decided on: heard again, it is not dead."""
     row = await operations.get(connection, operation_id)
-    heard: dict[str, int] | None = ((row or {}).get("params") or {}).get("heard")
+    params = (row or {}).get("params") or {}
+    heard: dict[str, int] | None = params.get("heard")
     if heard is None:
         raise Refused("INCIDENT_NOT_JUDGED", f"no decision is recorded behind {operation_id}")
-    return heard
+    return Judged(heard, tuple(params.get("eyes") or ()))
 
 
 def _why_dead(evidence: tuple[Evidence, ...]) -> str:

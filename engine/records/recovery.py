@@ -17,7 +17,6 @@ from domain.errors import NotFound
 from domain.explain import Explanation
 from domain.hosts import HostEvent
 from domain.inventory import Confirmation, HostState
-from domain.liveness import MONITOR_LIVE
 from domain.operations import OperationState, Outcome
 from domain.orders import Evidence, HostRef, RestartPlan
 from domain.recovery import Decision, Move
@@ -29,7 +28,8 @@ from engine.clock import Clock, utc_now
 from engine.records.approving import approval_of
 from engine.records.claiming import Claim
 from engine.records.explaining import note_explanations
-from store import hosts, incidents, inventory, observations, operations
+from engine.records.voting import votes_on
+from store import hosts, incidents, inventory, operations
 from store.database import Database
 from store.rows import Row
 
@@ -42,26 +42,9 @@ class RecoveryRecords:
         self._backend = backend
         self._clock = clock
 
-    async def votes(self, host: HostRef) -> tuple[SeenVote, ...]:
-        """What each monitor last wrote about a host."""
-
-        async def work(connection: AsyncConnection) -> tuple[SeenVote, ...]:
-            monitors = {row["name"]: row for row in await observations.monitors(connection)}
-            rows = await observations.latest(connection, host.host_id)
-            return tuple(self._vote(row, monitors[row["monitor"]]) for row in rows)
-
-        return await self._database.read(work)
-
-    def _vote(self, row: Row, monitor: Row) -> SeenVote:
-        return SeenVote(
-            monitor=row["monitor"],
-            sequence=row["sequence"],
-            heard_sequence=row["heard_sequence"],
-            live=self._clock() - monitor["seen_at"] < MONITOR_LIVE,
-            silent=row["verdict"] not in ("up", "refused"),
-            others_seen=row["others_seen"],
-            warm=monitor["warm"],
-        )
+    async def votes(self, host: HostRef, eyes: int) -> tuple[SeenVote, ...]:
+        """What each monitor last wrote about a host, and which are its own `eyes`."""
+        return await self._database.read(lambda c: votes_on(c, host.host_id, eyes))
 
     async def words(self, incident_id: UUID) -> tuple[Evidence, ...]:
         """What people have said of the incident's host, oldest first."""
@@ -110,6 +93,7 @@ class RecoveryRecords:
         async def work(connection: AsyncConnection) -> None:
             plain = decision.model_dump(mode="json")
             plain |= {"at": known.at.isoformat(), "heard": known.heard, "words": known.words}
+            plain |= {"eyes": list(known.eyes)}
             await incidents.note_decision(connection, order.incident_id, plain)
             subject = (order.host.host_id, order.host.name, told)
             await note_explanations(connection, order.incident_id, [subject], known.at)
@@ -192,6 +176,7 @@ async def _fence_of(connection: AsyncConnection, order: FenceChildOrder) -> Fenc
     incident = await incidents.get(connection, order.incident_id)
     known = (incident or {}).get("decision") or {}
     bound = {"heard": known.get("heard"), "words": known.get("words", 0)}
+    bound |= {"eyes": known.get("eyes", ())}
     return FenceHost(host_id=order.host.host_id, incident_id=order.incident_id, **bound)
 
 

@@ -12,6 +12,7 @@ from domain.inventory import FenceDevice, HostState
 from domain.profiles import Profile
 from domain.readings import HostReading
 from engine.clock import Clock, utc_now
+from engine.records.eyes import EyeRecords
 from engine.refs import fence_device
 from store import (
     ended_runs,
@@ -25,7 +26,7 @@ from store import (
 from store.database import Database
 from store.ended_runs import Running
 from store.ids import new_id
-from store.observations import Watched
+from store.observations import NOBODY, Me, Watched
 from store.rows import Row
 
 DETAIL_MAX = 1024
@@ -63,6 +64,8 @@ class Seen(Frozen):
     detail: str | None
     last_answer_at: datetime | None
     heard_sequence: int | None  # the last round in which it answered this monitor
+    warm: bool = True  # its monitor has looked at it often enough to judge
+    since: datetime | None = None  # when its monitor began to watch it
 
 
 class WatchRecords:
@@ -71,11 +74,19 @@ class WatchRecords:
     def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database
         self._clock = clock
+        self.eyes = EyeRecords(database, clock)
 
-    async def register(self, name: str) -> Watched:
-        """Begin a monitor's view afresh; the counts that it goes on with."""
+    async def register(self, name: str, me: Me = NOBODY, was: str | None = None) -> Watched:
+        """Begin a monitor's view afresh; the counts that it goes on with.
+
+        Conflict (`MONITOR_NAME_TAKEN`) when another process than `was` has the name.
+        """
         now = self._clock()
-        return await self._database.write(lambda c: observations.register_monitor(c, name, now))
+        return await self._database.write(
+            lambda c: observations.register_monitor(
+                c, name, now, machine=me.machine, owner=me.owner, was=was
+            )
+        )
 
     async def watched(self, profile: Profile) -> tuple[WatchedHost, ...]:
         """Hosts of clusters with this profile that were ever admitted, by name."""
@@ -108,8 +119,13 @@ class WatchRecords:
         *,
         warm: bool,
         watched_ms: Callable[[], int],
+        me: Me = NOBODY,
     ) -> None:
-        """Write one round; `watched_ms` tells how long the monitor has watched by then."""
+        """Write one round; `watched_ms` tells how long the monitor has watched by then.
+
+        Without hosts it is only a sign of life. Conflict (`MONITOR_NAME_TAKEN`) when another
+        process has the name by now.
+        """
         now = self._clock()
         await self._database.write(
             lambda c: observations.record_round(
@@ -121,6 +137,7 @@ class WatchRecords:
                 samples=[_sample(i.host_id, i.reading) for i in seen if i.reading is not None],
                 watched_ms=watched_ms,
                 now=now,
+                me=me,
             )
         )
 
@@ -148,13 +165,28 @@ class WatchRecords:
 
         await self._database.write(work)
 
-    async def missed(self, host: WatchedHost, why: str) -> None:
-        """A host in service missed a poll."""
-        await self._move(host, HostEvent.MISSED, f"missed a poll: {why}")
+    async def missed(self, host: WatchedHost, why: str, by: str = "") -> None:
+        """A host in service missed a poll; until that monitor hears it, it is not `up` again."""
 
-    async def answered(self, host: WatchedHost) -> None:
-        """A host that missed polls answers again."""
-        await self._move(host, HostEvent.ANSWERED, "answers")
+        async def work(connection: AsyncConnection) -> None:
+            await observations.note_missed(connection, by, host.id)
+            found = await inventory.get(connection, "host", host.id)
+            if found is None or found["state"] != HostState.UP:
+                return  # another monitor has said so before
+            await self._move(connection, host, HostEvent.MISSED, f"missed a poll: {why}", by)
+
+        await self._database.write(work)
+
+    async def answered(self, host: WatchedHost, by: str = "") -> bool:
+        """A host that missed polls answers again; False while another monitor does not hear it."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if await observations.missed_by_others(connection, by, host.id):
+                return False
+            await self._move(connection, host, HostEvent.ANSWERED, "answers", by)
+            return True
+
+        return await self._database.write(work)
 
     async def sign_of_life(self, host: WatchedHost, mark: int | None) -> bool:
         """Settle that a host out of service answers; True when it was held to be dead.
@@ -196,14 +228,13 @@ class WatchRecords:
         """Forget samples older than a time."""
         return await self._database.write(lambda c: observations.prune_samples(c, before))
 
-    async def _move(self, host: WatchedHost, event: HostEvent, why: str) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            now = self._clock()
-            if await hosts.move(connection, host.id, event, why, now):
-                row = _alarm(host, f"host.{event}", {"host": host.name, "why": why}, now)
-                await plumbing.append_event(connection, row)
-
-        await self._database.write(work)
+    async def _move(
+        self, connection: AsyncConnection, host: WatchedHost, event: HostEvent, why: str, by: str
+    ) -> None:
+        now = self._clock()
+        if await hosts.move(connection, host.id, event, why, now):
+            data = {"host": host.name, "why": why} | ({"monitor": by} if by else {})
+            await plumbing.append_event(connection, _alarm(host, f"host.{event}", data, now))
 
 
 def _observation(seen: Seen) -> Row:
@@ -219,6 +250,8 @@ def _observation(seen: Seen) -> Row:
         "last_answer_at": seen.last_answer_at,
         "boot_mark": reading.boot_mark if reading else None,
         "took_s": reading.took_s if reading else None,
+        "warm": seen.warm,
+        "since": seen.since,
     }
 
 

@@ -64,7 +64,7 @@ from tests.simulator.families import (
 )
 from worker import monitor
 from worker.guest_watch import GuestWatch
-from worker.monitor import Monitor
+from worker.reports import Reports
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 Family = Callable[[int], tuple[Setup, Plan]]
@@ -141,7 +141,7 @@ def no_epoch_check(patch: pytest.MonkeyPatch) -> None:
     async def rebooted(*_given: Any) -> None:
         return None
 
-    patch.setattr(Monitor, "_rebooted", rebooted)
+    patch.setattr(Reports, "rebooted", rebooted)
 
 
 def double_recovery(patch: pytest.MonkeyPatch) -> None:
@@ -181,6 +181,7 @@ def age_by_wall_clock(patch: pytest.MonkeyPatch) -> None:
                 silent=vote.silent,
                 others_seen=vote.others_seen,
                 warm=vote.warm,
+                assigned=vote.assigned,
             )
             for vote in known
         )

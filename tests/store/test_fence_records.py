@@ -35,7 +35,7 @@ async def dying(engine: Engine) -> tuple[UUID, UUID]:
 
 async def decided(engine: Engine, host: UUID, **fields: Any) -> UUID:
     """The operation of a fence that is decided on now."""
-    params = {"heard": await engine.world.heard(host)} | fields
+    params = {"heard": await engine.world.heard(host), "eyes": ["m1"]} | fields
     return await engine.world.operation(host, kind="host.fence", params=params)
 
 
@@ -80,6 +80,7 @@ async def test_a_host_heard_before_the_decision_but_not_since_may_be_claimed(
 ) -> None:
     host, incident = await dying(engine)
     await engine.world.observe(host, 2)
+    await engine.world.observe(host, 3, verdict="non_responsive", heard_sequence=2)
     await engine.fences.claim_fence(await step(engine, host, incident))
     assert (await engine.world.get("host", host))["state"] == "fencing"
 

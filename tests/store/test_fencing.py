@@ -8,11 +8,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import incidents, inventory, pages
+from store import incidents, inventory, observations, pages
 from store.ids import new_id
+from store.judged import Judged
 from store.pages import Slice
-from store.rows import Row, many
-from store.schema_ha import fence_claim
+from store.rows import Row, changed, many
+from store.schema_ha import fence_claim, monitor, observation
 from tests.store.world import START, World
 
 pytestmark = pytest.mark.store
@@ -22,7 +23,8 @@ HEARD = {"m1": 1}
 
 
 async def silent_host(world: World, name: str = "h1", **values: Any) -> UUID:
-    await world.monitor()
+    if await world.do(observations.find_monitor, "m1") is None:
+        await world.monitor()
     host = await world.host(name, **{"state": "non_responsive"} | values)
     await world.observe(host, verdict="non_responsive", heard_sequence=1)
     return host
@@ -30,7 +32,8 @@ async def silent_host(world: World, name: str = "h1", **values: Any) -> UUID:
 
 async def claim(world: World, host: UUID, operation: UUID | None = None, **values: Any) -> bool:
     operation = operation or await world.operation()
-    terms: Row = {"heard": HEARD, "window_s": WINDOW_S, "fences_per_window": 1, "now": world.now}
+    known = Judged(values.pop("heard", HEARD), values.pop("eyes", ("m1",)))
+    terms: Row = {"known": known, "window_s": WINDOW_S, "fences_per_window": 1, "now": world.now}
     epoch = values.pop("epoch", 1)
     return await world.do(incidents.claim_fence, host, epoch, operation, **terms | values)
 
@@ -94,6 +97,46 @@ async def test_a_monitor_that_starts_afresh_has_not_heard_what_it_heard_before(
     await world.observe(host, 2, verdict="non_responsive")
     assert await claim(world, host)
     await world.observe(host, 3)
+    assert not await claim(world, host)
+
+
+async def test_a_fence_that_rests_on_nobody_s_word_is_not_claimed(world: World) -> None:
+    host = await silent_host(world)
+    assert not await claim(world, host, eyes=())
+    assert not await claim(world, host, eyes=("m1", "m2"))
+    assert await claim(world, host, eyes=("m1",))
+
+
+async def test_the_word_of_a_monitor_that_is_gone_does_not_count(world: World) -> None:
+    host = await silent_host(world)
+    assert await world.do(observations.hold_gone, "m1", 1, world.now)
+    assert not await claim(world, host)
+    await world.observe(host, 2, verdict="non_responsive", heard_sequence=1)
+    assert await claim(world, host)
+
+
+async def test_a_host_that_its_monitor_has_left_is_not_fenced_by_its_word(world: World) -> None:
+    host = await silent_host(world)
+    await world.do(changed, observation.delete())
+    assert not await claim(world, host)
+
+
+@pytest.mark.parametrize("blind", [{"others_seen": 0}, {"blind_at": START}])
+async def test_a_monitor_that_sees_no_other_host_has_no_word(world: World, blind: Row) -> None:
+    host, seen = await silent_host(world), {"verdict": "non_responsive", "heard_sequence": 1}
+    others = {key: blind[key] for key in blind if key == "others_seen"}
+    await world.observe(host, 2, **seen, **others)
+    await world.do(changed, monitor.update().values(blind_at=blind.get("blind_at")))
+    assert not await claim(world, host)
+    await world.observe(host, 3, **seen)
+    assert await claim(world, host)
+
+
+async def test_whom_a_monitor_hears_again_is_not_fenced_though_nobody_noted_the_answer(
+    world: World,
+) -> None:
+    host = await silent_host(world)
+    await world.observe(host, 2, verdict="refused", heard_sequence=1)
     assert not await claim(world, host)
 
 
@@ -163,6 +206,7 @@ async def test_a_window_passes_on_the_clock_of_any_monitor_that_has_seen_the_fen
     assert await claim(world, first)
     await world.watch(200)
     await world.monitor()
+    await world.observe(second, 9, verdict="non_responsive", heard_sequence=1)
     await world.watch(100)
     assert not await claim(world, second)
     await world.watch(1)
@@ -212,7 +256,8 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
 ) -> None:
     silent = [await silent_host(world, f"h{n}") for n in range(hosts)]
     owners = [await world.operation() for _ in silent]
-    terms: Row = {"heard": HEARD, "window_s": WINDOW_S, "now": world.now}
+    known = Judged(HEARD, ("m1",))
+    terms: Row = {"known": known, "window_s": WINDOW_S, "now": world.now}
 
     def fence(host: UUID, owner: UUID) -> Any:
         statement = partial(incidents.claim_fence, host_id=host, epoch=1, operation_id=owner)

@@ -19,7 +19,8 @@ from domain.operations import OperationState, Outcome
 from domain.orders import RestartPlan
 from domain.recovery import Decision, Move
 from engine.actions.vms import StartVm, StopVm
-from store import incidents, locks, operations, runs
+from store import incidents, locks, observations, operations, runs
+from store.judged import Judged
 from store.rows import Row
 from tests.store.engine_room import POLICY, Engine, columns
 from tests.store.world import START
@@ -32,7 +33,7 @@ TOLD = Explanation(
 
 
 def known(heard: dict[str, int], words: int = 0) -> Known:
-    return Known(at=START, heard=heard, words=words)
+    return Known(at=START, heard=heard, words=words, eyes=("m1", "m2"))
 
 
 class Death:
@@ -263,6 +264,7 @@ async def test_a_fence_is_bound_to_what_was_heard_when_it_was_decided_on(engine:
     assert await engine.recoveries.open_fence(child) == fence
     (row,) = [row for row in await engine.rows("operation") if row["id"] == fence]
     assert row["params"]["heard"] == {"m1": 7}
+    assert row["params"]["eyes"] == ["m1", "m2"]
 
 
 async def test_votes_say_who_is_live_silent_and_warm(engine: Engine) -> None:
@@ -270,12 +272,30 @@ async def test_votes_say_who_is_live_silent_and_warm(engine: Engine) -> None:
     host = await world.host()
     await world.monitor()
     await world.observe(host, 7, verdict="connecting", others_seen=2)
-    (vote,) = await engine.recoveries.votes(await engine.ref(host))
+    (vote,) = await engine.recoveries.votes(await engine.ref(host), 2)
     assert (vote.sequence, vote.live, vote.silent, vote.others_seen) == (7, True, True, 2)
-    assert (vote.warm, vote.heard_sequence) == (True, None)
-    world.later(61)
-    (vote,) = await engine.recoveries.votes(await engine.ref(host))
-    assert not vote.live
+    assert (vote.warm, vote.heard_sequence, vote.assigned) == (True, None, True)
+    world.later(3600)
+    assert await engine.recoveries.votes(await engine.ref(host), 2) == (vote,)
+    assert await world.do(observations.hold_gone, "m1", 7, world.now)
+    (vote,) = await engine.recoveries.votes(await engine.ref(host), 2)
+    assert (vote.live, vote.assigned) == (False, False)
+
+
+async def test_votes_name_who_is_to_watch_a_host_though_it_has_not_looked_yet(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host = await world.host()
+    for name in ("m1", "m2"):
+        await world.monitor(name)
+    await world.observe(host, verdict="connecting")
+    seen = {"watched_ms": int, "observations": [], "samples": [], "now": world.now}
+    await world.do(observations.record_round, "m2", 1, warm=True, **seen)
+    first, second = await engine.recoveries.votes(await engine.ref(host), 2)
+    assert (first.monitor, first.sequence, first.assigned) == ("m1", 1, True)
+    assert (second.monitor, second.sequence, second.assigned) == ("m2", None, True)
+    assert (second.silent, second.warm, second.heard_sequence) == (True, False, None)
 
 
 async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
@@ -285,7 +305,10 @@ async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
     death = await Death(engine, await world.host("h1")).build()
     await world.put("host", death.host, state="non_responsive", own_host=True)
     other = await world.host("h2", state="non_responsive")
-    terms: dict[str, Any] = {"heard": {}, "now": world.now, "fences_per_window": 1}
+    await world.monitor()
+    await world.observe(other, verdict="non_responsive")
+    known = Judged({}, ("m1",))
+    terms: dict[str, Any] = {"known": known, "now": world.now, "fences_per_window": 1}
     terms["window_s"] = 300.0
     assert await world.do(incidents.claim_fence, other, 1, await world.operation(), **terms)
     await world.host("h3")

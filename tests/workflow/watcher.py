@@ -108,4 +108,5 @@ class Watcher:
             detail=None,
             last_answer_at=self._answers.get(item.name),
             heard_sequence=self._heard.get(item.name),
+            warm=self.warm,
         )

@@ -55,9 +55,11 @@ def vote(
     silent: bool = True,
     others_seen: int = 2,
     warm: bool = True,
+    assigned: bool = True,
 ) -> Vote:
     """A vote against the host that nobody can object to."""
-    return Vote(monitor=monitor, fresh=fresh, silent=silent, others_seen=others_seen, warm=warm)
+    said = {"fresh": fresh, "silent": silent, "warm": warm, "assigned": assigned}
+    return Vote(monitor=monitor, others_seen=others_seen, **said)
 
 
 def fence_facts(

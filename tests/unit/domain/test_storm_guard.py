@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.profiles import Policy, Profile, policy_for
-from domain.storm import FenceFacts, HoldReason, Vote, why_held
+from domain.storm import FenceFacts, HoldReason, Vote, answered, speaking, why_held
 from tests.unit.domain.builders import fence_facts, vote
 
 pytestmark = pytest.mark.unit
@@ -34,12 +34,12 @@ def test_one_silent_host_of_three_may_be_fenced() -> None:
         (
             fence_facts(vote("m1"), vote("m2", fresh=False)),
             HoldReason.VOTES_MISSING,
-            "1 of 2 monitors gave a fresh vote",
+            "1 of 2 monitors gave a fresh vote; not m2",
         ),
         (
             fence_facts(vote("m3", silent=False), vote("m1", silent=False), vote("m2")),
             HoldReason.VOTES_DISAGREE,
-            "h1 still answers m1, m3",
+            "h1 still answers m1, m3, and is silent to m2",
         ),
         (
             fence_facts(vote("m2", others_seen=0), vote("m1")),
@@ -49,7 +49,7 @@ def test_one_silent_host_of_three_may_be_fenced() -> None:
         (
             fence_facts(vote("m2", warm=False), vote("m1", warm=False), vote("m3")),
             HoldReason.VIEW_COLD,
-            "m1, m2 started too recently to judge",
+            "m1, m2 began to watch h1 too recently to judge",
         ),
         (
             fence_facts(hosts=8, hosts_silent=5),
@@ -104,6 +104,63 @@ def test_a_missing_vote_is_not_silence_even_when_no_monitor_is_left() -> None:
     (held,) = why_held(nobody, POLICY)
     assert held.detail == "0 of 0 monitors gave a fresh vote"
     assert held.reason is HoldReason.VOTES_MISSING
+
+
+NEW = {"warm": False, "fresh": False, "others_seen": 0}
+FORMER = {"assigned": False}
+
+
+@pytest.mark.parametrize(
+    ("votes", "held"),
+    [
+        ((vote("m1"), vote("m2", **NEW)), [HoldReason.VOTES_MISSING]),
+        ((vote("m1"), vote("m2", warm=False)), [HoldReason.VIEW_COLD]),
+        # Who watched the host before speaks until the new one knows it.
+        ((vote("m1"), vote("m2", **NEW), vote("m3", **FORMER)), []),
+        ((vote("m1"), vote("m2", warm=False), vote("m3", **FORMER)), []),
+        ((vote("m2", **NEW), vote("m3", **FORMER)), []),
+        ((vote("m1", **NEW), vote("m2", **NEW), vote("m3", **FORMER)), [HoldReason.VOTES_MISSING]),
+        # Not one that is blind, cold or late itself, and never for one that knows the host.
+        (
+            (vote("m2", **NEW), vote("m3", others_seen=0, **FORMER)),
+            [HoldReason.VOTES_MISSING],
+        ),
+        ((vote("m2", **NEW), vote("m3", warm=False, **FORMER)), [HoldReason.VOTES_MISSING]),
+        ((vote("m2", **NEW), vote("m3", fresh=False, **FORMER)), [HoldReason.VOTES_MISSING]),
+        (
+            (vote("m1"), vote("m2", fresh=False), vote("m3", **FORMER)),
+            [HoldReason.VOTES_MISSING],
+        ),
+        # Whoever hears the host is heard, its own or not.
+        ((vote("m1"), vote("m3", silent=False, **FORMER)), [HoldReason.VOTES_DISAGREE]),
+        # Who only watches beside them is not waited for, blind or not.
+        ((vote("m1"), vote("m3", fresh=False, **FORMER)), []),
+        ((vote("m1"), vote("m3", others_seen=0, **FORMER)), []),
+        ((vote("m3", **FORMER),), [HoldReason.VOTES_MISSING]),
+    ],
+)
+def test_every_place_of_a_host_has_to_be_filled_by_one_that_knows_it(
+    votes: tuple[Vote, ...], held: list[HoldReason]
+) -> None:
+    assert reasons(fence_facts(*votes)) == held
+
+
+def test_a_fence_rests_on_its_eyes_and_on_those_that_speak_for_new_ones() -> None:
+    m1, m3 = vote("m1"), vote("m3", assigned=False)
+    assert speaking((m1, m3)) == ("m1",)
+    assert speaking((m1, vote("m2", **NEW), m3)) == ("m1", "m3")
+    assert speaking((m1, vote("m2", silent=False))) == ("m1",)
+
+
+def test_a_host_is_back_once_it_answers_everybody_that_can_tell() -> None:
+    hears = vote("m1", silent=False)
+    assert answered((hears,))
+    assert not answered((vote("m1"),))
+    assert not answered((hears, vote("m2")))
+    # One that hears nothing at all, or is late, cannot tell.
+    assert answered((hears, vote("m2", others_seen=0)))
+    assert answered((hears, vote("m2", fresh=False)))
+    assert not answered((vote("m1", fresh=False, silent=False),))
 
 
 def test_a_vote_that_is_old_says_nothing_about_who_still_answers() -> None:

@@ -32,10 +32,10 @@ async def test_a_host_whose_miss_cannot_be_written_hides_no_other(
 ) -> None:
     other, missed = await scene.world.host("h2"), WatchRecords.missed
 
-    async def defective(self: WatchRecords, host: WatchedHost, why: str) -> None:
+    async def defective(self: WatchRecords, host: WatchedHost, why: str, by: str) -> None:
         if host.name == "h1":
             raise LookupError("a name that no column holds")
-        await missed(self, host, why)
+        await missed(self, host, why, by)
 
     monkeypatch.setattr(WatchRecords, "missed", defective)
     for name in ("h1", "h2"):

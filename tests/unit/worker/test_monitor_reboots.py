@@ -22,7 +22,7 @@ async def _settled(scene: Scene, operation_id: UUID) -> None:
 async def test_a_host_that_keeps_no_mark_is_not_activated_at_every_poll(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, wait_s: float, times: int
 ) -> None:
-    monkeypatch.setattr("worker.monitor.REACTIVATE_S", wait_s)
+    monkeypatch.setattr("worker.reports.REACTIVATE_S", wait_s)
     scene.answer(reading(None))
 
     async def activated() -> bool:

@@ -1,0 +1,51 @@
+"""What the monitors say of one host, by their rows."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from activities.recovery import SeenVote
+from domain.eyes import eyes_of, seated
+from engine.records.eyes import standing
+from store import observations
+from store.rows import Row
+
+
+async def votes_on(connection: AsyncConnection, host_id: UUID, eyes: int) -> tuple[SeenVote, ...]:
+    """A vote of each monitor that watches a host or is to, by name."""
+    monitors = [standing(row) for row in await observations.monitors(connection)]
+    own = eyes_of(host_id, seated(monitors), eyes)
+    rows = {row["monitor"]: row for row in await observations.latest(connection, host_id)}
+    return tuple(
+        _vote(eye.name, rows[eye.name], live=not eye.gone, assigned=eye.name in own)
+        if eye.name in rows
+        else _not_yet(eye.name)
+        for eye in monitors
+        if eye.name in rows or eye.name in own
+    )
+
+
+def _vote(name: str, row: Row, *, live: bool, assigned: bool) -> SeenVote:
+    return SeenVote(
+        monitor=name,
+        sequence=row["sequence"],
+        heard_sequence=row["heard_sequence"],
+        live=live,
+        silent=row["verdict"] not in observations.HEARD,
+        others_seen=row["others_seen"],
+        warm=row["warm"],
+        assigned=assigned,
+    )
+
+
+def _not_yet(name: str) -> SeenVote:
+    """Of one that is to watch the host: it says nothing, neither for it nor against it."""
+    return SeenVote(
+        monitor=name,
+        sequence=None,
+        heard_sequence=None,
+        live=True,
+        silent=True,
+        others_seen=0,
+        warm=False,
+    )
