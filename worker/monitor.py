@@ -25,6 +25,7 @@ import structlog
 from activities.ports import Hypervisor, PowerSwitch
 from activities.power import ask
 from domain.context import ActionContext, PriorityClass
+from domain.disarming import FAILURE_IGNORED
 from domain.errors import EngineError, Refused, Unavailable
 from domain.hosts import MARKED
 from domain.inventory import HostState, PowerReading
@@ -250,6 +251,8 @@ class Monitor:
         except Refused as error:
             if error.code == "INCIDENT_OPEN":
                 await self._records.reported_again(host)
+            elif error.code == FAILURE_IGNORED:
+                await self._records.ignored(host, f"{why}; failures are ignored now")
             else:
                 log.info("failure not taken", host=host.name, code=error.code, why=error.detail)
             return

@@ -59,8 +59,6 @@ class FenceRecords:
                 step.host.epoch,
                 step.operation_id,
                 heard=heard,
-                window_s=step.policy.window_s,
-                fences_per_window=step.policy.fences_per_window,
                 now=now,
             )
 

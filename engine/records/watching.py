@@ -152,6 +152,11 @@ class WatchRecords:
         """A host in service missed a poll."""
         await self._move(host, HostEvent.MISSED, f"missed a poll: {why}")
 
+    async def ignored(self, host: WatchedHost, why: str) -> None:
+        """Note the failure of a host whose cluster ignores failures; once, until it answers."""
+        if host.state is HostState.CONNECTING:
+            await self._move(host, HostEvent.SILENT, why)
+
     async def answered(self, host: WatchedHost) -> None:
         """A host that missed polls answers again."""
         await self._move(host, HostEvent.ANSWERED, "answers")
