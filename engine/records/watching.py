@@ -188,6 +188,11 @@ class WatchRecords:
 
         return await self._database.write(work)
 
+    async def ignored(self, host: WatchedHost, why: str, by: str = "") -> None:
+        """Note the failure of a host whose cluster ignores failures; once, until it answers."""
+        if host.state is HostState.CONNECTING:
+            await self._database.write(lambda c: self._move(c, host, HostEvent.SILENT, why, by))
+
     async def sign_of_life(self, host: WatchedHost, mark: int | None) -> bool:
         """Settle that a host out of service answers; True when it was held to be dead.
 
