@@ -155,7 +155,7 @@ def steps_of(golden: Golden) -> list[str]:
     for event in golden.read().events:
         if event.HasField("activity_task_scheduled_event_attributes"):
             found.append(event.activity_task_scheduled_event_attributes.activity_type.name)
-        elif event.HasField("marker_recorded_event_attributes"):
+        elif event.marker_recorded_event_attributes.marker_name == "core_local_activity":
             data = event.marker_recorded_event_attributes.details["data"].payloads[0].data
             found.append(json.loads(data)["activity_type"])
     return list(dict.fromkeys(found))

@@ -18,6 +18,7 @@ from engine.sweeper import Sweeper
 from store.rows import Row
 from tests.fakes import Bmc, Gate
 from tests.faults import Fault
+from tests.replay.golden import HAPPY
 from tests.workflow.bench import Bench, bench, quick
 from tests.workflow.imports import begin
 from tests.workflow.trials import Case, killed
@@ -188,7 +189,7 @@ async def test_an_import_whose_worker_is_killed_while_its_host_falls_silent_doub
     unmanned: Bench, tmp_path: Path, step: str, fault: Fault
 ) -> None:
     engine = unmanned
-    async with killed(engine, Case("ImportVm", step, fault), tmp_path) as struck:
+    async with killed(engine, Case(HAPPY["ImportVm"], step, fault), tmp_path) as struck:
         await engine.add_vm("other", "h1", memory_mib=400)
         guest = engine.centre.add_foreign(engine.centre.hosts["h1"], "old")
         operation = await begin(engine, guest)

@@ -1,8 +1,10 @@
-"""Trials: one happy path with one fault in one step; many run side by side.
+"""Trials: one recorded path with one fault in one step; many run side by side.
 
-The cases are not picked by hand: they are every step of the recorded happy path of every workflow.
-Most of a trial is waiting for limits of the server, so a file's trials run together, and each of
-its tests looks at the result of one.
+The cases are not picked by hand: they are every step of every recorded history of every workflow,
+each in the first history that has it, the happy path before all others. A happy path has to succeed
+with the fault; another has to end as it does without one, which is tried beside it. Most of a trial
+is waiting for limits of the server, so a file's trials run together, and each of its tests looks at
+the result of one.
 """
 
 import asyncio
@@ -10,13 +12,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import UUID
+from typing import Any
 
 from store.rows import Row
 from tests.faults import CRASHES, Fault, FaultAt
-from tests.replay.golden import HAPPY, steps_of
+from tests.replay.golden import ALL, HAPPY, Golden, steps_of
 from tests.workflow.bench import Bench, bench
 from tests.workflow.far_world import served
 from worker.temporal_get import ROOT
@@ -29,9 +31,14 @@ WITHIN_S = 90.0
 class Case:
     """One fault in one step of one workflow."""
 
-    workflow: str
+    golden: Golden
     step: str
     fault: Fault
+
+    @property
+    def workflow(self) -> str:
+        """The kind of workflow whose step it is."""
+        return self.golden.workflow
 
     def __str__(self) -> str:
         """As a test's id."""
@@ -40,21 +47,32 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial."""
+    """What came of a trial, and of the same without a fault; None: it has to succeed."""
 
     operation: Row
     children: list[Row]
     broken: list[str]
-    struck: bool
+    struck: bool = True
+    without: "Result | None" = None
+
+    @property
+    def end(self) -> tuple[Any, ...]:
+        """How everything ended."""
+        rows = (self.operation, *sorted(self.children, key=lambda row: str(row["target_name"])))
+        return tuple((row["kind"], row["target_name"], row["state"]) for row in rows)
 
 
 def cases(faults: Iterable[Fault]) -> list[Case]:
     """Every step of every workflow with each fault."""
+    first: dict[tuple[str, str], Golden] = {}
+    for golden in (*HAPPY.values(), *ALL):
+        for step in steps_of(golden):
+            first.setdefault((golden.workflow, step), golden)
+    kinds = tuple(faults)
     return [
-        Case(workflow, step, fault)
-        for workflow, golden in sorted(HAPPY.items())
-        for step in steps_of(golden)
-        for fault in faults
+        Case(golden, step, fault)
+        for (_workflow, step), golden in sorted(first.items(), key=lambda item: item[0])
+        for fault in kinds
     ]
 
 
@@ -64,33 +82,51 @@ async def run_all(
     """Run trials side by side; the result or the error of each."""
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def one(case: Case) -> Result:
-        async with turn, asyncio.timeout(WITHIN_S):
-            return await _trial(case, address, made_from, folder)
+    async def plain(golden: Golden) -> Result:
+        stage = _stage(address, made_from, folder)
+        async with turn, asyncio.timeout(WITHIN_S), stage as made, made.workers():
+            return await _played(made, golden)
 
     listed = list(wanted)
+    other = dict.fromkeys(c.golden for c in listed if c.golden is not HAPPY[c.workflow])
+    without = {golden: asyncio.create_task(plain(golden)) for golden in other}
+
+    async def one(case: Case) -> Result:
+        async with turn, asyncio.timeout(WITHIN_S):
+            found = await _trial(case, address, made_from, folder)
+        task = without.get(case.golden)
+        return found if task is None else replace(found, without=await task)
+
     results = await asyncio.gather(*(one(case) for case in listed), return_exceptions=True)
+    await asyncio.gather(*without.values(), return_exceptions=True)
     return dict(zip(listed, results, strict=True))
 
 
-async def _trial(case: Case, address: str, made_from: Path, folder: Path) -> Result:
+@asynccontextmanager
+async def _stage(address: str, made_from: Path, folder: Path) -> AsyncIterator[Bench]:
     async with bench(address, made_from, folder) as made:
         await made.build("h1", "h2", "h3")
         await made.watcher.start()
+        yield made
+
+
+async def _trial(case: Case, address: str, made_from: Path, folder: Path) -> Result:
+    async with _stage(address, made_from, folder) as made:
         workers = killed if case.fault in CRASHES else _faulty
         async with workers(made, case, folder) as struck:
-            operation = await HAPPY[case.workflow].scenario(made)
-            await made.idle()
-            return await _result(made, operation, struck.is_set())
+            found = await _played(made, case.golden)
+            return replace(found, struck=struck.is_set())
 
 
-async def _result(made: Bench, operation: UUID, struck: bool) -> Result:
+async def _played(made: Bench, golden: Golden) -> Result:
+    operation = await golden.scenario(made)
+    await made.idle()
     children = [
         row
         for kind in ("host.fence", "vm.start")
         for row in await made.children_of(operation, kind)
     ]
-    return Result(await made.operation(operation), children, await made.broken(), struck)
+    return Result(await made.operation(operation), children, await made.broken())
 
 
 class _Struck(FaultAt):
@@ -147,6 +183,9 @@ def check(result: Result | BaseException) -> None:
     if isinstance(result, BaseException):
         raise result
     assert result.struck, "the fault missed, so nothing was tried"
+    assert result.broken == []
+    if result.without is not None:
+        assert result.end == result.without.end
+        return
     assert result.operation["state"] == "succeeded", result.operation["problem"]
     assert [row["state"] for row in result.children if row["state"] != "succeeded"] == []
-    assert result.broken == []
