@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
 from tests.workflow.batch_scenarios import BATCHES
+from tests.workflow.begun_again import a_recovery_begun_again_follows_its_fence
 from tests.workflow.bench import Bench
 from tests.workflow.ended_guests import ENDED_GUESTS
 from tests.workflow.failovers import (
@@ -64,6 +65,7 @@ class Golden:
     scenario: Scenario
     pick: Pick
     name: str
+    attempt: int = 1  # whose history it is
 
     @property
     def path(self) -> Path:
@@ -128,6 +130,7 @@ ALL: tuple[Golden, ...] = (
     _golden("StartVm", a_restart_that_is_refused_is_tried_elsewhere_and_again, second_restart),
     _golden("StartVm", a_frozen_recovery_starts_its_vms_once_armed, first_restart),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
+    replace(_golden("RecoverHost", a_recovery_begun_again_follows_its_fence), attempt=2),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),
     _golden("FenceHost", a_person_confirms_what_no_controller_tells, last_fence),
 )

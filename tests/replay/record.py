@@ -40,8 +40,9 @@ async def _record(made: Bench, golden: Golden) -> None:
     await made.watcher.start()
     async with made.workers():
         operation = await golden.pick(made, await golden.scenario(made))
-        await made.workflow(operation).result()
-        history = await made.workflow(operation).fetch_history()
+        handle = made.workflow(operation, golden.attempt)
+        await handle.result()
+        history = await handle.fetch_history()
     write(golden.path, scrubbed(json.loads(history.to_json())))
     write(golden.snapshot, await replay(golden.read()))
 

@@ -284,9 +284,9 @@ class Bench:
 
         await self.until(quiet, "some operation neither ended nor waits")
 
-    def workflow(self, operation_id: UUID) -> WorkflowHandle[Any, Any]:
-        """The workflow of an operation."""
-        return self.client.get_workflow_handle(workflow_id(operation_id, 1))
+    def workflow(self, operation_id: UUID, attempt: int = 1) -> WorkflowHandle[Any, Any]:
+        """The workflow of one try of an operation."""
+        return self.client.get_workflow_handle(workflow_id(operation_id, attempt))
 
     async def operation(self, operation_id: UUID) -> Row:
         """One operation's row."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from engine.actions.fence_tests import CheckFencing
+from engine.actions.operations import PauseOperation, ResumeOperation
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
 
@@ -29,6 +30,24 @@ async def a_start_waits_for_room(bench: Bench) -> UUID:
     await bench.waits(operation, "NO_ROOM")
     await bench.ended(await bench.stop("big-h2", force=True))
     await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_start_is_paused_while_it_waits(bench: Bench) -> UUID:
+    """StartVm: a person has it stand still, and go on once there is room."""
+    for name in ("h1", "h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    await bench.add_vm("db")
+    operation = await bench.start("db")
+    await bench.waits(operation, "NO_ROOM")
+    await bench.act(PauseOperation(operation_id=operation))
+
+    async def paused() -> bool:
+        return bool((await bench.operation(operation))["state"] == "paused")
+
+    await bench.until(paused, "it never stood still")
+    await bench.ended(await bench.stop("big-h2", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
     return await finished(bench, operation)
 
 
@@ -201,6 +220,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     "StartVm": (
         a_vm_starts,
         a_start_waits_for_room,
+        a_start_is_paused_while_it_waits,
         a_start_that_libvirt_refuses_is_undone,
         a_guest_that_ends_at_once_is_a_failed_start,
         a_start_that_one_host_refuses_is_tried_on_another,

@@ -6,8 +6,6 @@ has begun (a fence, restarts) is followed and not begun twice.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,32 +13,16 @@ import pytest
 from activities.recovery import ClaimVictimsOrder
 from domain.orders import RestartPlan
 from engine.actions.operations import CancelOperation
-from engine.clock import utc_now
 from engine.records.recovery import RecoveryRecords
-from engine.sweeper import Sweeper
 from tests.fakes import Gate
 from tests.workflow import failovers
+from tests.workflow.begun_again import begun_again, fence_under_way, follows
 from tests.workflow.bench import Bench
 from tests.workflow.scenarios import cancel_is_known
-from worker.temporal_client import TemporalWorkflows
 
 pytestmark = pytest.mark.workflow
 
 PROTECTED = ("db", "mail", "web")
-
-
-async def begun_again(made: Bench, recovery: UUID) -> None:
-    """End its first workflow by force, and let a sweeper find that."""
-    await made.workflow(recovery).terminate("by the test")
-    workflows = TemporalWorkflows(made.client)
-
-    def past_every_deadline() -> Any:
-        return utc_now() + timedelta(hours=1)
-
-    sweeper = Sweeper(made.database, made.backend, workflows, clock=past_every_deadline, every_s=0)
-    assert await sweeper.sweep() == 1
-    await made.backend.close()
-    assert (await made.operation(recovery))["attempt"] == 2
 
 
 async def all_is_well(made: Bench, recovery: UUID) -> None:
@@ -55,24 +37,6 @@ async def all_is_well(made: Bench, recovery: UUID) -> None:
         assert made.centre.copies_max[made.vms[vm]] == 1
     assert await made.rows("entity_lock") == []
     assert await made.broken() == []
-
-
-async def fence_under_way(made: Bench, gate: Gate) -> UUID:
-    await failovers.guests(made)
-    made.centre.hosts["h1"].reachable = False
-    made.centre.before["knock"] = gate
-    recovery = await made.report("h1")
-    await gate.reached.wait()
-    return recovery
-
-
-async def follows(made: Bench) -> None:
-    """Wait until the second try has looked at what the first has begun."""
-
-    async def looked() -> bool:
-        return any(row["name"] == "recovery.follow" for row in await made.rows("step"))
-
-    await made.until(looked, "the second try never looked at what the first had begun")
 
 
 @asynccontextmanager
