@@ -11,6 +11,7 @@ from domain.base import Frozen
 from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
+from engine.eye_views import EyeView
 from engine.fence_views import HostFencingView
 
 T = TypeVar("T", default=Any)
@@ -47,6 +48,7 @@ class HostView(Frozen):
     last_answer_at: datetime | None
     open_incident_id: UUID | None
     fencing: HostFencingView
+    eyes: tuple[EyeView, ...]
     version: int
 
 

@@ -141,6 +141,11 @@ def _forget_seen(name: str, host_ids: list[UUID], /) -> sa.Delete:
     )
 
 
+@prebuilt
+def _forget_samples(at: datetime, host_ids: list[UUID], /) -> sa.Delete:
+    return host_sample.delete().where(host_sample.c.at == at, host_sample.c.host_id.in_(host_ids))
+
+
 async def record_round(  # noqa: PLR0913
     connection: AsyncConnection,
     name: str,
@@ -169,6 +174,9 @@ async def record_round(  # noqa: PLR0913
     # One statement for all rows: a round of 100 hosts would else be 200 trips to the database.
     common = {"monitor": name, "sequence": sequence, "at": now, "warm": warm}
     await insert_many(connection, observation, [{**common, **row} for row in observations])
+    if samples:
+        # Another monitor of the host may have written in the same microsecond.
+        await changed(connection, _forget_samples(now, [row["host_id"] for row in samples]))
     await insert_many(connection, host_sample, [{"at": now, **row} for row in samples])
 
 
@@ -245,6 +253,14 @@ async def release(connection: AsyncConnection, name: str, host_id: UUID, to: Seq
         *(enough, quiet, ~judged),
     )
     return await changed(connection, query) == 1
+
+
+async def latest_of_hosts(connection: AsyncConnection, host_ids: Sequence[UUID]) -> list[Row]:
+    """The latest observation of each monitor, of these hosts."""
+    rows: list[Row] = []
+    for some in in_chunks(host_ids):
+        rows += await many(connection, LATEST.where(observation.c.host_id.in_(some)))
+    return rows
 
 
 async def seen_by_others(
@@ -336,5 +352,12 @@ async def newest_sample(connection: AsyncConnection, host_id: UUID) -> Row | Non
 
 
 async def prune_samples(connection: AsyncConnection, before: datetime) -> int:
-    """Forget samples older than a time; how many went."""
+    """Forget samples older than a time; how many went.
+
+    Also what monitors saw that are gone since then, of hosts whose failure nobody judges.
+    """
+    gone = sa.select(monitor.c.name).where(monitor.c.gone_at < before)
+    judged = sa.exists().where(incident.c.host_id == observation.c.host_id, incident.c.open == 1)
+    left = observation.delete().where(observation.c.monitor.in_(gone), ~judged)
+    await changed(connection, left)
     return await changed(connection, host_sample.delete().where(host_sample.c.at < before))

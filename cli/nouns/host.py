@@ -1,5 +1,6 @@
 """`holdfast host`: the machines that run VMs."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -72,7 +73,7 @@ def list_(
 @app.command()
 @queries
 def show(session: Session, host: HostName) -> None:
-    """Show one host with its fence devices and VMs."""
+    """Show one host with its monitors, fence devices and VMs."""
     found = session.api.find("host", host)
     if session.as_json:
         return print_json(found)
@@ -97,6 +98,7 @@ def show(session: Session, host: HostName) -> None:
             ("id", found["id"]),
         )
     )
+    _show_eyes(found["eyes"], now)
     _show_fences(session.api.all("/fence-devices", host_id=found["id"]))
     return _show_vms(session.api.all("/vms", host_id=found["id"]))
 
@@ -113,6 +115,24 @@ def _on_power_loss(fencing: Json) -> str:
     if not fencing["blocks_on_power_loss"]:
         return "proven off by a device with a supply of its own"
     return "blocks: no device with a supply of its own proves it off, a person has to"
+
+
+def _show_eyes(eyes: list[Json], now: datetime) -> None:
+    print_line()
+    if not eyes:
+        return print_line("no monitor watches it: start one (`holdfast monitor`)")
+    rows = [
+        (
+            eye["monitor"],
+            eye["machine"],
+            eye["state"],
+            eye["verdict"] or "none yet",
+            ago(eye["voted_at"], now),
+            clock(eye["since"]),
+        )
+        for eye in eyes
+    ]
+    return print_table(("MONITOR", "MACHINE", "IS", "LAST VOTE", "AT", "SINCE"), rows)
 
 
 def _show_fences(devices: list[Json]) -> None:

@@ -10,6 +10,7 @@ from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
+from engine.queries.eyes import eyes_on
 from engine.queries.fencing import fencing_of
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
 from engine.views import FenceDeviceView, HostSampleView, HostView, Page, VmView
@@ -106,9 +107,14 @@ class GetHostQuery(Query[GetHost, HostView]):
 
 async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView, ...]:
     fencing = await fencing_of(connection, [row["id"] for row in rows])
-    same = set(HostView.model_fields) - {"fencing"}
+    eyes = await eyes_on(connection, {row["id"]: row["profile"] for row in rows})
+    same = set(HostView.model_fields) - {"fencing", "eyes"}
     return tuple(
-        HostView(**{field: row[field] for field in same}, fencing=fencing[row["id"]])
+        HostView(
+            **{field: row[field] for field in same},
+            fencing=fencing[row["id"]],
+            eyes=eyes[row["id"]],
+        )
         for row in rows
     )
 

@@ -6,9 +6,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.errors import Conflict
 from engine.queries.inventory import GetHost, GetHostQuery
 from engine.views import HostView
-from store import observations
+from store import incidents, observations
 from store.rows import Row
 from tests.store.world import START, World
 
@@ -120,3 +121,107 @@ async def test_a_monitor_whose_row_is_gone_is_written_anew(world: World) -> None
     await world.observe(await world.host(), 5)
     (monitor,) = await world.do(observations.monitors)
     assert (monitor["name"], monitor["sequence"], monitor["rounds"]) == ("m1", 5, 1)
+
+
+async def test_two_monitors_may_write_of_one_host_in_the_same_microsecond(world: World) -> None:
+    host = await world.host()
+    row: Row = {"host_id": host, "memory_total_mib": 1, "memory_free_mib": 1, "cpus": 1}
+    row |= {"took_s": 0.0, "guests": []}
+    seen = {"watched_ms": int, "warm": True, "observations": [], "samples": [row]}
+    for name in ("m1", "m2"):
+        await world.monitor(name)
+        await world.do(observations.record_round, name, 1, **seen, now=world.now)
+    assert len(await world.do(observations.samples, host, START, 10)) == 1
+
+
+async def left(world: World, host: UUID, name: str = "m1", *to: str) -> bool:
+    return await world.do(observations.release, name, host, to or ("m2",))
+
+
+async def watched_by_two(world: World, *, warm: bool = True) -> UUID:
+    """A host that m1 hands over to m2."""
+    host = await world.host()
+    for name in ("m1", "m2"):
+        await world.monitor(name)
+    await world.observe(host)
+    seen: Row = {"host_id": host, "verdict": "up", "silent_s": 0.0, "misses": 0}
+    seen |= {"others_seen": 1, "last_answer_at": world.now, "warm": warm}
+    rows = {"watched_ms": int, "observations": [seen], "samples": [], "now": world.now}
+    await world.do(observations.record_round, "m2", 1, warm=True, **rows)
+    return host
+
+
+async def test_a_host_is_left_to_a_monitor_that_knows_it(world: World) -> None:
+    host = await watched_by_two(world)
+    assert await left(world, host)
+    assert [row["monitor"] for row in await world.do(observations.latest, host)] == ["m2"]
+    assert not await left(world, host)
+
+
+async def test_a_host_is_not_left_to_one_that_is_cold_or_gone_or_not_there(world: World) -> None:
+    host = await watched_by_two(world, warm=False)
+    assert not await left(world, host)
+    assert not await left(world, host, "m1", "m2", "m3")
+    other = await world.host("h2")
+    assert not await left(world, other)
+    assert len(await world.do(observations.latest, host)) == 2
+
+
+async def test_a_host_is_not_left_to_one_that_is_held_to_be_gone(world: World) -> None:
+    host = await watched_by_two(world)
+    assert await world.do(observations.hold_gone, "m2", 1, world.now)
+    assert not await world.do(observations.hold_gone, "m2", 1, world.now)
+    assert not await left(world, host)
+
+
+@pytest.mark.parametrize("state", ["connecting", "up"])
+async def test_nobody_leaves_a_host_while_its_failure_is_in_question(
+    world: World, state: str
+) -> None:
+    host = await watched_by_two(world)
+    await world.put("host", host, state=state)
+    if state == "up":
+        await world.incident(host)
+    assert not await left(world, host)
+    assert len(await world.do(observations.latest, host)) == 2
+
+
+async def test_a_sign_of_life_after_that_number_keeps_a_monitor_from_being_held_gone(
+    world: World,
+) -> None:
+    await world.monitor()
+    await world.round(5)
+    assert not await world.do(observations.hold_gone, "m1", 4, world.now)
+    assert await world.do(observations.hold_gone, "m1", 5, world.now)
+    await world.round(6)
+    (row,) = await world.do(observations.monitors)
+    assert row["gone_at"] is None
+
+
+async def test_a_name_that_another_process_has_taken_is_neither_registered_nor_written(
+    world: World,
+) -> None:
+    name = {"machine": "a", "owner": "first"}
+    await world.do(observations.register_monitor, "m1", world.now, **name)
+    with pytest.raises(Conflict, match="MONITOR_NAME_TAKEN"):
+        await world.do(observations.register_monitor, "m1", world.now, owner="x", was="second")
+    with pytest.raises(Conflict, match="MONITOR_NAME_TAKEN"):
+        await world.round(1)
+    (row,) = await world.do(observations.monitors)
+    assert (row["owner"], row["sequence"]) == ("first", 0)
+
+
+async def test_what_a_monitor_saw_that_is_long_gone_is_forgotten_unless_it_is_judged(
+    world: World,
+) -> None:
+    host = await watched_by_two(world)
+    assert await world.do(observations.hold_gone, "m2", 1, world.now)
+    incident = await world.incident(host)
+    later = world.now + timedelta(hours=1)
+    await world.do(observations.prune_samples, later)
+    assert len(await world.do(observations.latest, host)) == 2
+    await world.do(incidents.close, incident, "returned", world.now)
+    await world.do(observations.prune_samples, world.now)
+    assert len(await world.do(observations.latest, host)) == 2
+    await world.do(observations.prune_samples, later)
+    assert [row["monitor"] for row in await world.do(observations.latest, host)] == ["m1"]

@@ -1,6 +1,7 @@
 """Who watches which host: everybody works out the same, and little moves when monitors do."""
 
 from collections import Counter
+from random import Random
 from uuid import UUID
 
 import pytest
@@ -72,7 +73,9 @@ def test_as_many_machines_watch_a_host_as_there_are(there: tuple[Eye, ...], want
 
 
 @given(monitors(), st.randoms())
-def test_the_order_in_which_monitors_are_read_says_nothing(there: tuple[Eye, ...], dice) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_in_which_monitors_are_read_says_nothing(
+    there: tuple[Eye, ...], dice: Random
+) -> None:
     mixed = list(there)
     dice.shuffle(mixed)
     assert all(eyes_of(host, there, 2) == eyes_of(host, mixed, 2) for host in HOSTS)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -72,7 +72,7 @@ async def ten_hosts(scene: Scene) -> list[UUID]:
     return [scene.host_id] + [await scene.world.host(f"h{n}") for n in range(2, 11)]
 
 
-def settled(scene: Scene, hosts: list[UUID], *names: str):  # type: ignore[no-untyped-def]
+def settled(scene: Scene, hosts: list[UUID], *names: str) -> Callable[[], Awaitable[bool]]:
     """Whether each host is watched by its own monitors of these, and by no other."""
     eyes = [Eye(name=name, machine=name) for name in names]
     wanted = {host: set(eyes_of(host, eyes, 2)) for host in hosts}
