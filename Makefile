@@ -51,9 +51,8 @@ clean: ## Remove .venv, caches and what demo, lab and benchmarks left in var; yo
 	  HOLDFAST_VAR=var $(BIN)/holdfast lab down; fi
 	@if compgen -G 'var/demo/lab/demo/*' >/dev/null && [ -x $(BIN)/holdfast ]; then \
 	  HOLDFAST_VAR=var/demo $(BIN)/holdfast lab down --name demo; fi
-	@for left in var/bench/*; do \
-	  if [ -d "$$left/lab/bench" ] && [ -x $(BIN)/holdfast ]; then \
-	  HOLDFAST_VAR="$$left" $(BIN)/holdfast lab down --name bench; fi; done
+	@for left in var/bench/*/lab/*; do if [ -d "$$left" ] && [ -x $(BIN)/holdfast ]; then \
+	  HOLDFAST_VAR="$${left%/lab/*}" $(BIN)/holdfast lab down --name "$${left##*/}"; fi; done
 	@rm -rf var/demo var/lab var/lab-cache var/bench var/bin var/simulate
 	@rm -rf build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache

@@ -57,7 +57,7 @@ QEMU_HOOK = """\
 # would fill are, in a real one, cores of another machine than the engine's. A libvirt hook that
 # fails ends the guest, so this one never does.
 [ "$2" = started ] || exit 0
-read -r pid </run/libvirt/qemu/"$1".pid || exit 0
+read -r pid </run/libvirt/qemu/"$1".pid || [ -n "$pid" ] || exit 0  # no newline at its end
 if [ -e /proc/"$pid"/autogroup ]; then echo {nice} >/proc/"$pid"/autogroup
 else renice -n {nice} -g "$pid"; fi >/dev/null 2>&1
 exit 0
