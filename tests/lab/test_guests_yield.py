@@ -1,15 +1,17 @@
-"""Guests of the lab leave the machine's cores to the engine and to the hosts' own daemons."""
+"""A lab whose guests leave the machine's cores to the engine and to the hosts' own daemons."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.host_files import GUEST_NICE
 from lab.lab import Lab
 from tests.lab.test_lab_itself import start
 
 pytestmark = pytest.mark.lab
+
+NICE = 7
 
 
 def nice_of(pid: int) -> int:
@@ -20,9 +22,12 @@ def nice_of(pid: int) -> int:
     return os.getpriority(os.PRIO_PROCESS, pid)
 
 
-def test_a_guest_that_has_started_yields_to_what_the_data_centre_does(lab: Lab) -> None:
+def test_guests_that_have_started_yield_as_far_as_the_lab_is_told(
+    own_lab: Callable[..., Lab],
+) -> None:
+    lab = own_lab(1, guest_nice=NICE)
+    lab.up()
     with lab.sampler() as sampler:
         start(lab, "h1", "yields")
-        copies = [copy.pid for copy in sampler.result().running if copy.vm == "yields"]
-        assert [nice_of(pid) for pid in copies] == [GUEST_NICE]
-    assert nice_of(os.getpid()) < GUEST_NICE
+        (copy,) = [copy.pid for copy in sampler.result().running if copy.vm == "yields"]
+        assert nice_of(copy) == NICE
