@@ -7,10 +7,10 @@ BIN := .venv/bin
 PACKAGES := $(wildcard domain engine store workflows activities drivers worker api cli lab \
               simulator hostd benchmarks tests)
 
-.PHONY: help setup demo test ci lint format simulate bench lock clean
+.PHONY: help setup demo test ci lint format simulate bench bench-recovery lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing: Debian packages, .venv, Temporal, the lab's guest (repeatable)
 	@scripts/setup.sh
@@ -40,6 +40,9 @@ simulate: setup ## Ten minutes of faults in virtual time; what is found goes to 
 bench: setup ## Measure, and print a table with the machine's load beside it
 	@$(BIN)/python -m benchmarks
 
+bench-recovery: setup ## Measure recovery from each kind of death in the real lab (root, an hour)
+	@$(BIN)/python -m benchmarks recovery
+
 lock: ## Pin the dependencies of pyproject.toml anew in requirements.lock
 	@scripts/lock.sh
 
@@ -48,6 +51,8 @@ clean: ## Remove .venv, caches and what demo, lab and benchmarks left in var; yo
 	  HOLDFAST_VAR=var $(BIN)/holdfast lab down; fi
 	@if compgen -G 'var/demo/lab/demo/*' >/dev/null && [ -x $(BIN)/holdfast ]; then \
 	  HOLDFAST_VAR=var/demo $(BIN)/holdfast lab down --name demo; fi
+	@for left in var/bench/*/lab/*; do if [ -d "$$left" ] && [ -x $(BIN)/holdfast ]; then \
+	  HOLDFAST_VAR="$${left%/lab/*}" $(BIN)/holdfast lab down --name "$${left##*/}"; fi; done
 	@rm -rf var/demo var/lab var/lab-cache var/bench var/bin var/simulate
 	@rm -rf build .venv ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache

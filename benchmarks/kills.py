@@ -45,7 +45,7 @@ def main(arguments: list[str], var: Path) -> int:
 
 def _kill(chosen: list[Pair], var: Path) -> list[Round]:
     rounds: list[Round] = []
-    with bench_lab(var, HOSTS) as lab, killing(lab, var / "engine") as kills:
+    with bench_lab(var, "kills", HOSTS) as lab, killing(lab, var / "engine") as kills:
         for number, pair in enumerate(chosen, start=1):
             rounds.append(kills.round(pair))
             last = rounds[-1]

@@ -103,7 +103,10 @@ class Lab:
     """One data centre in a box. Several may run side by side under different `name` and `k`.
 
     `hosts`, `k`: what `up` makes; None takes what the lab has, or 3 hosts on network 0. `cache`
-    holds the guest image. `say` is called with one line for each step of progress.
+    holds the guest image. `say` is called with one line for each step of progress. `guest_nice`
+    (0 to 19): how far guests that have started yield to what else runs on the machine. Higher:
+    they boot late where there is much else. 0: ten that boot leave the engine and the hosts'
+    libvirtd, which in a real data centre have cores of their own, a tenth of a core each.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Lab:
         var: Path | None = None,
         cache: Path | None = None,
         say: Callable[[str], None] = _quiet,
+        guest_nice: int = 0,
     ) -> None:
         self.name = name
         self._var = (var or default_var()).resolve()
@@ -122,6 +126,7 @@ class Lab:
         self._k = k
         self._count = hosts
         self._say = say
+        self._guest_nice = guest_nice
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -150,7 +155,8 @@ class Lab:
 
     def _up_host(self, state: LabState, plan: HostPlan) -> None:
         self._say(f"{plan.name}: power controller on port {plan.bmc_port}, power on")
-        host_files.install(state.name, plan, self.paths.host(plan.name))
+        folder = self.paths.host(plan.name)
+        host_files.install(state.name, plan, folder, self._guest_nice)
         network.up_host(state.name, plan)
         bmc_control.start(self.paths, plan)
         host = Host(state, self.paths, plan)

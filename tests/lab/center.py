@@ -57,8 +57,10 @@ def domain_of(center: "Center", vm: "Vm", host: str) -> Iterator[libvirt.virDoma
 class EngineThread:
     """An engine in a thread of its own, from entry to exit."""
 
-    def __init__(self, var: Path, command: Command = process_command) -> None:
-        self._settings = Settings(var=var, api_port=0)
+    def __init__(
+        self, var: Path, command: Command = process_command, database_url: str = ""
+    ) -> None:
+        self._settings = Settings(var=var, api_port=0, database_url=database_url)
         self._command = command
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._ready = threading.Event()
@@ -338,9 +340,10 @@ def running_center(
     profile: str,
     command: Command = process_command,
     transport: httpx2.BaseTransport | None = None,
+    database_url: str = "",
 ) -> Iterator[Center]:
     """An engine that manages all hosts of a lab, for the duration of the block."""
-    with EngineThread(var, command) as engine:
+    with EngineThread(var, command, database_url) as engine:
         token = token_file(engine.settings.var).read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         with httpx2.Client(

@@ -29,7 +29,7 @@ def _require_lab() -> None:
     pytest.skip(reason)
 
 
-def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str) -> Lab:
+def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str, guest_nice: int = 0) -> Lab:
     """A lab of this test process alone, so that several runs share a machine."""
     return Lab(
         name=f"{letter}{os.getpid() % 1_000_000}",
@@ -37,6 +37,7 @@ def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str) -> Lab:
         hosts=hosts,
         var=folder.mktemp("var"),
         cache=guest_image.cache_folder(default_var()),
+        guest_nice=guest_nice,
     )
 
 
@@ -53,12 +54,12 @@ def lab_for_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.down()
 
 
-def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
     _require_lab()
     made: list[Lab] = []
 
-    def make(hosts: int) -> Lab:
-        made.append(_make_lab(folder, hosts, letter="abcd"[len(made)]))
+    def make(hosts: int, guest_nice: int = 0) -> Lab:
+        made.append(_make_lab(folder, hosts, "abcd"[len(made)], guest_nice))
         return made[-1]
 
     yield make
@@ -67,7 +68,7 @@ def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
 
 
 @pytest.fixture
-def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Lab]]:
+def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
     """Make a lab of n hosts for one test alone; it is not up yet, and taken down afterwards."""
     yield from _own_labs(tmp_path_factory)
 
