@@ -24,7 +24,7 @@ HEADER = ("VM", "WAS ON", "PROTECTED", "BACK ON", "AFTER", "BUDGET", "WHY NOT")
 
 @queries
 def export(session: Session) -> None:
-    """Print a running engine's inventory as JSON, for `what-if`; racks are added to it by hand."""
+    """Print a running engine's inventory as JSON, for `what-if`."""
     from simulator.what_if.inventory import inventory_of
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -110,7 +110,7 @@ def _hit(inventory: "Inventory", losses: "tuple[Loss, ...]") -> "list[Cluster]":
                 Exit.NOT_FOUND,
                 "LOSS_HITS_NOTHING",
                 f"no host in service is {loss.kind} {loss.name} in this inventory",
-                'hosts are in `clusters[].hosts`; give them a "rack" there to lose a rack',
+                'hosts are in `clusters[].hosts`; `host edit --rack` or a "rack" there tells racks',
             )
     return [
         cluster for cluster in inventory.clusters if any(loss.hosts(cluster) for loss in losses)

@@ -119,9 +119,10 @@ def _inputs(facts: RecoveryFacts, policy: Policy) -> dict[str, JsonValue]:
         "own_host": guard.own_host,
         "hosts_silent": guard.hosts_silent,
         "hosts": guard.hosts,
-        "fences_in_window": guard.fences_in_window,
-        "fences_per_window": policy.fences_per_window,
-        "window_s": policy.window_s,
+        "budgets": [
+            budget.model_dump(mode="json") | {"limit": budget.limit} for budget in guard.budgets
+        ],
+        "silent_domain": guard.domain.told() if guard.domain else None,
     }
 
 

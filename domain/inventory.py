@@ -26,6 +26,10 @@ NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
 """Names are DNS labels and dots, so that they can stand in domain names, files and URLs."""
 
 
+PLACE = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+"""Names of racks and sites, in the spelling of their owner; empty where nobody has told."""
+
+
 class HostState(StrEnum):
     """Where a host stands; `domain.hosts.NEXT` says how it may move."""
 

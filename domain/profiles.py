@@ -58,10 +58,8 @@ TIMINGS: dict[Profile, Timing] = {
 class Policy(Frozen):
     """Every duration and limit of an operation; it travels in the workflow's input.
 
-    fences_per_window   hosts whose power may be cut in one window without a person. Higher: a
-                        partition can take more of the cluster down. Lower than 1: no automatic
-                        recovery at all.
-    window_s            length of that window.
+    fences_per_window, window_s  what recorded orders carry of the fence budget; it is the cluster's
+                        own row that counts (`domain.fence_budgets`).
     fence_limit_s       the longest that a fence may take (`domain.topology`); no device is
                         configured that exceeds it, and the limits of steps follow it. None: an
                         order from before there was one.

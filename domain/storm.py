@@ -1,4 +1,4 @@
-"""The first-day guard against fencing storms: when not to cut power without a person.
+"""The guard against fencing storms: when not to cut power without a person.
 
 It holds a fence, never a recovery that is already proven: reading a power controller as off cuts
 nothing. Held is a waiting state with a reason, judged anew when the facts change.
@@ -7,6 +7,7 @@ nothing. Held is a waiting state with a reason, judged anew when the facts chang
 from enum import StrEnum
 
 from domain.base import Frozen
+from domain.fence_budgets import FenceBudget, SilentDomain
 from domain.profiles import Policy
 
 
@@ -82,9 +83,11 @@ class FenceFacts(Frozen):
     devices: int
     hosts: int
     hosts_silent: int
-    fences_in_window: int
+    budgets: tuple[FenceBudget, ...]
     votes: tuple[Vote, ...]
     approval: Approval | None = None
+    domain: SilentDomain | None = None  # its rack or site, where that is silent as a whole
+    disarmed: str = ""  # how, by whom and why automatic action is switched off
 
 
 def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
@@ -93,7 +96,7 @@ def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
         _config(facts, policy),
         _votes(facts),
         _many_silent(facts),
-        _budget(facts, policy),
+        _budget(facts),
     )
     reasons = tuple(held for group in checks for held in group)
     if facts.approval is None:
@@ -104,7 +107,9 @@ def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
 def _config(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
     held = []
     if not facts.armed:
-        held.append(Held(reason=HoldReason.DISARMED, detail="automatic action is disarmed"))
+        how = f": {facts.disarmed}" if facts.disarmed else ""
+        detail = f"automatic action is disarmed{how}"
+        held.append(Held(reason=HoldReason.DISARMED, detail=detail))
     if facts.own_host:
         detail = f"the engine itself runs on {facts.host}"
         held.append(Held(reason=HoldReason.OWN_HOST, detail=detail))
@@ -186,15 +191,17 @@ def _names(names: list[str]) -> str:
 def _many_silent(facts: FenceFacts) -> tuple[Held, ...]:
     if facts.hosts_silent and facts.hosts_silent * 2 >= facts.hosts:
         detail = f"{facts.hosts_silent} of {facts.hosts} hosts are silent: our own network first"
-        return (Held(reason=HoldReason.MANY_SILENT, detail=detail),)
+        return (Held(reason=HoldReason.MANY_SILENT, detail=f"{detail}{_how_wide(facts)}"),)
     return ()
 
 
-def _budget(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
-    if facts.fences_in_window >= policy.fences_per_window:
-        detail = (
-            f"{facts.fences_in_window} of {policy.fences_per_window} fences in the last "
-            f"{policy.window_s:.0f} s are spent"
-        )
-        return (Held(reason=HoldReason.BUDGET_SPENT, detail=detail),)
-    return ()
+def _budget(facts: FenceFacts) -> tuple[Held, ...]:
+    """Every budget that is spent, each a reason of its own; how wide the silence is, once."""
+    spent = [budget.told() for budget in facts.budgets if budget.exhausted]
+    told = [f"{one}{_how_wide(facts) if n == 0 else ''}" for n, one in enumerate(spent)]
+    return tuple(Held(reason=HoldReason.BUDGET_SPENT, detail=detail) for detail in told)
+
+
+def _how_wide(facts: FenceFacts) -> str:
+    """What a person wants to know first: the feed or the switch of a rack, or a single host."""
+    return "" if facts.domain is None else f"; {facts.domain.told()}"

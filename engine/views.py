@@ -16,20 +16,6 @@ from engine.fence_views import HostFencingView
 T = TypeVar("T", default=Any)
 
 
-class ClusterView(Frozen):
-    """One cluster."""
-
-    id: UUID
-    name: str
-    profile: str
-    virt_type: str
-    armed: bool
-    predicted_power_cut_s: float
-    predicted_isolation_s: float
-    fence_limit_s: float
-    version: int
-
-
 class NetworkView(Frozen):
     """One network; without a bridge it is QEMU's own NAT. `vms` counts those with a card on it."""
 
@@ -48,6 +34,8 @@ class HostView(Frozen):
     cluster_id: UUID
     name: str
     uri: str
+    rack: str = ""
+    site: str = ""
     state: HostState
     state_reason: str
     state_since: datetime

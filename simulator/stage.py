@@ -292,7 +292,9 @@ async def build(stage: Stage) -> None:
 
 async def _add_host(stage: Stage, host: HostSetup, cluster_id: UUID) -> None:
     uri = stage.centre.hosts[host.name].uri
-    added = await stage.done(AddHost(cluster_id=cluster_id, name=host.name, uri=uri))
+    added = await stage.done(
+        AddHost(cluster_id=cluster_id, name=host.name, uri=uri, rack=host.rack)
+    )
     for number in range(host.fence_devices):
         name = f"bmc-{host.name}" if host.fence_devices == 1 else f"bmc-{host.name}-{number + 1}"
         await stage.done(AddFenceDevice(host_id=added["target_id"], name=name, agent="fence_sim"))

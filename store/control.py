@@ -279,3 +279,13 @@ async def forget_posts(
     for some in in_chunks(ids):
         query = outbox.update().where(outbox.c.operation_id.in_(some), outbox.c.done_at.is_(None))
         await changed(connection, query.values(done_at=now))
+
+
+async def waiting_for(connection: AsyncConnection, cluster_id: UUID, code: str) -> list[UUID]:
+    """Operations of a cluster that wait for this reason, oldest first."""
+    query = sa.select(operation.c.id).where(
+        operation.c.cluster_id == cluster_id,
+        operation.c.state == OperationState.WAITING.value,
+        operation.c.reason_code == code,
+    )
+    return [row["id"] for row in await many(connection, query.order_by(operation.c.id))]

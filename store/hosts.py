@@ -5,7 +5,6 @@ event, so two processes cannot both move a host, and a forbidden move touches no
 """
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.hosts import NEXT, HostEvent, sources
 from domain.inventory import HostState
 from store.prebuilt import among, prebuilt
-from store.rows import changed, one
+from store.rows import changed
 from store.schema import host
 
 
@@ -103,21 +102,3 @@ def _release(host_id: UUID, memory_mib: int, /) -> sa.Update:
 async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -> None:
     """Take a promise back. Called once a run, by the statement that ends it."""
     await changed(connection, _release(host_id, memory_mib))
-
-
-IN_SERVICE = ("up", "connecting", "non_responsive", "fencing")
-
-
-@prebuilt
-def _silent_count(cluster_id: UUID, /) -> sa.Select[Any]:
-    silent = sa.case((host.c.state != HostState.UP.value, 1), else_=0)
-    return sa.select(
-        sa.func.count().label("total"), sa.func.coalesce(sa.func.sum(silent), 0).label("silent")
-    ).where(host.c.cluster_id == cluster_id, among(host.c.state, IN_SERVICE))
-
-
-async def silent_count(connection: AsyncConnection, cluster_id: UUID) -> tuple[int, int]:
-    """How many hosts of a cluster are in service, and how many of them are silent now."""
-    found = await one(connection, _silent_count(cluster_id))
-    assert found is not None
-    return int(found["total"]), int(found["silent"])

@@ -12,6 +12,8 @@ from domain.hosts import HostEvent, sources
 from domain.inventory import CONFIRMATION
 from store import hosts
 from store.approvals import approved
+from store.disarming import acts_on_known
+from store.fence_budgets import has_room
 from store.ids import new_id
 from store.judged import Judged, still_silent
 from store.prebuilt import prebuilt
@@ -23,7 +25,6 @@ from store.schema_ha import (
     fence_age,
     fence_claim,
     incident,
-    monitor,
     observation,
     vm_run,
 )
@@ -50,6 +51,16 @@ async def open_of(connection: AsyncConnection, host_id: UUID) -> list[Row]:
     """Open incidents of a host, of whatever epoch, oldest first."""
     query = sa.select(incident).where(incident.c.host_id == host_id, incident.c.open == 1)
     return await many(connection, query.order_by(incident.c.id))
+
+
+async def open_in(connection: AsyncConnection, cluster_id: UUID) -> list[str]:
+    """Names of the hosts of a cluster that have an open incident."""
+    query = (
+        sa.select(host.c.name)
+        .join(incident, incident.c.host_id == host.c.id)
+        .where(host.c.cluster_id == cluster_id, incident.c.open == 1)
+    )
+    return [row["name"] for row in await many(connection, query.order_by(host.c.name))]
 
 
 @prebuilt
@@ -174,37 +185,6 @@ async def words_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
     return await many(connection, _facts_of_kind(incident_id, CONFIRMATION))
 
 
-@prebuilt
-def _fences_in_window(cluster_id: UUID, window_ms: int, except_host: UUID, /) -> sa.Select[Any]:
-    return _claimed_within(window_ms).where(
-        fence_claim.c.cluster_id == cluster_id, fence_claim.c.host_id != except_host
-    )
-
-
-async def fences_in_window(
-    connection: AsyncConnection, cluster_id: UUID, window_s: float, except_host: UUID
-) -> int:
-    """How many other hosts of a cluster were claimed for a fence within the window."""
-    query = _fences_in_window(cluster_id, int(window_s * 1000), except_host)
-    return await number(connection, query)
-
-
-def _claimed_within(window_ms: int) -> sa.Select[Any]:
-    """How many hosts were claimed within a window; the caller says in which cluster.
-
-    A claim leaves the window when some monitor has watched that long since it saw it. No time of
-    day is asked: a clock that jumps cannot spend the budget twice.
-    """
-    passed = sa.exists().where(
-        fence_age.c.claim_id == fence_claim.c.id,
-        monitor.c.name == fence_age.c.monitor,
-        monitor.c.watched_ms - fence_age.c.since_ms > window_ms,
-    )
-    return sa.select(sa.func.count(sa.distinct(fence_claim.c.host_id))).where(
-        ~passed.correlate(fence_claim)
-    )
-
-
 def _pairs(heard: Mapping[str, int]) -> tuple[Any, ...]:
     """Each monitor and its number, one behind the other."""
     return tuple(each for pair in sorted(heard.items()) for each in pair)
@@ -230,35 +210,29 @@ async def claim_fence(
     operation_id: UUID,
     *,
     known: Judged,
-    window_s: float,
-    fences_per_window: int,
     now: datetime,
 ) -> bool:
     """The last word before a power controller is told to cut power (I5, I8).
 
     One statement holds every condition: the host stands at this epoch in a state that may be
-    fenced, its cluster is armed, the engine does not run on it, no monitor has heard it again
-    since the fence was decided on, each live monitor that it rests on (at least one) still does not
-    hear it and sees another host (`known`), and the window's budget has room, or a person has
+    fenced, its cluster is armed (or was when this incident began), the engine does not run on it,
+    no monitor has heard it again since the fence was decided on, each live monitor that it rests on
+    (at least one) still does not hear it and sees another host (`known`), and the budgets of its
+    cluster, rack and site have room, or a person has
     approved of this incident's fence. Repeatable: the same operation's claim counts once.
     """
-    spent = (
-        _claimed_within(int(window_s * 1000))
-        .where(fence_claim.c.cluster_id == host.c.cluster_id, fence_claim.c.host_id != host.c.id)
-        .correlate(host)
-        .scalar_subquery()
-    )
-    armed = sa.exists().where(cluster.c.id == host.c.cluster_id, cluster.c.armed.is_(True))
     leave = approved(_incident_of(operation_id))
+    allowed = sa.exists().where(
+        cluster.c.id == host.c.cluster_id, acts_on_known(), sa.or_(has_room(), leave)
+    )
     query = host.update().where(
         host.c.id == host_id,
         host.c.epoch == epoch,
         host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
         host.c.own_host.is_(False),
-        armed,
         ~_heard_since(host.c.id, *_pairs(known.heard)),
         still_silent(known.eyes, leave),
-        sa.or_(spent < fences_per_window, leave),
+        allowed.correlate(host),
     )
     values = {
         "state": hosts.state_after(HostEvent.FENCE),

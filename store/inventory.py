@@ -5,12 +5,14 @@ What history refers to is not deleted: its `removed_at` is set and its name is g
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.disarming import DisarmMode
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import (
@@ -176,7 +178,22 @@ async def note_reading(
     await changed(connection, _note_reading(device_id, reading, at))
 
 
-async def arm_cluster(connection: AsyncConnection, cluster_id: UUID, *, armed: bool) -> None:
-    """Allow or stop every automatic action in a cluster; idempotent."""
+async def arm_cluster(
+    connection: AsyncConnection,
+    cluster_id: UUID,
+    *,
+    armed: bool,
+    mode: DisarmMode = DisarmMode.HOLD,
+    by: str | None = None,
+    reason: str | None = None,
+    at: datetime | None = None,
+) -> None:
+    """Allow every automatic action in a cluster, or stop it in a mode: who, why and when is kept.
+
+    Idempotent; the latest word counts.
+    """
+    told = (mode.value, (by or "")[:128], (reason or "")[:1024], at)
+    names = ("disarm_mode", "disarmed_by", "disarm_reason", "disarmed_at")
+    values = dict.fromkeys(names) if armed else dict(zip(names, told, strict=True))
     query = cluster.update().where(cluster.c.id == cluster_id)
-    await changed(connection, query.values(armed=armed, version=cluster.c.version + 1))
+    await changed(connection, query.values(armed=armed, version=cluster.c.version + 1, **values))

@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
 from store import hosts, licences
+from store.disarming import starts_known
 from store.ids import new_id
 from store.prebuilt import among, like, prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
-from store.schema import host, vm
+from store.schema import cluster, host, vm
 from store.schema_ha import death_certificate, vm_run
 
 NEVER_STARTED = "never started"
@@ -165,6 +166,25 @@ async def note_gave_way(connection: AsyncConnection, run: Row, rules: tuple[str,
     return run | values
 
 
+def _not_frozen() -> sa.ColumnElement[bool]:
+    """Whether a run may start in its cluster: one of a recovery may not while all is frozen.
+
+    What has begun before goes on: a copy may run already.
+    """
+    allowed = sa.exists().where(
+        host.c.id == vm_run.c.host_id, cluster.c.id == host.c.cluster_id, starts_known()
+    )
+    begun = vm_run.c.state == sa.literal(RunState.STARTING.value)
+    return sa.or_(vm_run.c.incident_id.is_(None), begun, allowed)
+
+
+async def frozen(connection: AsyncConnection, run_id: UUID) -> bool:
+    """Whether a placed run waits for its cluster to be armed."""
+    placed = vm_run.c.state == RunState.PLACED.value
+    query = sa.select(vm_run.c.id).where(vm_run.c.id == run_id, placed, ~_not_frozen())
+    return await one(connection, query) is not None
+
+
 @prebuilt
 def _begin_start(run_id: UUID, operation_id: UUID, /) -> sa.Update:
     host_ready = sa.exists().where(
@@ -177,6 +197,7 @@ def _begin_start(run_id: UUID, operation_id: UUID, /) -> sa.Update:
         vm_run.c.operation_id == operation_id,
         among(vm_run.c.state, [RunState.PLACED.value, RunState.STARTING.value]),
         host_ready,
+        _not_frozen(),
     )
     return query.values(state=RunState.STARTING.value)
 

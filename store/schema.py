@@ -26,6 +26,17 @@ cluster = sa.Table(
     text("virt_type", length=8),
     flag("armed", default=True),
     sa.Column("fence_limit_s", sa.Float, nullable=False, server_default=sa.text("300")),
+    integer("fence_window_s", 300),
+    integer("fences_max", 1),  # within the window, without a person
+    sa.Column("fences_percent", sa.Integer, nullable=True),  # of the hosts; NULL: no limit
+    sa.Column("rack_fences_max", sa.Integer, nullable=True),
+    sa.Column("rack_fences_percent", sa.Integer, nullable=True),
+    sa.Column("site_fences_max", sa.Integer, nullable=True),
+    sa.Column("site_fences_percent", sa.Integer, nullable=True),
+    text("disarm_mode", nullable=True, length=8),  # NULL while it is armed
+    text("disarmed_by", nullable=True, length=128),
+    text("disarm_reason", nullable=True, length=1024),
+    time("disarmed_at"),
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),
@@ -46,6 +57,8 @@ host = sa.Table(
     integer("memory_reserved_mib"),
     integer("cpus"),
     flag("own_host", default=False),
+    sa.Column("rack", sa.String(63), nullable=False, server_default=""),  # '' where nobody told
+    sa.Column("site", sa.String(63), nullable=False, server_default=""),
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),
@@ -105,6 +118,7 @@ vm = sa.Table(
     sa.Column("on_io_error", sa.String(16), nullable=False, server_default="resume"),
     integer("max_restart", 3),  # on one host, before another one tries
     integer("max_relocate", 3),  # to so many other hosts
+    document("ready", nullable=True),  # when its dependants start; NULL: once it runs
     integer("generation"),
     integer("version", 1),
     time("created_at", nullable=False),

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from domain.context import ActionContext, PriorityClass
+from domain.disarming import FAILURE_IGNORED
 from domain.errors import EngineError, Refused
 from domain.liveness import Verdict, Watch
 from engine.actions.hosts import ActivateHost, RecoverHost
@@ -61,6 +62,9 @@ class Reports:
         except Refused as error:
             if error.code == "INCIDENT_OPEN":
                 await self._records.reported_again(host)
+            elif error.code == FAILURE_IGNORED:
+                why = f"{why}; failures are ignored now"
+                await self._records.ignored(host, why, self._name)
             else:
                 log.info("failure not taken", host=host.name, code=error.code, why=error.detail)
             return

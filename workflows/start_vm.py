@@ -3,6 +3,7 @@
 Phases      placing (may wait for room) → defining → starting → done.
 Invariants  the run is written, with its memory reserved, before any host hears of it; the claim
             just before `create()` fails once the run has moved on.
+Disarmed    one that belongs to a recovery waits while its cluster is frozen, its place kept.
 Pause       honoured until its place is taken: a start that waits for room can stand still.
 Races       a recovery that takes this VM closes the run; the next step here is then refused as
             superseded and the operation ends `cancelled`.
@@ -19,6 +20,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.guests import NOT_OURS, GuestOrder, Guests, PlaceOrder, WithdrawOrder
+from domain.disarming import DISARMED
 from domain.operations import Outcome, Problem
 from domain.orders import Placement, RunRef, StartLimits, StartVmOrder
 from domain.start_tries import Tries
@@ -35,6 +37,10 @@ from workflows.operation import (
 )
 from workflows.pausing import Pausing
 
+FROZEN_LOOK_MAX_S = 300.0
+"""Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
+signal costs more. Lower: a cluster that is frozen for days fills this workflow's history."""
+
 
 @workflow.defn
 class StartVm:
@@ -47,6 +53,7 @@ class StartVm:
         self._looks_wanted = 0
         self._tries = Tries(limits=order.limits or StartLimits())
         self._pausing = Pausing(order)
+        self._frozen = 0  # how often it was looked whether recoveries are
 
     @workflow.run
     async def run(self, order: StartVmOrder) -> Outcome:
@@ -60,19 +67,36 @@ class StartVm:
 
     async def _start(self) -> str:
         while True:
-            if self._run_ref is None:
-                placement = await self._place()
-                if placement.already_running:
-                    return f"{self._order.vm_name} runs already"
-                self._run_ref = placement.run
-            assert self._run_ref is not None
             try:
+                if self._run_ref is None:
+                    placement = await self._place()
+                    if placement.already_running:
+                        return f"{self._order.vm_name} runs already"
+                    self._run_ref = placement.run
+                assert self._run_ref is not None
                 return self._told(await self._start_on(self._run_ref))
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
+                if problem_of(error).code == DISARMED:
+                    await self._until_armed(problem_of(error))
+                    continue
+                if self._run_ref is None:
+                    raise
                 await self._failed_on(self._run_ref, error)
             self._run_ref = None
+
+    async def _until_armed(self, problem: Problem) -> None:
+        """Wait while recoveries are frozen; its place is kept, and nothing is undone."""
+        order, looks = self._order, self._looks_wanted
+        await show_waiting(order, problem.code, problem.detail)
+        if workflow.info().is_continue_as_new_suggested():
+            workflow.continue_as_new(order.model_copy(update={"run": self._run_ref}))
+        wait_s = min(order.policy.hold_retry_s * 2.0 ** min(self._frozen, 10), FROZEN_LOOK_MAX_S)
+        self._frozen += 1
+        awaited = "see whether recoveries are frozen"
+        await wait_up_to(wait_s, lambda: self._looks_wanted > looks, awaited)
+        await show_running(order)
 
     async def _failed_on(self, run: RunRef, error: ActivityError) -> None:
         """Undo the start; returns once another host may try, raises when none may."""

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
+from domain.disarming import DisarmMode
 from engine.actions.clusters import (
     ArmCluster,
     ClusterChanges,
@@ -16,7 +17,8 @@ from engine.actions.clusters import (
     RemoveCluster,
 )
 from engine.queries.inventory import GetCluster, ListClusters
-from engine.views import ClusterView, Page
+from engine.views import Page
+from engine.views_cluster import ClusterView
 
 router = APIRouter(
     prefix="/clusters",
@@ -69,7 +71,14 @@ async def arm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> Ans
     return await door.run(ArmCluster(cluster_id=cluster_id, armed=True))
 
 
+class DisarmBody(Empty):
+    """What becomes of failures and recoveries meanwhile (`domain.disarming`)."""
+
+    mode: DisarmMode = DisarmMode.HOLD
+
+
 @router.post("/{cluster_id}/actions/disarm", **ACTION)
-async def disarm(cluster_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
-    """Stop every automatic action: no fence, no restart."""
-    return await door.run(ArmCluster(cluster_id=cluster_id, armed=False))
+async def disarm(cluster_id: UUID, door: DoorDep, body: DisarmBody | None = None) -> Answer:
+    """Stop automatic action: no fence; `freeze`: no restart either; `ignore`: no new recovery."""
+    mode = (body or DisarmBody()).mode
+    return await door.run(ArmCluster(cluster_id=cluster_id, armed=False, mode=mode))

@@ -7,7 +7,7 @@ import typer
 
 from cli.failures import Json
 from cli.nouns.shared import VersionOption, change
-from cli.render import lasting, print_json, print_table
+from cli.render import clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
 from cli.values import duration_s
 
@@ -27,6 +27,33 @@ class Profile(StrEnum):
     CAREFUL = "careful"
 
 
+class DisarmMode(StrEnum):
+    """How automatic action is switched off (as `domain.disarming.DisarmMode`)."""
+
+    HOLD = "hold"
+    FREEZE = "freeze"
+    IGNORE = "ignore"
+
+
+class Limit(StrEnum):
+    """Limits of fences that a cluster need not have, as options are spelt."""
+
+    FENCES_PERCENT = "fences-percent"
+    RACK_FENCES = "rack-fences"
+    RACK_PERCENT = "rack-fences-percent"
+    SITE_FENCES = "site-fences"
+    SITE_PERCENT = "site-fences-percent"
+
+
+FIELDS = {
+    Limit.FENCES_PERCENT: "fences_percent",
+    Limit.RACK_FENCES: "rack_fences_max",
+    Limit.RACK_PERCENT: "rack_fences_percent",
+    Limit.SITE_FENCES: "site_fences_max",
+    Limit.SITE_PERCENT: "site_fences_percent",
+}
+
+
 class VirtType(StrEnum):
     """Virtualisation types (as `domain.inventory.VirtType`)."""
 
@@ -44,6 +71,33 @@ FenceLimit = Annotated[
     ),
 ]
 
+FenceWindow = Annotated[
+    float | None,
+    typer.Option(parser=duration_s, metavar="DURATION", help="Within which fences are counted."),
+]
+Fences = Annotated[
+    int | None,
+    typer.Option(min=0, help="Hosts that may be fenced in a window; 0 leaves each to a person."),
+]
+FencesPercent = Annotated[
+    int | None,
+    typer.Option(min=1, max=100, help="… at most so many percent of the cluster's hosts."),
+]
+RackFences = Annotated[int | None, typer.Option(min=0, help="… at most so many of one rack.")]
+RackPercent = Annotated[
+    int | None,
+    typer.Option("--rack-fences-percent", min=1, max=100, help="… or percent of its hosts."),
+]
+SiteFences = Annotated[int | None, typer.Option(min=0, help="… at most so many of one site.")]
+SitePercent = Annotated[
+    int | None,
+    typer.Option("--site-fences-percent", min=1, max=100, help="… or percent of its hosts."),
+]
+Unlimited = Annotated[
+    list[Limit] | None,
+    typer.Option(help="Drop this limit of fences; may be repeated."),
+]
+
 
 @app.command("list")
 @queries
@@ -57,7 +111,7 @@ def list_(session: Session) -> None:
     rows = [
         (
             item["name"],
-            "armed" if item["armed"] else "disarmed",
+            _armed(item),
             item["profile"],
             item["virt_type"],
             lasting(item["predicted_power_cut_s"]),
@@ -67,6 +121,45 @@ def list_(session: Session) -> None:
         for item in found
     ]
     return print_table(header, rows, empty="no clusters; add one with `holdfast cluster create`")
+
+
+def _armed(item: Json) -> str:
+    return "armed" if item["armed"] else f"disarmed ({item['disarm_mode']})"
+
+
+@app.command()
+@queries
+def show(session: Session, cluster: ClusterName) -> None:
+    """Show one cluster: who disarmed it, and how many fences it allows."""
+    found = session.api.find("cluster", cluster)
+    if session.as_json:
+        return print_json(found)
+    by = None if found["armed"] else found["disarmed_by"] or "unknown"
+    window = lasting(found["fence_window_s"])
+    return print_facts(
+        (
+            ("name", found["name"]),
+            ("automatic action", _armed(found)),
+            ("disarmed by", by and f"{by}, {clock(found['disarmed_at'])}"),
+            ("because", found["disarm_reason"] or None),
+            ("profile", found["profile"]),
+            ("virt type", found["virt_type"]),
+            ("after power cut", lasting(found["predicted_power_cut_s"])),
+            ("after isolation", lasting(found["predicted_isolation_s"])),
+            ("a fence takes", f"at most {lasting(found['fence_limit_s'])}"),
+            (f"fences in {window}", _limits(found, "fences_max", "fences_percent")),
+            ("of one rack", _limits(found, "rack_fences_max", "rack_fences_percent")),
+            ("of one site", _limits(found, "site_fences_max", "site_fences_percent")),
+            ("version", found["version"]),
+            ("id", found["id"]),
+        )
+    )
+
+
+def _limits(found: Json, most: str, percent: str) -> str:
+    said = [f"at most {found[most]}"] if found[most] is not None else []
+    said += [f"at most {found[percent]} % of the hosts"] if found[percent] is not None else []
+    return " and ".join(said) or "no limit of its own"
 
 
 @app.command()
@@ -94,9 +187,20 @@ def arm(act: Act, cluster: ClusterName) -> None:
 
 @app.command()
 @actions
-def disarm(act: Act, cluster: ClusterName) -> None:
-    """Stop every automatic action at once: no fence, no restart."""
-    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/disarm", {})
+def disarm(
+    act: Act,
+    cluster: ClusterName,
+    mode: Annotated[
+        DisarmMode,
+        typer.Option(
+            help="hold: nothing is fenced; freeze: recoveries start no VM either; ignore: "
+            "failures are only noted, and recoveries under way go on."
+        ),
+    ] = DisarmMode.HOLD,
+) -> None:
+    """Stop automatic action at once: no host is fenced for a failure that comes now."""
+    body = {"mode": mode.value}
+    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/disarm", body)
 
 
 @app.command()
@@ -112,12 +216,25 @@ def edit(
         VirtType | None, typer.Option(help="How guests run, from their next start on.")
     ] = None,
     fence_limit: FenceLimit = None,
+    fence_window: FenceWindow = None,
+    fences: Fences = None,
+    fences_percent: FencesPercent = None,
+    rack_fences: RackFences = None,
+    rack_percent: RackPercent = None,
+    site_fences: SiteFences = None,
+    site_percent: SitePercent = None,
+    unlimited: Unlimited = None,
     version: VersionOption = None,
 ) -> None:
-    """Change a cluster."""
+    """Change a cluster; of several limits of fences the strictest holds."""
     wanted: Json = {"name": name, "profile": profile, "virt_type": virt_type}
-    wanted |= {"fence_limit_s": fence_limit}
-    change(act, "/clusters", act.api.find("cluster", cluster), wanted, version)
+    wanted |= {"fence_limit_s": fence_limit, "fences_max": fences}
+    wanted |= {"fence_window_s": None if fence_window is None else int(fence_window)}
+    wanted |= {"fences_percent": fences_percent}
+    wanted |= {"rack_fences_max": rack_fences, "rack_fences_percent": rack_percent}
+    wanted |= {"site_fences_max": site_fences, "site_fences_percent": site_percent}
+    emptied = [FIELDS[limit] for limit in unlimited or ()]
+    change(act, "/clusters", act.api.find("cluster", cluster), wanted, version, emptied)
 
 
 @app.command()

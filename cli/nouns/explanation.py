@@ -77,8 +77,7 @@ def _of_host(inputs: Json) -> list[str]:
         f"votes: {votes}",
         f"power: {said or 'no device'} ({_proofs(inputs['proofs_required'])})",
         f"{inputs['hosts_silent']} of {inputs['hosts']} hosts silent",
-        f"{inputs['fences_in_window']} of {inputs['fences_per_window']} fences spent in "
-        f"{inputs['window_s']:.0f} s",
+        *_budgets(inputs),
         "armed" if inputs["armed"] else "disarmed",
         f"profile {inputs['profile']}",
     ]
@@ -89,6 +88,20 @@ def _of_host(inputs: Json) -> list[str]:
     if inputs["confirmed_by"]:
         facts.append(f"the word of {inputs['confirmed_by']}")
     return facts
+
+
+def _budgets(inputs: Json) -> list[str]:
+    """Budgets that limit anything; a decision from before there were several names the one."""
+    if "budgets" not in inputs:
+        spent, limit = inputs["fences_in_window"], inputs["fences_per_window"]
+        return [f"{spent} of {limit} fences spent in {inputs['window_s']:.0f} s"]
+    told = [
+        f"{one['spent']} of {one['limit']} fences spent in {one['scope']} {one['name']} in "
+        f"{one['window_s']:.0f} s"
+        for one in inputs["budgets"]
+        if one["limit"] is not None
+    ]
+    return [*told, inputs["silent_domain"]] if inputs["silent_domain"] else told
 
 
 def _proofs(wanted: int) -> str:

@@ -25,6 +25,14 @@ app = typer.Typer(help="Hosts: machines that run VMs.", no_args_is_help=True)
 
 HostName = Annotated[str, typer.Argument(metavar="HOST", help="Name or id of a host.")]
 
+Rack = Annotated[
+    str | None,
+    typer.Option(help="The rack it stands in: what fails together. Empty: none is told."),
+]
+Site = Annotated[
+    str | None, typer.Option(help="The site of that rack; racks of two sites may be namesakes.")
+]
+
 
 @app.command("list")
 @queries
@@ -77,6 +85,8 @@ def show(session: Session, host: HostName) -> None:
             ("since", f"{clock(found['state_since'])} ({ago(found['state_since'], now)})"),
             ("last answer", ago(found["last_answer_at"], now)),
             ("address", found["uri"]),
+            ("rack", found["rack"] or None),
+            ("site", found["site"] or None),
             ("memory", f"{found['memory_reserved_mib']} of {found['memory_mib']} MiB reserved"),
             ("processors", found["cpus"]),
             ("epoch", found["epoch"]),
@@ -138,15 +148,18 @@ def add(
     own_host: Annotated[
         bool, typer.Option("--own-host", help="The engine itself runs there: never fence it.")
     ] = False,
+    rack: Rack = None,
+    site: Site = None,
 ) -> None:
     """Add a host and bring it into service."""
+    place = {"rack": rack, "site": site}
     body = {
         "cluster_id": cluster_id(act.api, cluster),
         "name": name,
         "uri": uri,
         "own_host": own_host,
     }
-    act.run("/hosts", body)
+    act.run("/hosts", body | {name: value for name, value in place.items() if value})
 
 
 @app.command()
@@ -208,10 +221,12 @@ def edit(
         bool | None,
         typer.Option("--own-host/--not-own-host", help="The engine itself runs there or not."),
     ] = None,
+    rack: Rack = None,
+    site: Site = None,
     version: VersionOption = None,
 ) -> None:
     """Change a host; the machine itself is left as it is."""
-    wanted = {"name": name, "uri": uri, "own_host": own_host}
+    wanted = {"name": name, "uri": uri, "own_host": own_host, "rack": rack, "site": site}
     change(act, "/hosts", act.api.find("host", host), wanted, version)
 
 

@@ -1,17 +1,31 @@
 """Clusters: adding, changing and removing them, and arming or disarming their automatic actions."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from pydantic import Field
 
+from domain.base import Frozen
 from domain.context import PriorityClass
+from domain.disarming import DISARMED, DisarmMode
 from domain.errors import Conflict
 from domain.inventory import NAME, VirtType
 from domain.locks import exclusive
 from domain.permissions import Permission
 from domain.profiles import Profile
 from domain.topology import FENCE_LIMIT_S
-from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
+from engine.actions.base import (
+    Action,
+    Done,
+    Params,
+    Plan,
+    Problems,
+    Target,
+    Tx,
+    existing,
+    post_once,
+)
 from engine.actions.edits import (
     NAMES_MAX,
     Change,
@@ -28,18 +42,38 @@ from engine.actions.edits import (
 )
 from engine.actions.fence_budgets import slower_than
 from engine.actions.named import taken
-from store import edits, inventory
+from engine.closing import LOOK_AGAIN
+from store import control, edits, incidents, inventory, plumbing
 from store.ids import new_id
 from store.rows import Row
 
+WINDOW_MAX_S = 86_400
+SHARE: Any = Field(default=None, ge=1, le=100)
+COUNT: Any = Field(default=None, ge=0, le=10_000)
 
-class CreateCluster(Params):
+
+class FenceBudgets(Frozen):
+    """How many hosts may be fenced in a window without a person; None: no such limit.
+
+    What they mean together is said in `domain.fence_budgets`.
+    """
+
+    fences_percent: int | None = SHARE
+    rack_fences_max: int | None = COUNT
+    rack_fences_percent: int | None = SHARE
+    site_fences_max: int | None = COUNT
+    site_fences_percent: int | None = SHARE
+
+
+class CreateCluster(FenceBudgets, Params):
     """Add a cluster; its profile sets the timing of everything in it."""
 
     name: str = Field(pattern=NAME)
     profile: Profile = Profile.BALANCED
     virt_type: VirtType = VirtType.KVM
     fence_limit_s: float = Field(default=FENCE_LIMIT_S, ge=1, le=3600)
+    fence_window_s: int = Field(default=300, ge=60, le=WINDOW_MAX_S)
+    fences_max: int = Field(default=1, ge=0, le=10_000)
 
 
 class CreateClusterAction(Action[CreateCluster, None]):
@@ -66,10 +100,11 @@ class CreateClusterAction(Action[CreateCluster, None]):
 
 
 class ArmCluster(Params):
-    """Allow (arm) or stop (disarm) every automatic action in a cluster."""
+    """Allow (arm) or stop (disarm) automatic action in a cluster; `mode` says what stops how."""
 
     cluster_id: UUID
     armed: bool
+    mode: DisarmMode = Field(default=DisarmMode.HOLD, exclude_if=lambda m: m is DisarmMode.HOLD)
 
 
 class ArmClusterAction(Action[ArmCluster, Row]):
@@ -82,27 +117,56 @@ class ArmClusterAction(Action[ArmCluster, Row]):
     idempotent = True
 
     async def plan(self, tx: Tx, params: ArmCluster, problems: Problems) -> Plan[Row]:
-        """Nothing speaks against it."""
+        """Nothing speaks against it, but what would act though it began while disarmed."""
         cluster = await existing(tx, "cluster", params.cluster_id)
+        was = cluster["disarm_mode"]
+        if not params.armed and params.mode is DisarmMode.IGNORE and was not in (None, params.mode):
+            waiting = await incidents.open_in(tx.connection, cluster["id"])
+            if waiting:
+                problems.append(_would_go_on(cluster, waiting))
         target = Target("cluster", cluster["id"], cluster["name"], cluster["id"])
         return Plan(target=target, facts=cluster, steps=("write the switch",))
 
     async def execute(self, tx: Tx, params: ArmCluster, plan: Plan[Row]) -> Done:
-        """Write the switch."""
-        await inventory.arm_cluster(tx.connection, params.cluster_id, armed=params.armed)
-        tx.facts.forget("cluster", params.cluster_id)
-        word = "armed" if params.armed else "disarmed"
-        now = {"armed": params.armed}
-        return Done(summary=word, before={"armed": plan.facts["armed"]}, after=now, data=now)
+        """Write the switch; what waited for it judges anew at once, by what is seen then."""
+        was, cluster_id = plan.facts, params.cluster_id
+        by, reason = tx.context.principal, tx.context.reason
+        told: Row = {"mode": params.mode, "by": by, "reason": reason, "at": tx.now}
+        await inventory.arm_cluster(tx.connection, cluster_id, armed=params.armed, **told)
+        tx.facts.forget("cluster", cluster_id)
+        if params.armed:
+            for operation_id in await control.waiting_for(tx.connection, cluster_id, DISARMED):
+                await post_once(tx, operation_id, plumbing.SIGNAL, LOOK_AGAIN)
+        mode = None if params.armed else params.mode.value
+        return Done(
+            summary="armed" if params.armed else f"disarmed: {mode}",
+            before={"armed": was["armed"], "disarm_mode": was["disarm_mode"]},
+            after={"armed": params.armed, "disarm_mode": mode},
+            data={"armed": params.armed, "disarm_mode": mode},
+        )
 
 
-class ClusterChanges(Changes):
+def _would_go_on(cluster: Row, waiting: Sequence[str]) -> Conflict:
+    return Conflict(
+        "INCIDENTS_WAIT",
+        f"{cluster['name']} is disarmed ({cluster['disarm_mode']}), and the recovery of "
+        f"{listed(waiting)} waits; under `ignore` it would go on while nobody is to act",
+        next_step="arm the cluster, or cancel those recoveries; then disarm it with `ignore`",
+        count=len(waiting),
+    )
+
+
+class ClusterChanges(FenceBudgets, Changes):
     """What can be changed of a cluster. Switching automatic action is an action of its own."""
+
+    may_be_null = frozenset(FenceBudgets.model_fields)
 
     name: str | None = Field(default=None, pattern=NAME)
     profile: Profile | None = None
     virt_type: VirtType | None = None
     fence_limit_s: float | None = Field(default=None, ge=1, le=3600)
+    fence_window_s: int | None = Field(default=None, ge=60, le=WINDOW_MAX_S)
+    fences_max: int | None = COUNT
 
 
 class EditCluster(ClusterChanges, Edit):
@@ -191,5 +255,5 @@ class RemoveClusterAction(Action[RemoveCluster, Row]):
         row = plan.facts
         removed = await edits.remove_cluster(tx.connection, row, tx.now)
         confirm(tx, "cluster", row, written=removed)
-        shown = ("name", "profile", "virt_type", "armed", "fence_limit_s")
+        shown = ("name", "profile", "virt_type", "armed", "fence_limit_s", "fences_max")
         return Done(summary="removed", before={name: row[name] for name in shown})

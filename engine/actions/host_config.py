@@ -18,7 +18,7 @@ from domain.addresses import place_of
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
 from domain.hosts import HostEvent
-from domain.inventory import NAME, HostState, RunState
+from domain.inventory import NAME, PLACE, HostState, RunState
 from domain.locks import exclusive, shared
 from domain.orders import ActivateHostOrder, HostRef
 from domain.permissions import Permission
@@ -42,7 +42,7 @@ from store.ids import new_id
 from store.rows import Row
 
 SCHEMES = r"^(qemu\+(tcp|tls|ssh)|test(\+tcp)?)://[^\s]{0,480}$"
-STAYS = ("name", "uri", "own_host", "epoch")
+STAYS = ("name", "uri", "own_host", "rack", "site", "epoch")
 """What the audit event of a removal keeps of a host."""
 
 
@@ -66,6 +66,8 @@ class AddHost(Params):
     name: str = Field(pattern=NAME)
     uri: Address
     own_host: bool = False  # the engine itself runs there: it is never fenced
+    rack: str = Field(default="", pattern=PLACE)  # what fails together; empty: not told
+    site: str = Field(default="", pattern=PLACE)
 
 
 class AddHostAction(Action[AddHost, Row]):
@@ -124,6 +126,8 @@ class HostChanges(Changes):
     name: str | None = Field(default=None, pattern=NAME)
     uri: Address | None = None
     own_host: bool | None = None
+    rack: str | None = Field(default=None, pattern=PLACE)
+    site: str | None = Field(default=None, pattern=PLACE)
 
 
 class EditHost(HostChanges, Edit):

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.context import PriorityClass
+from domain.disarming import FAILURE_IGNORED, DisarmMode
 from domain.errors import Conflict, Refused, Superseded
 from domain.hosts import PUT_BACK, HostEvent, advance
 from domain.inventory import HostState, RunState
@@ -76,6 +77,8 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
                 next_step="follow it with `holdfast incident show`",
                 incident_id=str(known["id"]),
             )
+        if facts.cluster["disarm_mode"] == DisarmMode.IGNORE:
+            problems.append(_ignored(facts))
         steps = ("judge the failure", "prove the host off", "claim its VMs", "start them elsewhere")
         plan = _plan(facts, *steps)
         if host["state"] == HostState.DOWN and not await _unclaimed(tx, host):
@@ -135,6 +138,16 @@ def _nothing_left(host: Row) -> Conflict:
         f"{host['name']} is down, and no VM is left to be taken from it",
         next_step="bring it back with `holdfast host activate`",
         host=host["name"],
+    )
+
+
+def _ignored(facts: HostFacts) -> Conflict:
+    return Conflict(
+        FAILURE_IGNORED,
+        f"{facts.cluster['name']} is disarmed and ignores failures, so that of "
+        f"{facts.host['name']} is noted only",
+        next_step="`holdfast cluster arm NAME`: a host that is silent then is reported anew",
+        host=facts.host["name"],
     )
 
 

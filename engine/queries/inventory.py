@@ -12,7 +12,8 @@ from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.fencing import fencing_of
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
-from engine.views import ClusterView, FenceDeviceView, HostSampleView, HostView, Page, VmView
+from engine.views import FenceDeviceView, HostSampleView, HostView, Page, VmView
+from engine.views_cluster import ClusterView
 from store import inventory, observations, pages, vms
 from store.pages import Activity, List, Named, Slice
 from store.rows import Row

@@ -62,8 +62,6 @@ class FenceRecords:
                 step.host.epoch,
                 step.operation_id,
                 known=known,
-                window_s=step.policy.window_s,
-                fences_per_window=step.policy.fences_per_window,
                 now=now,
             )
 

@@ -25,9 +25,9 @@ from engine.acceptance import Terms
 from engine.actions.hosts import FenceHost, FenceHostAction
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.records.approving import approval_of
 from engine.records.claiming import Claim
 from engine.records.explaining import note_explanations
+from engine.records.storm import fence_facts_of
 from engine.records.voting import votes_on
 from store import hosts, incidents, inventory, operations
 from store.database import Database
@@ -64,26 +64,8 @@ class RecoveryRecords:
     async def fence_facts(self, order: AssessOrder, votes: tuple[Vote, ...]) -> FenceFacts:
         """What the storm guard looks at."""
 
-        async def work(connection: AsyncConnection) -> FenceFacts:
-            host = await _host(connection, order.host.host_id)
-            cluster = await inventory.get(connection, "cluster", host["cluster_id"])
-            assert cluster is not None
-            total, silent = await hosts.silent_count(connection, cluster["id"])
-            return FenceFacts(
-                host=host["name"],
-                armed=cluster["armed"],
-                own_host=host["own_host"],
-                devices=len(order.readings),
-                hosts=total,
-                hosts_silent=silent,
-                fences_in_window=await incidents.fences_in_window(
-                    connection, cluster["id"], order.policy.window_s, host["id"]
-                ),
-                votes=votes,
-                approval=await approval_of(connection, order.incident_id),
-            )
-
-        return await self._database.read(work)
+        now = self._clock()
+        return await self._database.read(lambda c: fence_facts_of(c, order, votes, now))
 
     async def note_decision(
         self, order: AssessOrder, decision: Decision, told: Explanation, known: Known

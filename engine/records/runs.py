@@ -5,7 +5,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.guests import PlaceOrder
-from domain.errors import NotFound, Superseded
+from domain.disarming import DISARMED, starts_known
+from domain.errors import NotFound, Refused, Superseded
 from domain.explain_vms import explain_place
 from domain.orders import Placement, RunRef
 from domain.placement import Guest, NoRoom, Room, place_again_and_tell
@@ -39,6 +40,7 @@ class RunRecords:
             raise Superseded("SUPERSEDED", f"another operation or try took over {vm['name']}")
         if active is not None:
             return Placement(run=await ref_of(connection, active))
+        await _refuse_frozen(connection, order, vm)
         rooms = await rooms_of(connection, vm["cluster_id"])
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
@@ -72,7 +74,11 @@ class RunRecords:
             found = await runs.get(connection, run.run_id)
             if found is not None and found["state"] == "running":
                 return True  # an earlier try got through and only its answer was lost
-            return await runs.begin_start(connection, run.run_id, run.operation_id)
+            if await runs.begin_start(connection, run.run_id, run.operation_id):
+                return True
+            if await runs.frozen(connection, run.run_id):
+                raise frozen(run.spec.name)
+            return False
 
         await self._must(work, run, "may not start any more")
 
@@ -141,6 +147,24 @@ class RunRecords:
                 vm=run.spec.name,
                 generation=run.generation,
             )
+
+
+async def _refuse_frozen(connection: AsyncConnection, order: PlaceOrder, vm: Row) -> None:
+    if order.incident_id is None:
+        return
+    cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
+    if cluster and not starts_known(armed=cluster["armed"], mode=cluster["disarm_mode"]):
+        raise frozen(vm["name"])
+
+
+def frozen(vm: str) -> Refused:
+    """The refusal of a start that belongs to a recovery while everything is frozen."""
+    return Refused(
+        DISARMED,
+        f"{vm} is not started: its cluster is disarmed, and recoveries are frozen",
+        next_step="`holdfast cluster arm NAME`, or cancel this start",
+        vm=vm,
+    )
 
 
 async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:

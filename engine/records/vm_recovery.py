@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.vm_recovery import ExamineOrder, SettleOrder
+from domain.disarming import acts_on_known
 from domain.ended_guests import RESTART_WINDOW, EndedGuest, NextMove, PastEnd
 from domain.errors import NotFound, Superseded
 from domain.inventory import HostState, OnGuestShutdown, OnIoError, RunState
@@ -149,7 +150,9 @@ async def _ordered(connection: AsyncConnection, operation_id: UUID) -> UUID | No
 
 async def _armed(connection: AsyncConnection, vm: Row) -> bool:
     cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-    return cluster is not None and bool(cluster["armed"])
+    if cluster is None:
+        return False
+    return acts_on_known(armed=cluster["armed"], mode=cluster["disarm_mode"])
 
 
 async def _seen_on(

@@ -177,6 +177,16 @@ class WatchRecords:
 
         await self._database.write(work)
 
+    async def ignored(self, host: WatchedHost, why: str, by: str = "") -> None:
+        """Note the failure of a host whose cluster ignores failures; once, until it answers."""
+
+        async def work(connection: AsyncConnection) -> None:
+            found = await inventory.get(connection, "host", host.id)
+            if found is not None and found["state"] == HostState.CONNECTING:
+                await self._move(connection, host, HostEvent.SILENT, why, by)
+
+        await self._database.write(work)
+
     async def answered(self, host: WatchedHost, by: str = "") -> bool:
         """A host that missed polls answers again; False while another monitor does not hear it."""
 

@@ -1,7 +1,7 @@
 """A live engine's inventory as a file: what one needs to play a loss, and nothing secret.
 
-Written by `holdfast simulate export`, and meant to be read and changed by people: racks, which the
-engine does not know, are written into it by hand.
+Written by `holdfast simulate export`, and meant to be read and changed by people: a rack that the
+engine was not told is written into it by hand.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from domain.base import Frozen
 from domain.errors import Invalid
+from domain.inventory import PLACE
 from domain.profiles import Profile
 from simulator.stage import GroupSetup, HostSetup, Setup, VmSetup
 
@@ -32,7 +33,7 @@ class Host(Frozen):
 
     name: str
     state: str = "up"
-    rack: str = ""
+    rack: str = Field(default="", pattern=PLACE)
     memory_mib: int
     cpus: int = 1
     fence_devices: int = 0
@@ -132,6 +133,7 @@ def _host(row: Json, devices: list[Json]) -> Host:
     return Host(
         name=row["name"],
         state=row["state"],
+        rack=row["rack"],
         memory_mib=row["memory_mib"],
         cpus=max(row["cpus"], 1),
         fence_devices=sum(device["host_id"] == row["id"] for device in devices),

@@ -13,7 +13,7 @@ from engine.views_explained import WaitingFenceView
 from store import approvals, incidents, plumbing
 from tests.store.engine_room import Engine
 from tests.store.scenes import Scene
-from tests.store.test_fencing import HEARD, WINDOW_S, claim, silent_host
+from tests.store.test_fencing import HEARD, claim, limits, silent_host
 from tests.store.world import World
 
 pytestmark = pytest.mark.store
@@ -74,9 +74,9 @@ async def test_an_approval_expires_by_watching_and_by_no_clock(
     world.later(100_000)
     await world.watch(watched_s)
     heard = await world.heard(host) or HEARD
-    # The first fence has left its window by then: only a window without end shows the approval.
-    terms: Any = {"heard": heard, "window_s": 10 * WINDOW_S}
-    assert await claim(world, host, await fence(world, incident), **terms) is counts
+    # The first fence has left its window by then: only a longer one shows the approval.
+    await limits(world, fence_window_s=3000)
+    assert await claim(world, host, await fence(world, incident), heard=heard) is counts
 
 
 async def test_a_withdrawn_approval_counts_no_more(world: World) -> None:

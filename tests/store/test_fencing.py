@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import incidents, inventory, observations, pages
+from store import fence_budgets, incidents, inventory, observations, pages
 from store.ids import new_id
 from store.judged import Judged
 from store.pages import Slice
@@ -33,9 +33,14 @@ async def silent_host(world: World, name: str = "h1", **values: Any) -> UUID:
 async def claim(world: World, host: UUID, operation: UUID | None = None, **values: Any) -> bool:
     operation = operation or await world.operation()
     known = Judged(values.pop("heard", HEARD), values.pop("eyes", ("m1",)))
-    terms: Row = {"known": known, "window_s": WINDOW_S, "fences_per_window": 1, "now": world.now}
+    terms: Row = {"known": known, "now": world.now}
     epoch = values.pop("epoch", 1)
     return await world.do(incidents.claim_fence, host, epoch, operation, **terms | values)
+
+
+async def limits(world: World, **values: int | None) -> None:
+    """Give the cluster other fence budgets."""
+    await world.put("cluster", world.cluster_id, **values)
 
 
 async def claims(world: World) -> list[Row]:
@@ -179,7 +184,9 @@ async def test_a_spent_budget_refuses_the_next_host_until_the_window_has_passed(
     first, second = await silent_host(world, "h1"), await silent_host(world, "h2")
     assert await claim(world, first)
     assert not await claim(world, second)
-    assert await claim(world, second, fences_per_window=2)
+    await limits(world, fences_max=2)
+    assert await claim(world, second)
+    await limits(world, fences_max=1)
     await world.watch(299)
     assert not await claim(world, second)
     await world.watch(2)
@@ -224,7 +231,8 @@ async def test_time_in_which_nobody_watches_ends_no_window(world: World) -> None
 
 
 async def test_a_budget_of_nothing_fences_nobody(world: World) -> None:
-    assert not await claim(world, await silent_host(world), fences_per_window=0)
+    await limits(world, fences_max=0)
+    assert not await claim(world, await silent_host(world))
 
 
 async def test_a_repeated_claim_counts_once_but_where_it_was_repeated(world: World) -> None:
@@ -245,9 +253,9 @@ async def test_one_host_fenced_by_two_operations_spends_the_budget_once(world: W
     assert await claim(world, host)
     assert len(await claims(world)) == 2
     other = await silent_host(world, "h2")
-    window = (world.cluster_id, WINDOW_S)
-    assert await world.do(incidents.fences_in_window, *window, other) == 1
-    assert await world.do(incidents.fences_in_window, *window, host) == 0
+    counted = await world.do(fence_budgets.recent_claims, WINDOW_S, other)
+    assert {row["host_id"] for row in counted} == {host}
+    assert await world.do(fence_budgets.recent_claims, WINDOW_S, host) == []
 
 
 @pytest.mark.parametrize(("budget", "hosts"), [(1, 2), (2, 5)])
@@ -257,11 +265,12 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
     silent = [await silent_host(world, f"h{n}") for n in range(hosts)]
     owners = [await world.operation() for _ in silent]
     known = Judged(HEARD, ("m1",))
-    terms: Row = {"known": known, "window_s": WINDOW_S, "now": world.now}
+    terms: Row = {"known": known, "now": world.now}
+    await limits(world, fences_max=budget)
 
     def fence(host: UUID, owner: UUID) -> Any:
         statement = partial(incidents.claim_fence, host_id=host, epoch=1, operation_id=owner)
-        return partial(statement, **terms, fences_per_window=budget)
+        return partial(statement, **terms)
 
     won = await world.together(*map(fence, silent, owners))
     assert sum(won) == budget

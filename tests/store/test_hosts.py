@@ -7,7 +7,7 @@ import pytest
 from domain.errors import Conflict
 from domain.hosts import HostEvent, advance
 from domain.inventory import HostState
-from store import hosts, runs
+from store import fence_budgets, hosts, runs
 from store.ids import new_id
 from tests.store.world import World
 
@@ -84,8 +84,8 @@ async def test_silent_hosts_are_counted_among_those_in_service(world: World) -> 
     states = ("up", "connecting", "non_responsive", "fencing", "down", "maintenance", "reconciling")
     for state in states:
         await world.host(state.replace("_", "-"), state=state)
-    assert await world.do(hosts.silent_count, world.cluster_id) == (4, 3)
-    assert await world.do(hosts.silent_count, new_id()) == (0, 0)
+    (tally,) = await world.do(fence_budgets.tallies)
+    assert (tally["serving"], tally["silent"], tally["counted"]) == (4, 3, 6)
 
 
 async def test_surviving_runs_are_carried_into_the_new_epoch_and_ended_ones_are_not(

@@ -308,13 +308,12 @@ async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
     await world.monitor()
     await world.observe(other, verdict="non_responsive")
     known = Judged({}, ("m1",))
-    terms: dict[str, Any] = {"known": known, "now": world.now, "fences_per_window": 1}
-    terms["window_s"] = 300.0
+    terms: dict[str, Any] = {"known": known, "now": world.now}
     assert await world.do(incidents.claim_fence, other, 1, await world.operation(), **terms)
     await world.host("h3")
     facts = await engine.recoveries.fence_facts(await assess_order(death), ())
     assert (facts.armed, facts.own_host, facts.hosts, facts.hosts_silent) == (True, True, 3, 2)
-    assert facts.fences_in_window == 1
+    assert [one.spent for one in facts.budgets] == [1]
 
 
 @pytest.mark.parametrize(

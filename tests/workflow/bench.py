@@ -23,6 +23,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Interceptor
 
 from domain.context import ActionContext, PriorityClass
+from domain.disarming import DisarmMode
 from domain.hosts import HostEvent
 from domain.operations import OPEN_STATES, workflow_id
 from domain.profiles import Policy, Timing
@@ -226,6 +227,10 @@ class Bench:
         """Allow or stop automatic action."""
         await self.act(ArmCluster(cluster_id=self.cluster_id, armed=armed))
 
+    async def disarm(self, mode: DisarmMode) -> None:
+        """Stop automatic action in a mode."""
+        await self.act(ArmCluster(cluster_id=self.cluster_id, armed=False, mode=mode))
+
     async def activate(self, host: str) -> UUID:
         """Ask for a host to be brought into service; the operation."""
         return await self.act(ActivateHost(host_id=self.hosts[host]))
@@ -309,6 +314,15 @@ class Bench:
 
         async def work(connection: AsyncConnection) -> None:
             assert await runs.end(connection, run_id, "by the test", now())
+
+        await self.write(work)
+
+    async def put_host(self, name: str, **values: Any) -> None:
+        """Set columns of a host, past every rule."""
+        query = host_table.update().where(host_table.c.id == self.hosts[name]).values(**values)
+
+        async def work(connection: AsyncConnection) -> None:
+            await changed(connection, query)
 
         await self.write(work)
 

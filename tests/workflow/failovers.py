@@ -7,6 +7,7 @@ one that nobody protects.
 from collections.abc import Awaitable
 from uuid import UUID
 
+from domain.disarming import DisarmMode
 from engine.actions.confirmations import ConfirmHostDead
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
@@ -65,6 +66,22 @@ async def a_disarmed_cluster_holds_until_it_is_armed(bench: Bench) -> UUID:
     bench.centre.hosts["h1"].reachable = False
     operation = await bench.report("h1")
     await bench.waits(operation, "DISARMED")
+    await bench.arm(True)
+    return await finished(bench, operation)
+
+
+async def a_frozen_recovery_starts_its_vms_once_armed(bench: Bench) -> UUID:
+    """RecoverHost and StartVm: frozen once its VMs have a place; they start when it is armed."""
+    await guests(bench)
+    gate = bench.centre.before["define"] = Gate()
+    bench.centre.hosts["h1"].lose_power()
+    operation = await bench.report("h1")
+    await gate.reached.wait()
+    await bench.disarm(DisarmMode.FREEZE)
+    gate.open()
+    for child in await bench.children_of(operation, "vm.start"):
+        if child["target_name"] in ("db", "mail"):
+            await bench.waits(child["id"], "DISARMED")
     await bench.arm(True)
     return await finished(bench, operation)
 
@@ -184,6 +201,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_host_answers_again_before_the_proof,
     a_silent_controller_holds_until_it_answers,
     a_disarmed_cluster_holds_until_it_is_armed,
+    a_frozen_recovery_starts_its_vms_once_armed,
     a_restart_that_fails_makes_the_recovery_fail,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_held_recovery_is_cancelled,

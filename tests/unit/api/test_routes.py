@@ -33,10 +33,30 @@ async def test_a_cluster_is_created_at_once_and_says_what_its_profile_predicts(d
 
 async def test_a_cluster_is_disarmed_and_armed_by_one_request_each(desk: Desk) -> None:
     path = f"/clusters/{desk.world.cluster_id}/actions"
-    for word, armed in (("disarm", False), ("arm", True)):
-        assert (await accepted(desk, f"{path}/{word}"))["summary"] == f"{word}ed"
+    for word, armed, told in (("disarm", False, "disarmed: hold"), ("arm", True, "armed")):
+        assert (await accepted(desk, f"{path}/{word}"))["summary"] == told
         (cluster,) = (await desk.get("/clusters")).json()["items"]
         assert cluster["armed"] is armed
+
+
+@pytest.mark.parametrize("mode", ["hold", "freeze", "ignore"])
+async def test_a_cluster_is_disarmed_in_a_mode_and_says_who_did_it(desk: Desk, mode: str) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    await accepted(desk, f"{path}/actions/disarm", {"mode": mode})
+    cluster = (await desk.get(path)).json()
+    assert (cluster["disarm_mode"], cluster["disarmed_by"]) == (mode, "admin")
+
+
+async def test_hosts_tell_their_rack_and_a_cluster_its_budgets(desk: Desk) -> None:
+    cluster = f"/clusters/{desk.world.cluster_id}"
+    limits = {"fences_max": 3, "rack_fences_percent": 50, "site_fences_max": None}
+    response = await desk.client.patch(f"/api/v1{cluster}", json=limits)
+    assert response.status_code == 202, response.text
+    assert limits.items() <= (await desk.get(cluster)).json().items()
+    body = {"cluster_id": str(desk.world.cluster_id), "name": "h1", "uri": "qemu+tcp://h1/system"}
+    added = await accepted(desk, "/hosts", body | {"rack": "r1", "site": "North"})
+    host = f"/hosts/{added['target_id']}"
+    assert [(await desk.get(host)).json()[word] for word in ("rack", "site")] == ["r1", "North"]
 
 
 async def test_a_host_is_added_out_of_service_and_its_activation_is_started(desk: Desk) -> None:

@@ -15,7 +15,6 @@ from cli.session import Session
 from engine.views import (
     AffinityGroupView,
     CertificateView,
-    ClusterView,
     EvidenceView,
     FenceDeviceView,
     HostView,
@@ -27,6 +26,7 @@ from engine.views import (
     VmDetailView,
     VmView,
 )
+from engine.views_cluster import ClusterView
 
 Json = dict[str, Any]
 Answer = Any

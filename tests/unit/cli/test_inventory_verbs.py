@@ -47,6 +47,19 @@ EDITS: list[tuple[str, str, int, Json]] = [
     ("network edit lan --nat", NETWORK, 4, {"bridge": None}),
     (f"network edit {uid('lan')} --nat --name w", NETWORK, 4, {"bridge": None, "name": "w"}),
     ("host edit h1 --uri qemu+tls://x/system", HOST, 5, {"uri": "qemu+tls://x/system"}),
+    ("host edit h1 --rack r1 --site north", HOST, 5, {"rack": "r1", "site": "north"}),
+    (
+        "cluster edit lab --fences 3 --fences-percent 20 --rack-fences 1 --fence-window 10m",
+        CLUSTER,
+        3,
+        {"fences_max": 3, "fences_percent": 20, "rack_fences_max": 1, "fence_window_s": 600},
+    ),
+    (
+        "cluster edit lab --site-fences-percent 25 --unlimited rack-fences",
+        CLUSTER,
+        3,
+        {"site_fences_percent": 25, "rack_fences_max": None},
+    ),
     ("host edit h1 --own-host", HOST, 5, {"own_host": True}),
     ("host edit h1 --not-own-host --name h9", HOST, 5, {"own_host": False, "name": "h9"}),
     (

@@ -70,6 +70,10 @@ def full(desk: Desk) -> Desk:
     ("command", "words"),
     [
         ("cluster list", ["lab", "armed", "balanced", "4.50 s", "20.5 s"]),
+        (
+            "cluster show lab",
+            ["fences in", "of one rack", "at most 1", "no limit of its own"],
+        ),
         ("host list", ["h1", "up", "512/4096 MiB", "h2", "non_responsive", "never"]),
         ("host show h1", ["qemu+tcp://h1/system", "h1-bmc", "fence_ipmilan", "db01", "epoch"]),
         ("host samples h1", ["1024 of 4096 MiB", "0.01 s", "07:00:01.000Z"]),
@@ -157,7 +161,16 @@ ACTIONS = [
         {"name": "east", "profile": "fast", "virt_type": "test"},
     ),
     ("cluster arm lab", f"/clusters/{uid('lab')}/actions/arm", {}),
-    (f"cluster disarm {uid('lab')}", f"/clusters/{uid('lab')}/actions/disarm", {}),
+    (
+        f"cluster disarm {uid('lab')}",
+        f"/clusters/{uid('lab')}/actions/disarm",
+        {"mode": "hold"},
+    ),
+    (
+        "cluster disarm lab --mode freeze",
+        f"/clusters/{uid('lab')}/actions/disarm",
+        {"mode": "freeze"},
+    ),
     (
         "host add h3 qemu+tls://h3/system",
         "/hosts",

@@ -1,7 +1,9 @@
 """Small builders for facts of the domain: each names only what the test is about."""
 
+from typing import Any
 from uuid import UUID, uuid5
 
+from domain.fence_budgets import FenceBudget, Scope
 from domain.inventory import PowerReading
 from domain.placement import Guest, Room
 from domain.recovery import RecoveryFacts
@@ -70,7 +72,9 @@ def fence_facts(
     hosts: int = 3,
     hosts_silent: int = 1,
     fences_in_window: int = 0,
+    fences_max: int = 1,
     approval: Approval | None = None,
+    **more: Any,
 ) -> FenceFacts:
     """h1 of three hosts is silent, and nothing speaks against cutting its power."""
     return FenceFacts(
@@ -80,10 +84,16 @@ def fence_facts(
         devices=devices,
         hosts=hosts,
         hosts_silent=hosts_silent,
-        fences_in_window=fences_in_window,
+        budgets=(budget(spent=fences_in_window, most=fences_max),),
         votes=votes or (vote(),),
         approval=approval,
+        **more,
     )
+
+
+def budget(scope: Scope = Scope.CLUSTER, name: str = "c1", **fields: Any) -> FenceBudget:
+    """The budget of a cluster of ten hosts, of which nothing is spent."""
+    return FenceBudget(**{"scope": scope, "name": name, "spent": 0, "hosts": 10} | fields)
 
 
 def recovery_facts(

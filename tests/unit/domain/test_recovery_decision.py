@@ -103,7 +103,8 @@ def test_a_held_fence_gives_every_reason_in_one_sentence() -> None:
     assert decision.move is Move.HOLD
     assert reasons(decision) == [HoldReason.VIEW_COLD, HoldReason.BUDGET_SPENT]
     assert decision.why == (
-        "m1 began to watch h1 too recently to judge; 1 of 1 fences in the last 300 s are spent"
+        "m1 began to watch h1 too recently to judge; "
+        "1 of 1 fences in the last 300 s are spent in cluster c1"
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from domain.profiles import Policy, Profile, policy_for
 from domain.storm import FenceFacts, HoldReason, Vote, answered, speaking, why_held
-from tests.unit.domain.builders import fence_facts, vote
+from tests.unit.domain.builders import budget, fence_facts, vote
 
 pytestmark = pytest.mark.unit
 
@@ -59,7 +59,7 @@ def test_one_silent_host_of_three_may_be_fenced() -> None:
         (
             fence_facts(fences_in_window=1),
             HoldReason.BUDGET_SPENT,
-            "1 of 1 fences in the last 300 s are spent",
+            "1 of 1 fences in the last 300 s are spent in cluster c1",
         ),
     ],
     ids=lambda value: value.value if isinstance(value, HoldReason) else "",
@@ -178,15 +178,13 @@ def test_one_monitor_that_hears_the_host_outvotes_the_others() -> None:
 def test_the_budget_holds_when_as_many_were_fenced_as_the_policy_allows(
     spent: int, allowed: int, held: int
 ) -> None:
-    policy = policy_for(Profile.BALANCED, fences_per_window=allowed, window_s=60)
-    found = why_held(fence_facts(fences_in_window=spent), policy)
-    text = f"{spent} of {allowed} fences in the last 60 s are spent"
+    found = why_held(fence_facts(fences_in_window=spent, fences_max=allowed), POLICY)
+    text = f"{spent} of {allowed} fences in the last 300 s are spent in cluster c1"
     assert [h.detail for h in found] == [text] * held
 
 
 def test_a_budget_of_none_leaves_every_fence_to_a_person() -> None:
-    policy = policy_for(Profile.BALANCED, fences_per_window=0)
-    assert reasons(fence_facts(), policy) == [HoldReason.BUDGET_SPENT]
+    assert reasons(fence_facts(fences_max=0)) == [HoldReason.BUDGET_SPENT]
 
 
 def test_careful_cuts_nothing_that_its_devices_cannot_prove_off() -> None:
@@ -242,7 +240,7 @@ any_votes = st.lists(
         devices=counts,
         hosts=st.integers(min_value=1, max_value=6),
         hosts_silent=counts,
-        fences_in_window=counts,
+        budgets=counts.map(lambda spent: (budget(spent=spent, most=1),)),
         votes=any_votes.map(tuple),
     ),
     profile=st.sampled_from(Profile),
@@ -258,6 +256,6 @@ def test_power_is_cut_only_when_every_condition_holds(facts: FenceFacts, profile
         and all_agree
         and (lonely or all(v.others_seen > 0 for v in facts.votes))
         and (lonely or facts.hosts_silent < facts.hosts / 2)
-        and facts.fences_in_window == 0
+        and not any(one.spent for one in facts.budgets)
     )
     assert (why_held(facts, policy) == ()) is allowed
