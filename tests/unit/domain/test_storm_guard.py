@@ -1,5 +1,7 @@
 """The guard against fencing storms: each reason alone with its numbers, then together."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,8 +108,8 @@ def test_a_missing_vote_is_not_silence_even_when_no_monitor_is_left() -> None:
     assert held.reason is HoldReason.VOTES_MISSING
 
 
-NEW = {"warm": False, "fresh": False, "others_seen": 0}
-FORMER = {"assigned": False}
+NEW: dict[str, Any] = {"warm": False, "fresh": False, "others_seen": 0}
+FORMER: dict[str, Any] = {"assigned": False}
 
 
 @pytest.mark.parametrize(
