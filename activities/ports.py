@@ -44,6 +44,10 @@ class HypervisorSession(Protocol):
         """Ask the guest to end (ACPI); not running is success."""
         ...
 
+    async def agent_answers(self, vm_id: UUID) -> bool:
+        """Whether its guest agent answers a ping; False also where it has none. Reads only."""
+        ...
+
     async def resume(self, vm_id: UUID, generation: int) -> None:
         """Let a paused domain go on; not paused, or not running, is success."""
         ...

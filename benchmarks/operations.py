@@ -27,6 +27,7 @@ from benchmarks.inventory import Inventory
 from benchmarks.quiet_host import QuietHypervisor, SilentPower
 from domain.context import ActionContext
 from domain.operations import workflow_id
+from drivers.tcp_doors import TcpDoors
 from engine.actions.vms import StopVm, StopVmAction
 from engine.backend import Backend
 from engine.delivery import Delivery
@@ -149,7 +150,7 @@ async def _temporal(var: Path) -> AsyncIterator[Client]:
 async def _bench(client: Client, database: Database) -> AsyncIterator[Bench]:
     inventory = await Inventory.within(database, virt_type="test")
     await inventory.add_hosts([("quiet", "test:///default")])
-    parts = Parts(database, Backend(database, [], []), QuietHypervisor(), SilentPower())
+    parts = Parts(database, Backend(database, [], []), QuietHypervisor(), SilentPower(), TcpDoors())
     guests = Guests(parts.hypervisor, RunRecords(database))
     bare = Worker(
         client,

@@ -49,6 +49,10 @@ class QuietSession:
     ) -> None:
         """Done at once."""
 
+    async def agent_answers(self, vm_id: UUID) -> bool:
+        """It does."""
+        return True
+
     async def migration(self, vm_id: UUID) -> Migration | None:
         """None is under way."""
         return None

@@ -26,6 +26,7 @@ from domain.permissions import Role
 from drivers.fence_agents import FenceAgents
 from drivers.fence_metadata import check_options
 from drivers.secrets import SecretBox
+from drivers.tcp_doors import TcpDoors
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.records.fence_checks import FenceCheckRecords
@@ -83,6 +84,11 @@ class Process:
         from drivers.libvirt_hypervisor import LibvirtHypervisor
 
         return LibvirtHypervisor()
+
+    async def parts(self) -> Parts:
+        """What a worker's steps stand on."""
+        found = (await self.backend(), self.hypervisor(), self.power, TcpDoors())
+        return Parts(self.database, *found)
 
     async def _secrets(self, device_id: UUID) -> dict[str, SecretStr]:
         row = await self.database.read(lambda c: inventory.get(c, "fence_device", device_id))
@@ -143,7 +149,7 @@ async def run_worker(process: Process) -> None:
     client = await connect(settings.temporal_address)
     worker = operations_worker(
         client,
-        Parts(process.database, await process.backend(), process.hypervisor(), process.power),
+        await process.parts(),
         steps_at_once=settings.steps_at_once,
         interceptors=tracing_interceptor(settings.traces),
     )
@@ -154,8 +160,7 @@ async def run_fencing(process: Process) -> None:
     """Steps that touch power controllers, in a process of their own."""
     settings = process.settings
     client = await connect(settings.temporal_address)
-    hypervisor, backend = process.hypervisor(), await process.backend()
-    parts = Parts(process.database, backend, hypervisor, process.power)
+    parts = await process.parts()
     await fencing_worker(client, parts, tracing_interceptor(settings.traces)).run()
 
 

@@ -203,6 +203,7 @@ class GuestSpec(Frozen):
     boot: Boot | None = None
     nics: tuple[Nic, ...] = _added(())
     machine: str = _added(DEFAULT_MACHINE, pattern=MACHINE)
+    agent: bool = _added(False)  # a channel for QEMU's guest agent
 
 
 class FenceDevice(Frozen):

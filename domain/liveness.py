@@ -91,3 +91,15 @@ def after_knock(watch: Watch, door: Knock | None, now_s: float) -> Watch:
 def wants_recovery(watch: Watch) -> bool:
     """Whether this verdict is to be reported as a host failure."""
     return watch.verdict in (Verdict.NON_RESPONSIVE, Verdict.POWERED_OFF)
+
+
+def judgeable(watch: Watch | None, *, answered: bool) -> bool:
+    """Whether a monitor that began afresh has seen enough of a host to tell silence from its start.
+
+    It has answered a poll (`answered`), its kernel has shown life, its power reads off, or it was
+    missed for its profile's whole limit while the monitor watched. A monitor is warm once that is
+    so of every host that it judges: no number of rounds stands for it.
+    """
+    if answered or watch is None:
+        return answered
+    return watch.last is PollResult.REFUSED or wants_recovery(watch)

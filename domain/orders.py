@@ -8,6 +8,7 @@ from pydantic import Field
 from domain.base import Frozen
 from domain.inventory import Confirmation, GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
+from domain.readiness import ReadyRule
 
 
 def _added(default: Any) -> Any:
@@ -190,6 +191,7 @@ class Restart(Frozen):
     run: RunRef | None  # None: no room yet, the child waits for it
     licence_id: UUID
     limits: StartLimits | None = _added(None)
+    ready: ReadyRule | None = _added(None)  # None: once it runs
 
 
 class RestartPlan(Frozen):

@@ -69,6 +69,8 @@ class Policy(Frozen):
     migrations_per_host VMs that leave one host, or come to one, at the same time. Higher: they
                         share the network, and each takes longer, with more pages to send again.
                         Lower: draining a host of many small VMs takes longer.
+    starts_per_host     VMs that one recovery starts on one host at the same time. Higher: a boot
+                        storm slows the guests that run there. Lower: the last VM waits longer.
     migrate_look_s      between looks at how far it is, and at hosts that could not be read.
     """
 
@@ -95,6 +97,7 @@ class Policy(Frozen):
     migrate_deadline_s: float = _added(1800.0)
     migrate_look_s: float = _added(1.0)
     migrations_per_host: int = _added(2)
+    starts_per_host: int = _added(8)
 
 
 def policy_for(profile: Profile, **changes: float) -> Policy:

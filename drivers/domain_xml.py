@@ -119,6 +119,9 @@ def _devices(root: ET.Element, spec: GuestSpec) -> None:
         ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     for nic in spec.nics:
         _nic(devices, nic)
+    if spec.agent:
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name=AGENT_CHANNEL)
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     serial = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(serial, "target", port="0")
@@ -126,6 +129,9 @@ def _devices(root: ET.Element, spec: GuestSpec) -> None:
     ET.SubElement(console, "target", type="serial", port="0")
     ET.SubElement(devices, "memballoon", model="none")
 
+
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+"""The port at which QEMU's guest agent listens (libvirt, domain format, Channel)."""
 
 TARGET_PREFIX = {DiskBus.VIRTIO: "vd", DiskBus.SCSI: "sd", DiskBus.SATA: "sd", DiskBus.IDE: "hd"}
 

@@ -13,6 +13,7 @@ from drivers import libvirt_domains as domains
 from drivers import libvirt_foreign as foreign
 from drivers import libvirt_migration as moving
 from drivers.boot_mark import read_boot_mark, write_boot_mark
+from drivers.libvirt_agent import agent_answers
 from drivers.libvirt_lane import Lane
 
 
@@ -54,6 +55,12 @@ class LibvirtSession:
         await self._lane.run(
             lambda connection, ticket: domains.shutdown(connection, ticket, vm_id, generation),
             self._deadline_s,
+        )
+
+    async def agent_answers(self, vm_id: UUID) -> bool:
+        """Whether its guest agent answers a ping; reads only."""
+        return await self._lane.run(
+            lambda connection, _ticket: agent_answers(connection, vm_id), self._deadline_s
         )
 
     async def resume(self, vm_id: UUID, generation: int) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, VirtType
 from domain.orders import HostRef, RunRef, StartLimits
 from domain.profiles import Policy, Profile, policy_for
+from domain.readiness import ReadyRule, ReadyWhen
 from store.rows import Row
 
 
@@ -29,6 +30,7 @@ def guest_spec(vm: Row, virt_type: str, nics: Sequence[Row]) -> GuestSpec:
         boot=vm["spec"]["boot"],
         nics=tuple(nic_of(row) for row in nics),
         machine=vm["spec"].get("machine", DEFAULT_MACHINE),
+        agent=(vm["ready"] or {}).get("when") == ReadyWhen.AGENT,
     )
 
 
@@ -56,6 +58,11 @@ def start_limits(vm: Row, *, insist: bool = True) -> StartLimits:
     """How often a VM is started again; an unprotected one that a person starts has one round."""
     rounds = vm["max_restart"] if insist or vm["protected"] else 0
     return StartLimits(max_restart=rounds, max_relocate=vm["max_relocate"], insist=insist)
+
+
+def ready_rule(vm: Row) -> ReadyRule | None:
+    """When a VM is ready; None: once it runs."""
+    return None if vm["ready"] is None else ReadyRule.model_validate(vm["ready"])
 
 
 def fence_device(row: Row) -> FenceDevice:

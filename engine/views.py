@@ -11,6 +11,7 @@ from domain.base import Frozen
 from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
+from domain.readiness import ReadyRule
 from engine.eye_views import EyeView
 from engine.fence_views import HostFencingView
 
@@ -127,6 +128,7 @@ class VmView(Frozen):
     budget_s: int | None = None
     on_guest_shutdown: str = "stay"
     on_io_error: str = "resume"
+    ready: ReadyRule | None = None
     max_restart: int = 3
     max_relocate: int = 3
 

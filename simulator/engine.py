@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from activities.ports import Hypervisor, PowerSwitch
+from activities.readiness import Doors
 from domain.context import ActionContext
 from engine.actions.base import Action, Params
 from engine.backend import Backend, Receipt
@@ -71,6 +72,10 @@ class Outside(Protocol):
 
     def power(self, machine: str) -> PowerSwitch:
         """Power controllers, over their network."""
+        ...
+
+    def doors(self) -> Doors:
+        """Services in guests."""
         ...
 
     def reaches(self, machine: str, service: str) -> bool:
@@ -209,7 +214,7 @@ class SimulatedEngine:
         delivery = Delivery(database, workflows)
         backend = Backend(database, actions, queries, delivery)
         hypervisor, power = self._outside.hypervisor(machine), self._outside.power(machine)
-        parts = Parts(database, backend, hypervisor, power)
+        parts = Parts(database, backend, hypervisor, power, self._outside.doors())
         return Running(role, process, database, backend, workflows, parts)
 
     async def _main(self, made: Running) -> None:

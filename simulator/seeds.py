@@ -22,12 +22,14 @@ from simulator.invariants.watch import Watch
 from simulator.quiet import quiet
 from simulator.report import Report, digest, timeline
 from simulator.settling import Settling
-from simulator.stage import Setup, Stage, on_stage, set_stage
+from simulator.stage import FenceLimits, Setup, Stage, on_stage, set_stage
 from simulator.tape import Recorder
 from simulator.temporal.errors import NonDeterminism
 
 WARM_S = 10.0
 """Virtual seconds until a monitor's word counts in every profile that is drawn."""
+
+WIDE = FenceLimits(fences_max=3, fences_percent=50, rack_fences_max=1)
 
 SETUPS: tuple[tuple[Setup, int], ...] = (
     (Setup.small(), 6),
@@ -35,6 +37,7 @@ SETUPS: tuple[tuple[Setup, int], ...] = (
     (Setup.small(hosts=4, vms=6), 3),
     (Setup.small(profile=Profile.FAST), 4),
     (Setup.small(hosts=5, vms=8, profile=Profile.FAST), 2),
+    (Setup.small(hosts=5, vms=6, profile=Profile.FAST).model_copy(update={"limits": WIDE}), 2),
 )
 """What seeds run on, and how often each."""
 

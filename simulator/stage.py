@@ -19,6 +19,7 @@ from uuid import UUID
 from domain.base import Frozen
 from domain.context import ActionContext
 from domain.profiles import Profile
+from domain.readiness import ReadyRule
 from engine.actions.affinity import CreateAffinityGroup
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster, CreateCluster
@@ -32,6 +33,7 @@ from simulator.loop import VirtualLoop
 from simulator.rows import Rows
 from simulator.temporal.server import Server
 from simulator.world.centre import DataCentre
+from simulator.world.doors import VirtualDoors
 from simulator.world.happenings import Happenings
 from simulator.world.host import VirtualHost
 from simulator.world.hypervisor import VirtualHypervisor
@@ -68,6 +70,7 @@ class VmSetup(Frozen):
     protected: bool = True
     priority: int = 50
     after: tuple[str, ...] = ()
+    ready: ReadyRule | None = None
     max_restart: int = 3
     max_relocate: int = 3
 
@@ -93,6 +96,15 @@ class GroupSetup(Frozen):
     hosts: tuple[str, ...] = ()
 
 
+class FenceLimits(Frozen):
+    """How many hosts may be fenced in a window, as a cluster has it."""
+
+    fences_max: int = 1
+    fences_percent: int | None = None
+    rack_fences_max: int | None = None
+    rack_fences_percent: int | None = None
+
+
 class Setup(Frozen):
     """What stands in the data centre before anything happens."""
 
@@ -101,6 +113,7 @@ class Setup(Frozen):
     groups: tuple[GroupSetup, ...] = ()
     profile: Profile = Profile.BALANCED
     armed: bool = True
+    limits: FenceLimits = FenceLimits()
 
     @staticmethod
     def small(hosts: int = 3, vms: int = 4, profile: Profile = Profile.BALANCED) -> "Setup":
@@ -130,6 +143,10 @@ class Seen(Outside):
     def power(self, machine: str) -> VirtualPower:
         """Power controllers, over their network."""
         return VirtualPower(self._centre, machine)
+
+    def doors(self) -> VirtualDoors:
+        """Services in guests."""
+        return VirtualDoors(self._centre)
 
     def reaches(self, machine: str, service: str) -> bool:
         """Database and Temporal are endpoints of the management network."""
@@ -269,7 +286,7 @@ async def build(stage: Stage) -> None:
     """Bring what the setup names into service, by the engine's own actions."""
     for host in stage.setup.hosts:
         stage.centre.add(host.name, host.memory_mib, cpus=host.cpus, rack=host.rack)
-    cluster = await stage.done(CreateCluster(name="c1", profile=stage.setup.profile))
+    cluster = await stage.done(_cluster_of(stage.setup))
     for host in stage.setup.hosts:
         await _add_host(stage, host, cluster["target_id"])
     vms: dict[str, UUID] = {}
@@ -288,6 +305,10 @@ async def build(stage: Stage) -> None:
         )
     if not stage.setup.armed:
         await stage.done(ArmCluster(cluster_id=cluster["target_id"], armed=False))
+
+
+def _cluster_of(setup: Setup) -> CreateCluster:
+    return CreateCluster(name="c1", profile=setup.profile, **setup.limits.model_dump())
 
 
 async def _add_host(stage: Stage, host: HostSetup, cluster_id: UUID) -> None:
@@ -314,6 +335,7 @@ async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, 
         protected=vm.protected,
         priority=vm.priority,
         depends_on=tuple(known[name] for name in vm.after),
+        ready=vm.ready,
         max_restart=vm.max_restart,
         max_relocate=vm.max_relocate,
     )

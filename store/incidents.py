@@ -127,6 +127,18 @@ async def enter_phases(connection: AsyncConnection, incident_id: UUID, **entered
     await _note(connection, incident_id, phase=list(entered)[-1], phases=phases)
 
 
+async def note_ready(connection: AsyncConnection, incident_id: UUID, at: datetime) -> None:
+    """Record when the last VM of an incident was ready, as far as it is known: the latest counts.
+
+    The incident stays in the phase that it is in: others of its VMs may still be starting.
+    """
+    row = await one(connection, _phases(incident_id))
+    phases = dict(row["phases"]) if row else {}
+    known = phases.get("ready")
+    if known is None or datetime.fromisoformat(known) < at:
+        await _note(connection, incident_id, phases=phases | {"ready": at.isoformat()})
+
+
 async def note_decision(connection: AsyncConnection, incident_id: UUID, decision: Row) -> None:
     """Keep the latest decision of an incident with its reasons."""
     await _note(connection, incident_id, decision=decision)

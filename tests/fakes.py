@@ -7,6 +7,7 @@ import asyncio
 
 from domain.errors import OutcomeUnknown
 from simulator.world.centre import DataCentre, Hook
+from simulator.world.doors import VirtualDoors as FakeDoors
 from simulator.world.host import Bmc
 from simulator.world.host import VirtualDomain as FakeDomain
 from simulator.world.host import VirtualHost as FakeHost
@@ -20,6 +21,7 @@ __all__ = [
     "Bmc",
     "DataCentre",
     "FakeDomain",
+    "FakeDoors",
     "FakeHost",
     "FakeHypervisor",
     "FakePower",

@@ -16,7 +16,7 @@ Races  A host is judged by the monitor's memory of its own polls, on its own mon
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from domain.liveness import (
     after_knock,
     after_poll,
     after_power_reading,
+    judgeable,
     wants_recovery,
 )
 from domain.profiles import TIMINGS, Profile, Timing
@@ -94,6 +95,8 @@ class Monitor:
         self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
         self._sequence = 0
         self._watched_since_s = 0.0
+        self._settled: set[UUID] = set()  # hosts that it may judge since it began
+        self._warm = False
         self._beats = 0  # signs of life that were written
         self._beat_due = True
         self.on_round: Callable[[float], None] = lambda late_s: None
@@ -188,6 +191,7 @@ class Monitor:
         answered = sum(1 for reading in polled if isinstance(reading, HostReading))
         self._sequence += 1
         sequence = self._sequence
+        self._settle(hosts, polled)
         seen = tuple(
             self._seen(host, result, answered) for host, result in zip(hosts, polled, strict=True)
         )
@@ -199,6 +203,14 @@ class Monitor:
     def _cut_off(self) -> bool:
         """Whether this monitor alone hears nothing: then it says nothing of any host."""
         return self._sight.blind and self._roster.others_see
+
+    def _settle(self, hosts: Sequence[WatchedHost], polled: Sequence[object]) -> None:
+        """See whether the view is warm: what was once judgeable stays so while it is watched."""
+        for host, result in zip(hosts, polled, strict=True):
+            heard = isinstance(result, HostReading) or host.id in self._heard_in
+            if judgeable(self._watches.get(host.id), answered=heard):
+                self._settled.add(host.id)
+        self._warm = all(host.id in self._settled for host in hosts if host.judged)
 
     def _watched_ms(self) -> int:
         return int((_monotonic_s() - self._watched_since_s) * 1000)
@@ -326,7 +338,7 @@ class Monitor:
             detail=None if isinstance(result, HostReading) else result.detail,
             last_answer_at=self._answers.get(host.id),
             heard_sequence=self._heard_in.get(host.id),
-            warm=self._roster.warm(host.id),
+            warm=self._warm and self._roster.warm(host.id),
             since=self._roster.since(host.id),
         )
 

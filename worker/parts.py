@@ -19,6 +19,7 @@ from activities.maintaining import Maintenance
 from activities.migrating import Migrating
 from activities.operations import Operations
 from activities.ports import Hypervisor, PowerSwitch
+from activities.readiness import Doors, Readiness
 from activities.recovery import Recovery
 from activities.vm_recovery import VmRecovery
 from engine.backend import Backend
@@ -31,6 +32,7 @@ from engine.records.imports import ImportRecords
 from engine.records.maintaining import MaintenanceRecords
 from engine.records.migrating import MigrationRecords
 from engine.records.operations import OperationRecords, StepRecords
+from engine.records.readiness import ReadyRecords
 from engine.records.recovery import RecoveryRecords
 from engine.records.runs import RunRecords
 from engine.records.vm_recovery import VmRecoveryRecords
@@ -83,6 +85,7 @@ class Parts:
     backend: Backend
     hypervisor: Hypervisor
     power: PowerSwitch
+    doors: Doors
 
 
 def sandbox() -> SandboxedWorkflowRunner:
@@ -151,6 +154,7 @@ def ordinary_steps(parts: Parts) -> list[Any]:
         Imports(parts.hypervisor, ImportRecords(parts.database)),
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
         Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),
+        Readiness(parts.hypervisor, parts.doors, ReadyRecords(parts.database)),
         VmRecovery(parts.hypervisor, VmRecoveryRecords(parts.database, parts.backend)),
         Batches(BatchRecords(parts.database, parts.backend)),
     )

@@ -63,7 +63,8 @@ class Reports:
             if error.code == "INCIDENT_OPEN":
                 await self._records.reported_again(host)
             elif error.code == FAILURE_IGNORED:
-                await self._records.ignored(host, f"{why}; failures are ignored now", self._name)
+                why = f"{why}; failures are ignored now"
+                await self._records.ignored(host, why, self._name)
             else:
                 log.info("failure not taken", host=host.name, code=error.code, why=error.detail)
             return

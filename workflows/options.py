@@ -60,6 +60,11 @@ def give_up(policy: Policy, summary: str) -> ActivityConfig:
     return _step(summary, OPERATIONS, policy.start_deadline_s + 10, _tries(20))
 
 
+def ready(within_s: float, summary: str) -> ActivityConfig:
+    """Waiting until a VM is ready. Repeated, it goes on counting from when the VM began to run."""
+    return _step(summary, OPERATIONS, within_s + 60, _tries(5))
+
+
 def await_off(policy: Policy, summary: str) -> ActivityConfig:
     """Waiting for a guest to end within its grace."""
     return _step(summary, OPERATIONS, policy.stop_grace_s + 30, _tries(5, first_ms=300, last_s=3))

@@ -3,6 +3,7 @@
 Phases      decide (may hold, with reasons) → prove (child `host.fence`) → place (one transaction:
             runs lost under the certificate, places reserved, host freed) → start → ready → report.
 Invariants  no VM is placed before the certificate; a VM's dependants start after it is ready.
+Readiness   a VM with a rule is waited for, up to the rule's limit; see `domain.readiness`.
 Races       the host answers again before the proof: the incident ends `returned`, nothing moves.
             One open incident a host and epoch, by a unique index; later reports only say "look".
 Cancel      honoured until the dead host's VMs are claimed: the incident is closed as cancelled and
@@ -58,6 +59,7 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
+from workflows.starting import Turns, until_ready
 
 FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
@@ -78,6 +80,8 @@ class RecoverHost:
         self._looks_judged = 0  # how many of them the last judgement has answered
         self._holds = 0
         self._doubted = order.doubted
+        policy = order.policy
+        self._turns = Turns(policy.starts_per_host, policy.start_deadline_s)
 
     @workflow.run
     async def run(self, order: RecoverHostOrder) -> Outcome:
@@ -258,12 +262,24 @@ class RecoverHost:
         async def restart(item: Restart) -> Outcome:
             for other in item.depends_on:
                 await ready[other].wait()
-            outcome = await self._restart(item)
+            outcome = await self._restart_in_turn(item)
+            if outcome.state is OperationState.SUCCEEDED and item.ready is not None:
+                await until_ready(self._order, item, item.ready)
             # A dependant waits for an attempt, not for a success: its own start may still help.
             ready[item.vm_id].set()
             return outcome
 
         return tuple(await asyncio.gather(*(restart(item) for item in plan.restarts)))
+
+    async def _restart_in_turn(self, item: Restart) -> Outcome:
+        if item.run is None:  # nobody knows where it will have room
+            return await self._restart(item)
+        host_id = item.run.host_id
+        await self._turns.take(host_id, item.vm_id, item.vm_name)
+        try:
+            return await self._restart(item)
+        finally:
+            self._turns.give_back(host_id)
 
     async def _restart(self, item: Restart) -> Outcome:
         start = self._start_order(item)

@@ -159,6 +159,7 @@ def show(session: Session, vm: VmName) -> None:
             ("restarts", f"{found['max_restart']} a host, {found['max_relocate']} other hosts"),
             ("on guest shutdown", found["on_guest_shutdown"]),
             ("on I/O error", found["on_io_error"]),
+            ("ready", vm_parts.told_ready(found["ready"])),
             ("starts after", [names.get(i, i) for i in found["depends_on"]] or None),
             ("affinity", [group["name"] for group in found["affinity_groups"]] or None),
             ("rules that gave way", found["gave_way"] or None),
@@ -207,6 +208,8 @@ def create(
     max_relocate: RelocationsOption = None,
     on_guest_shutdown: ShutdownOption = None,
     on_io_error: IoErrorOption = None,
+    ready: vm_parts.ReadyOption = None,
+    ready_within: vm_parts.ReadyWithinOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -225,8 +228,8 @@ def create(
         "protected": protected,
         "priority": priority,
     }
-    if (within := vm_parts.budget_s(budget)) is not None:
-        body["budget_s"] = within
+    body |= vm_parts.given(budget_s=vm_parts.budget_s(budget))
+    body |= vm_parts.given(ready=vm_parts.ready(ready, ready_within))
     body |= vm_parts.given(
         max_restart=max_restart,
         max_relocate=max_relocate,
@@ -254,6 +257,8 @@ def edit(
     max_relocate: RelocationsOption = None,
     on_guest_shutdown: ShutdownOption = None,
     on_io_error: IoErrorOption = None,
+    ready: vm_parts.ReadyOption = None,
+    ready_within: vm_parts.ReadyWithinOption = None,
     depends_on: DependsOption = None,
     affinity: AffinityOption = None,
     disk: DiskOption = None,
@@ -274,7 +279,9 @@ def edit(
     wanted |= {"max_restart": max_restart, "max_relocate": max_relocate}
     wanted |= {"on_guest_shutdown": on_guest_shutdown, "on_io_error": on_io_error}
     wanted |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
+    wanted |= {"ready": vm_parts.ready(ready, ready_within)}
     emptied = [field for field, text in (("budget_s", budget), ("boot", kernel)) if text == NONE]
+    emptied += ["ready"] if ready == vm_parts.RUNNING else []
     change(act, "/vms", found, wanted, version, emptied)
 
 

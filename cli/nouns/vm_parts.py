@@ -3,7 +3,7 @@
 The word `none` empties a list or takes a value away; a VM that is called so is named by its id.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cli.client import Api
 
 NONE = "none"
+RUNNING = "running"
 FORMATS = ("raw", "qcow2")
 BUSES = ("virtio", "scsi", "sata", "ide")
 FLAGS = {"shareable": "shareable", "readonly": "read_only"}
@@ -101,3 +102,49 @@ def parts(
 
 def _some(given: list[str]) -> list[str]:
     return [] if given == [NONE] else given
+
+
+READY_METAVAR = "running|agent|delay:DURATION|tcp:HOST:PORT"
+
+ReadyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=READY_METAVAR,
+        help="When those that depend on it start, in a recovery: once it runs, or that holds.",
+    ),
+]
+ReadyWithinOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration_s, metavar="DURATION", help="After so long they start all the same; 2m."
+    ),
+]
+
+
+def ready(text: str | None, within: float | None) -> Json | None:
+    """A rule of `agent`, `delay:30s` or `tcp:db:5432`; None where none is given or it is `running`.
+
+    typer.BadParameter for anything else.
+    """
+    if text is None or text == RUNNING:
+        return None
+    kind, _, rest = text.partition(":")
+    found: Json = {"when": kind}
+    if kind == "delay" and rest:
+        found["delay_s"] = duration_s(rest)
+    elif kind == "tcp" and rest.rpartition(":")[2].isdigit():
+        host, _, port = rest.rpartition(":")
+        found |= {"host": host, "port": int(port)}
+    elif text != "agent":
+        raise typer.BadParameter(f"{text}: write {READY_METAVAR}", param_hint="--ready")
+    return found if within is None else found | {"limit_s": within}
+
+
+def told_ready(rule: Json | None) -> str:
+    """A rule as it is written on the command line."""
+    if rule is None:
+        return RUNNING
+    if rule["when"] == "delay":
+        return f"delay:{rule['delay_s']:g}s"
+    where = f"tcp:{rule['host']}:{rule['port']}" if rule["when"] == "tcp" else rule["when"]
+    return f"{where}, within {rule['limit_s']:g} s"

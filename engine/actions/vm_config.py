@@ -15,6 +15,7 @@ from domain.errors import Conflict, Refused
 from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, OnGuestShutdown, OnIoError, VmState
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
+from domain.readiness import ReadyRule
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.edits import Changes, Edit, Removal, check_version, confirm, counted, listed
 from engine.actions.named import taken
@@ -45,6 +46,7 @@ COLUMNS = frozenset({"name", "memory_mib", "vcpus", "protected", "priority", "bu
     "on_io_error",
     "max_restart",
     "max_relocate",
+    "ready",
 }
 SPEC = frozenset({"disks", "boot"})
 AT_NEXT_START = frozenset({"memory_mib", "vcpus", "nics"}) | SPEC
@@ -56,7 +58,8 @@ class CreateVm(Params):
 
     `budget_s` is the time within which a protected VM should run again after its host failed. Once
     its start has failed or its guest has ended by itself, it is started again `max_restart` times
-    on one host, and on `max_relocate` other hosts.
+    on one host, and on `max_relocate` other hosts. Those that depend on it start once it is `ready`
+    (`domain.readiness`).
     """
 
     cluster_id: UUID
@@ -70,6 +73,7 @@ class CreateVm(Params):
     on_io_error: OnIoError = OnIoError.RESUME
     max_restart: int = Field(default=3, ge=0, le=TRIES_MAX)
     max_relocate: int = Field(default=3, ge=0, le=TRIES_MAX)
+    ready: ReadyRule | None = None
     depends_on: tuple[UUID, ...] = Field(default=(), max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] = Field(default=(), max_length=DISKS_MAX)
     boot: Boot | None = None
@@ -106,6 +110,7 @@ class CreateVmAction(Action[CreateVm, tuple[Row, ...]]):
         """Write the VM and what belongs to it."""
         vm_id, cards = plan.target.id, plan.facts
         row = params.model_dump(include=set(COLUMNS | {"cluster_id"}))
+        row["ready"] = params.ready and params.ready.model_dump(mode="json")
         row |= {"id": vm_id, "spec": params.model_dump(mode="json", include=set(SPEC))}
         await inventory.insert(tx.connection, "vm", row | {"created_at": tx.now})
         if params.depends_on:
@@ -121,7 +126,7 @@ class CreateVmAction(Action[CreateVm, tuple[Row, ...]]):
 class VmChanges(Changes):
     """What can be changed of a VM; cards, disks, dependencies and groups are given whole."""
 
-    may_be_null: ClassVar[frozenset[str]] = frozenset({"budget_s", "boot"})
+    may_be_null: ClassVar[frozenset[str]] = frozenset({"budget_s", "boot", "ready"})
 
     name: str | None = Field(default=None, pattern=NAME)
     memory_mib: int | None = Field(default=None, ge=16, le=MEMORY_MIB_MAX)
@@ -133,6 +138,7 @@ class VmChanges(Changes):
     on_io_error: OnIoError | None = None
     max_restart: int | None = Field(default=None, ge=0, le=TRIES_MAX)
     max_relocate: int | None = Field(default=None, ge=0, le=TRIES_MAX)
+    ready: ReadyRule | None = None
     depends_on: tuple[UUID, ...] | None = Field(default=None, max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] | None = Field(default=None, max_length=DISKS_MAX)
     boot: Boot | None = None

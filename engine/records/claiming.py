@@ -23,7 +23,7 @@ from engine.cancelling import supersede
 from engine.records.explaining import note_explanations
 from engine.records.migrating import tell_of_death
 from engine.records.runs import guest_of, ref_of, rooms_of
-from engine.refs import start_limits
+from engine.refs import ready_rule, start_limits
 from engine.rows import context_of
 from store import incidents, inventory, locks, operations, runs
 from store.rows import Row
@@ -212,6 +212,7 @@ class Claim:
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
             limits=start_limits(vm),
+            ready=ready_rule(vm),
         )
 
 

@@ -142,7 +142,8 @@ class RecoveryRecords:
             outcome = "recovered" if len(good) == len(order.outcomes) else "incomplete"
             again = await incidents.runs_of(connection, order.incident_id)
             last = max((run["started_at"] for run in again if run["started_at"]), default=now)
-            await incidents.enter_phases(connection, order.incident_id, ready=last, done=now)
+            await incidents.note_ready(connection, order.incident_id, last)
+            await incidents.enter_phases(connection, order.incident_id, done=now)
             await incidents.close(connection, order.incident_id, outcome, now)
             await _note_progress(connection, order.incident_id, len(good), len(order.outcomes))
             return f"{len(good)} of {len(order.outcomes)} VMs of {order.host.name} run again"

@@ -177,6 +177,16 @@ class WatchRecords:
 
         await self._database.write(work)
 
+    async def ignored(self, host: WatchedHost, why: str, by: str = "") -> None:
+        """Note the failure of a host whose cluster ignores failures; once, until it answers."""
+
+        async def work(connection: AsyncConnection) -> None:
+            found = await inventory.get(connection, "host", host.id)
+            if found is not None and found["state"] == HostState.CONNECTING:
+                await self._move(connection, host, HostEvent.SILENT, why, by)
+
+        await self._database.write(work)
+
     async def answered(self, host: WatchedHost, by: str = "") -> bool:
         """A host that missed polls answers again; False while another monitor does not hear it."""
 
@@ -187,11 +197,6 @@ class WatchRecords:
             return True
 
         return await self._database.write(work)
-
-    async def ignored(self, host: WatchedHost, why: str, by: str = "") -> None:
-        """Note the failure of a host whose cluster ignores failures; once, until it answers."""
-        if host.state is HostState.CONNECTING:
-            await self._database.write(lambda c: self._move(c, host, HostEvent.SILENT, why, by))
 
     async def sign_of_life(self, host: WatchedHost, mark: int | None) -> bool:
         """Settle that a host out of service answers; True when it was held to be dead.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
+from domain.disarming import DisarmMode
 from simulator.engine import ROLES
 from simulator.faults.machines import Way
 from simulator.faults.plan import Fault, Value
@@ -234,21 +235,22 @@ class Dice:
         kinds = (
             *("hand.destroy", "hand.undefine", "hand.foreign", "person.disarm", "person.activate"),
             *("person.start_vm", "person.stop_vm", "person.cancel", "person.retry"),
-            *("monitor.late_report", "workflow.terminated", "hand.start"),
+            *("monitor.late_report", "workflow.terminated", "hand.start", "person.approve"),
         )
-        weights = (3, 2, 2, 3, 4, 3, 4, 3, 3, 4, 3, 1)
+        weights = (3, 2, 2, 3, 4, 3, 4, 3, 3, 4, 3, 1, 3)
         (kind,) = self.rng.choices(kinds, weights=weights)
         subjects: dict[str, Callable[[], str]] = {
             "hand.foreign": self.host,
             "person.disarm": str,
             "person.activate": self.host,
+            "person.approve": self.host,
             "monitor.late_report": self.host,
             "person.cancel": self.operation,
             "person.retry": self.operation,
             "workflow.terminated": self.workflow,
         }
         subject = subjects.get(kind, self.vm)()
-        lasts_s = self.lasts() if kind == "person.disarm" else None
+        lasts_s = self.lasts() if kind in ("person.disarm", "person.approve") else None
         return Fault(
             kind=kind, at_s=self.at(), subject=subject, lasts_s=lasts_s, args=self._how(kind)
         )
@@ -301,6 +303,10 @@ class Dice:
         return self.rng.choice(WORKFLOWS)
 
     def _how(self, kind: str) -> dict[str, Value]:
+        if kind == "person.disarm":
+            return {"mode": self.rng.choice(tuple(DisarmMode)).value}
+        if kind == "person.approve":
+            return {"for_s": self.rng.choice((60, 900))}
         if kind == "person.stop_vm":
             return {"force": self.rng.random() < 0.5}
         if kind == "monitor.late_report":

@@ -4,6 +4,7 @@ single      one fault of the world
 mixed       several faults at any time, of the world, the engine and its people
 middle      a host fails, and more goes wrong behind the events of its recovery
 rack        a whole rack is gone
+storm       several hosts are cut off at once, and people approve of fences, or forbid them
 partition   two sides that do not hear each other
 swizzle     links cut in one order and healed in another
 engine      a host fails while process after process of the engine dies or stands still
@@ -45,6 +46,27 @@ def rack(dice: Dice) -> tuple[Fault, ...]:
         lasts_s=dice.lasts(),
     )
     return (lost, *(dice.anything() for _ in range(dice.rng.randint(0, 2))))
+
+
+def storm(dice: Dice) -> tuple[Fault, ...]:
+    hosts = dice.rng.sample(dice.hosts, dice.rng.randint(1, max(1, len(dice.hosts) - 1)))
+    at_s, nets = dice.at(), {"net": Net.MANAGEMENT.value, "way": "both"}
+    cut = tuple(
+        Fault(kind="link.cut", at_s=at_s, subject=host, lasts_s=dice.lasts(), args=dict(nets))
+        for host in hosts
+    )
+    approved = dice.rng.sample(hosts, dice.rng.randint(0, len(hosts)))
+    leave = tuple(
+        Fault(
+            kind="person.approve",
+            at_s=round(dice.rng.uniform(0.5, 25.0), 2),
+            subject=host,
+            after_event=f"incident.opened:{host}",
+            args={"for_s": dice.rng.choice((60, 900))},
+        )
+        for host in approved
+    )
+    return (*cut, *leave, *(dice.of_people() for _ in range(dice.rng.randint(0, 2))))
 
 
 def partition(dice: Dice) -> tuple[Fault, ...]:
@@ -142,6 +164,7 @@ PATTERNS: dict[Pattern, int] = {
     mixed: 3,
     middle: 5,
     rack: 1,
+    storm: 2,
     partition: 1,
     swizzle: 1,
     engine: 3,

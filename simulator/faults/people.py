@@ -4,6 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from domain.context import ActionContext, PriorityClass
+from domain.disarming import DisarmMode
+from engine.actions.approvals import LASTS_S, ApproveFence, WithdrawApproval
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost, RecoverHost
@@ -69,9 +71,9 @@ def foreign(troubles: Troubles, fault: Fault) -> None:
         troubles.stage.centre.add_foreign(host, f"foreign-{fault.subject}")
 
 
-def disarm(troubles: Troubles, _fault: Fault) -> None:
-    """A person forbids automatic action."""
-    _switch(troubles, armed=False)
+def disarm(troubles: Troubles, fault: Fault) -> None:
+    """A person forbids automatic action, in some `mode`."""
+    _switch(troubles, armed=False, mode=DisarmMode(str(fault.args.get("mode", "hold"))))
 
 
 def arm(troubles: Troubles, _fault: Fault) -> None:
@@ -79,9 +81,22 @@ def arm(troubles: Troubles, _fault: Fault) -> None:
     _switch(troubles, armed=True)
 
 
-def _switch(troubles: Troubles, *, armed: bool) -> None:
+def _switch(troubles: Troubles, *, armed: bool, mode: DisarmMode = DisarmMode.HOLD) -> None:
     for cluster in troubles.stage.rows.table("cluster"):
-        troubles.ask(ArmCluster(cluster_id=cluster["id"], armed=armed))
+        troubles.ask(ArmCluster(cluster_id=cluster["id"], armed=armed, mode=mode))
+
+
+def approve(troubles: Troubles, fault: Fault) -> None:
+    """A person says that a silent host may be fenced though the storm guard holds it back."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    lasts_s = int(fault.args.get("for_s", LASTS_S))
+    troubles.ask(ApproveFence(host_id=host["id"], reason="its rack is dark", lasts_s=lasts_s))
+
+
+def withdraw(troubles: Troubles, fault: Fault) -> None:
+    """A person takes back what was approved."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    troubles.ask(WithdrawApproval(host_id=host["id"]))
 
 
 def report(troubles: Troubles, fault: Fault) -> None:
@@ -150,6 +165,7 @@ PEOPLE: dict[str, Kind] = {
     "hand.start": Kind("a person starts a copy of a VM elsewhere", start, outside=True),
     "hand.foreign": Kind("a foreign guest comes to run on a host", foreign),
     "person.disarm": Kind("automatic action is forbidden, and allowed again", disarm, arm),
+    "person.approve": Kind("a person approves of a fence that is held", approve, withdraw),
     "person.activate": Kind("a person activates a host", activate),
     "person.start_vm": Kind("a person starts a VM", start_vm),
     "person.stop_vm": Kind("a person stops a VM", stop_vm),

@@ -153,6 +153,10 @@ class FarSession:
         """Let a paused domain go on."""
         await self._ask(HypervisorSession.resume, vm_id, generation)
 
+    async def agent_answers(self, vm_id: UUID) -> bool:
+        """Whether its guest agent answers a ping."""
+        return await self._ask(HypervisorSession.agent_answers, vm_id)
+
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
         await self._ask(HypervisorSession.destroy, vm_id, generation)

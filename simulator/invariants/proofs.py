@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+from domain.disarming import DisarmMode
 from domain.inventory import RunState
 from simulator.invariants.boots import Boots
+from simulator.invariants.budget import Power
 from simulator.invariants.facts import Row
 from simulator.invariants.moves import Moves
 from simulator.invariants.votes import Votes
@@ -54,17 +56,17 @@ class Proofs:
         """How many were issued."""
         return len(self._certificates)
 
-    def look(self, tables: frozenset[str], disarmed_s: float | None) -> Iterator[Found]:
+    def look(self, tables: frozenset[str], power: Power) -> Iterator[Found]:
         """Judge what a transaction is about to change."""
         self._hosts = {row["id"]: row for row in self._table("host")}
         if "incident" in tables:
-            self._tell_incidents()
+            yield from self._tell_incidents(power)
         if "fence_claim" in tables:
-            yield from self._claimed(disarmed_s)
+            yield from self._claimed(power)
         if "death_certificate" in tables:
             yield from self._certified()
         if "vm_run" in tables:
-            yield from self._moved(disarmed_s)
+            yield from self._moved(power)
 
     def marked(self, host: str) -> Iterator[Found]:
         """Judge what a host still has of runs that were lost, once it is marked as reconciled."""
@@ -81,23 +83,25 @@ class Proofs:
     def _tell(self, kind: str, subject: str, **facts: Any) -> None:
         self._stage.trace(kind, subject, **facts)
 
-    def _tell_incidents(self) -> None:
+    def _tell_incidents(self, power: Power) -> Iterator[Found]:
         for row in self._table("incident"):
             name, was = self._hosts[row["host_id"]]["name"], self._incidents.get(row["id"], 0)
             if was == 0:
                 self._tell("incident.opened", name, epoch=row["epoch"], why=row["why"])
+                if power.mode is DisarmMode.IGNORE:
+                    yield "disarmed", f"{name} failed while failures were ignored", None
             elif was == 1 and row["open"] is None:
                 self._tell("incident.closed", name, outcome=row["outcome"])
             self._incidents[row["id"]] = row["open"]
 
-    def _claimed(self, disarmed_s: float | None) -> Iterator[Found]:
+    def _claimed(self, power: Power) -> Iterator[Found]:
         for row in self._table("fence_claim"):
             if self._claims.get(row["id"]) == row["claimed_at"]:
                 continue
             self._claims[row["id"]] = row["claimed_at"]
             name = self._hosts[row["host_id"]]["name"]
             self._tell("fence.claimed", name, epoch=row["epoch"])
-            if disarmed_s is not None:
+            if power.disarmed_s is not None:
                 yield "disarmed", f"the fence of {name} was claimed in a disarmed cluster", None
             for check, sentence in self._votes.claimed(row):
                 yield check, sentence, None
@@ -128,7 +132,7 @@ class Proofs:
             silent = ", ".join(device for level in unread for device in level)
             yield "certified_dead", f"{name} is certified, {silent} never read off", None
 
-    def _moved(self, disarmed_s: float | None) -> Iterator[Found]:
+    def _moved(self, power: Power) -> Iterator[Found]:
         rows = self._table("vm_run")
         for sentence in self._moves.look(rows, self._hosts):
             yield "moved", sentence, None
@@ -139,7 +143,7 @@ class Proofs:
             self._runs[row["id"]] = state
             self._tell_run(row)
             if state == RunState.STARTING:
-                yield from self._judge_start(row, rows, disarmed_s)
+                yield from self._judge_start(row, rows, power)
             if state in (RunState.ENDED, RunState.LOST):
                 yield from self._judge_end(row)
 
@@ -150,7 +154,7 @@ class Proofs:
         name, generation = self._vms[row["vm_id"]], row["generation"]
         self._tell(f"run.{row['state']}", name, host=host, generation=generation)
 
-    def _judge_start(self, run: Row, rows: list[Row], disarmed_s: float | None) -> Iterator[Found]:
+    def _judge_start(self, run: Row, rows: list[Row], power: Power) -> Iterator[Found]:
         name = self._vms[run["vm_id"]]
         valid = {
             (row["host_id"], row["epoch"])
@@ -168,8 +172,10 @@ class Proofs:
             if (other["host_id"], other["epoch"]) not in valid:
                 why = f"{name} starts, and nothing proves its copy on {host['name']} to be dead"
                 yield "proof_of_start", why, None
-        if disarmed_s is not None and self._automatic(run):
-            late = self._stage.loop.time() - disarmed_s > STARTED_BEFORE_S
+        if run["incident_id"] is not None and power.mode is DisarmMode.FREEZE:
+            yield "disarmed", f"{name} is started though recoveries are frozen", None
+        if power.disarmed_s is not None and self._automatic(run):
+            late = self._stage.loop.time() - power.disarmed_s > STARTED_BEFORE_S
             if late:
                 yield "disarmed", f"{name} is started in a disarmed cluster", None
 

@@ -12,7 +12,8 @@ At each commit, on the rows as they are about to be, where the tables concerned 
   I3  a certificate is issued while its boot lives, or a device has not read off since it was marked
   I5  a fence is decided on though no monitor wrote since it is judged, or claimed though the host
       was heard since
-  I8  a fence is claimed, or an automatic start begun, in a disarmed cluster
+  I8  a fence is claimed, or an automatic start begun, in a disarmed cluster; an incident is opened
+      in one that ignores failures
       every check of `always`; those that concern neither runs nor proofs once in `PATIENCE_S`
 At the end
       what was put off, and whatever `quiet` asks
@@ -100,7 +101,7 @@ class Watch:
         for check, sentence in self._votes.look(tables):
             self.broken(check, sentence)
         if tables & URGENT:
-            for check, sentence, outside in self._proofs.look(tables, self._power.disarmed_s):
+            for check, sentence, outside in self._proofs.look(tables, self._power):
                 self.broken(check, sentence, outside)
         self._put_off |= dict.fromkeys(sorted(tables))
         due = self._stage.loop.time() >= self._looked_s + PATIENCE_S

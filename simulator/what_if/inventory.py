@@ -13,7 +13,7 @@ from domain.base import Frozen
 from domain.errors import Invalid
 from domain.inventory import PLACE
 from domain.profiles import Profile
-from simulator.stage import GroupSetup, HostSetup, Setup, VmSetup
+from simulator.stage import FenceLimits, GroupSetup, HostSetup, Setup, VmSetup
 
 FORMAT = "holdfast-inventory/1"
 
@@ -59,6 +59,7 @@ class Cluster(Frozen):
     name: str
     profile: Profile
     armed: bool = True
+    limits: FenceLimits = FenceLimits()
     hosts: tuple[Host, ...] = ()
     vms: tuple[Vm, ...] = ()
     groups: tuple[GroupSetup, ...] = ()
@@ -79,6 +80,7 @@ class Cluster(Frozen):
             groups=tuple(_group_setup(group, known, names) for group in self.groups),
             profile=self.profile,
             armed=self.armed,
+            limits=self.limits,
         )
 
 
@@ -116,6 +118,7 @@ def inventory_of(api: Lists, exported_at: str) -> Inventory:
                 name=cluster["name"],
                 profile=Profile(cluster["profile"]),
                 armed=cluster["armed"],
+                limits=FenceLimits(**{name: cluster[name] for name in FenceLimits.model_fields}),
                 hosts=tuple(_host(h, devices) for h in _of(cluster, hosts)),
                 vms=tuple(_vm(vm, vms) for vm in _of(cluster, vms)),
                 groups=tuple(_group(g, vms, hosts) for g in _of(cluster, groups)),

@@ -54,6 +54,7 @@ class DataCentre:
         self.deaf: set[UUID] = set()  # guests that ignore the power button
         self.refusing: dict[UUID, int] = {}  # guests whose next starts libvirt refuses
         self.short_lived: set[UUID] = set()  # guests that end right after they were started
+        self.not_ready: set[UUID] = set()  # guests that run, and whose services do not answer
         self.stalled: set[UUID] = set()  # guests whose migrations do not get on
         self.before: dict[str, Hook] = {}  # runs just before a call of that name is sent
         self._random = random or Random()

@@ -58,6 +58,12 @@ class Daemon:
         found = self._host.domains.get(vm_id)
         return None if found is None else found.seen(vm_id)
 
+    def agent_answers(self, vm_id: UUID) -> bool:
+        """Whether a guest runs here that is up by now."""
+        found = self._host.domains.get(vm_id)
+        running = found is not None and found.state is DomainState.RUNNING
+        return running and vm_id not in self._centre.not_ready
+
     def define(self, spec: GuestSpec, generation: int) -> None:
         """Define, or redefine while inactive."""
         found = self._touchable(spec.vm_id, generation)

@@ -55,6 +55,10 @@ class VirtualSession:
         """Define, or redefine while inactive."""
         await self._call(Call.DEFINE, lambda: self._daemon.define(spec, generation))
 
+    async def agent_answers(self, vm_id: UUID) -> bool:
+        """Whether its guest agent answers a ping."""
+        return await self._call(Call.AGENT_PING, lambda: self._daemon.agent_answers(vm_id))
+
     async def create(self, vm_id: UUID, generation: int) -> None:
         """Start the defined domain."""
         await self._call(Call.CREATE, lambda: self._daemon.create(vm_id, generation))

@@ -19,6 +19,7 @@ class Call(StrEnum):
     OPEN = "open"
     DOMAINS = "domains"
     LOOKUP = "lookup"
+    AGENT_PING = "agent_ping"
     DEFINE = "define"
     CREATE = "create"
     SHUTDOWN = "shutdown"

@@ -114,7 +114,8 @@ async def test_concurrent_fences_in_one_domain_never_exceed_its_budget(
 
     def fence(host: UUID, owner: UUID) -> Any:
         terms: Row = {"host_id": host, "epoch": 1, "operation_id": owner}
-        return partial(incidents.claim_fence, **terms, known=Judged(HEARD, ("m1",)), now=world.now)
+        known = Judged(HEARD, ("m1",))
+        return partial(incidents.claim_fence, **terms, known=known, now=world.now)
 
     won = await world.together(*map(fence, silent, owners))
     assert sum(won) == 2

@@ -264,7 +264,8 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
 ) -> None:
     silent = [await silent_host(world, f"h{n}") for n in range(hosts)]
     owners = [await world.operation() for _ in silent]
-    terms: Row = {"known": Judged(HEARD, ("m1",)), "now": world.now}
+    known = Judged(HEARD, ("m1",))
+    terms: Row = {"known": known, "now": world.now}
     await limits(world, fences_max=budget)
 
     def fence(host: UUID, owner: UUID) -> Any:

@@ -307,7 +307,8 @@ async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
     other = await world.host("h2", state="non_responsive")
     await world.monitor()
     await world.observe(other, verdict="non_responsive")
-    terms: dict[str, Any] = {"known": Judged({}, ("m1",)), "now": world.now}
+    known = Judged({}, ("m1",))
+    terms: dict[str, Any] = {"known": known, "now": world.now}
     assert await world.do(incidents.claim_fence, other, 1, await world.operation(), **terms)
     await world.host("h3")
     facts = await engine.recoveries.fence_facts(await assess_order(death), ())

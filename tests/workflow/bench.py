@@ -23,7 +23,6 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Interceptor
 
 from domain.context import ActionContext, PriorityClass
-from domain.disarming import DisarmMode
 from domain.hosts import HostEvent
 from domain.operations import OPEN_STATES, workflow_id
 from domain.profiles import Policy, Timing
@@ -44,7 +43,7 @@ from store.migrate import upgrade
 from store.rows import Row, changed
 from store.schema import host as host_table
 from store.schema_ha import vm_run
-from tests.fakes import DataCentre, FakeDomain, FakeHypervisor, FakePower
+from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
@@ -120,10 +119,10 @@ class Bench:
         self.centre = centre
         self.watcher = Watcher(database, centre)
         delivery = Delivery(database, TemporalWorkflows(client))
-        secrets = NoSecrets()
-        actions = all_actions(secrets, secrets)
+        actions = all_actions(NoSecrets(), NoSecrets())
         self.backend = Backend(database, actions, all_queries(actions), delivery)
-        self.parts = Parts(database, self.backend, FakeHypervisor(centre), FakePower(centre))
+        outside = FakeHypervisor(centre), FakePower(centre), FakeDoors(centre)
+        self.parts = Parts(database, self.backend, *outside)
         self.hosts: dict[str, UUID] = {}
         self.vms: dict[str, UUID] = {}
         self.cluster_id = UUID(int=0)
@@ -223,13 +222,9 @@ class Bench:
         )
         return await self.act(action, MONITOR)
 
-    async def arm(self, armed: bool) -> None:
+    async def arm(self, armed: bool, **how: Any) -> None:
         """Allow or stop automatic action."""
-        await self.act(ArmCluster(cluster_id=self.cluster_id, armed=armed))
-
-    async def disarm(self, mode: DisarmMode) -> None:
-        """Stop automatic action in a mode."""
-        await self.act(ArmCluster(cluster_id=self.cluster_id, armed=False, mode=mode))
+        await self.act(ArmCluster(cluster_id=self.cluster_id, armed=armed, **how))
 
     async def activate(self, host: str) -> UUID:
         """Ask for a host to be brought into service; the operation."""
@@ -314,15 +309,6 @@ class Bench:
 
         async def work(connection: AsyncConnection) -> None:
             assert await runs.end(connection, run_id, "by the test", now())
-
-        await self.write(work)
-
-    async def put_host(self, name: str, **values: Any) -> None:
-        """Set columns of a host, past every rule."""
-        query = host_table.update().where(host_table.c.id == self.hosts[name]).values(**values)
-
-        async def work(connection: AsyncConnection) -> None:
-            await changed(connection, query)
 
         await self.write(work)
 

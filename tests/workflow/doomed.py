@@ -11,6 +11,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from drivers.tcp_doors import TcpDoors
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
 from store.database import Database
@@ -29,7 +30,7 @@ async def main() -> None:
     socket = Path(place)
     database, secrets = Database(url), NoSecrets()
     backend = Backend(database, all_actions(secrets, secrets), all_queries())
-    parts = Parts(database, backend, FarHypervisor(socket), FarPower(socket))
+    parts = Parts(database, backend, FarHypervisor(socket), FarPower(socket), TcpDoors())
     faults = [FaultAt(workflow, step, Fault(fault))]
     async with (
         operations_worker(client, parts, steps_at_once=20, interceptors=faults),

@@ -8,7 +8,9 @@ from collections.abc import Awaitable
 from uuid import UUID
 
 from domain.disarming import DisarmMode
+from domain.readiness import ReadyRule, ReadyWhen
 from engine.actions.confirmations import ConfirmHostDead
+from engine.actions.vm_config import EditVm
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
 from tests.workflow.scenarios import Scenario, cancel_is_known, finished
@@ -77,12 +79,27 @@ async def a_frozen_recovery_starts_its_vms_once_armed(bench: Bench) -> UUID:
     bench.centre.hosts["h1"].lose_power()
     operation = await bench.report("h1")
     await gate.reached.wait()
-    await bench.disarm(DisarmMode.FREEZE)
+    await bench.arm(False, mode=DisarmMode.FREEZE)
     gate.open()
     for child in await bench.children_of(operation, "vm.start"):
         if child["target_name"] in ("db", "mail"):
             await bench.waits(child["id"], "DISARMED")
     await bench.arm(True)
+    return await finished(bench, operation)
+
+
+async def a_dependant_starts_once_its_vm_is_ready(bench: Bench) -> UUID:
+    """RecoverHost: `web` waits for the guest agent of `db`, which answers late."""
+    await guests(bench)
+    rule = ReadyRule(when=ReadyWhen.AGENT)
+    await bench.act(EditVm(vm_id=bench.vms["db"], ready=rule))
+    bench.centre.not_ready.add(bench.vms["db"])
+    asked = bench.centre.before["agent_ping"] = Gate()
+    bench.centre.hosts["h1"].lose_power()
+    operation = await bench.report("h1")
+    await asked.reached.wait()
+    asked.open()
+    bench.centre.not_ready.clear()
     return await finished(bench, operation)
 
 
@@ -202,6 +219,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_silent_controller_holds_until_it_answers,
     a_disarmed_cluster_holds_until_it_is_armed,
     a_frozen_recovery_starts_its_vms_once_armed,
+    a_dependant_starts_once_its_vm_is_ready,
     a_restart_that_fails_makes_the_recovery_fail,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_held_recovery_is_cancelled,

@@ -1,6 +1,9 @@
 """Recoveries while a cluster is disarmed: each mode lets other things go on."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.disarming import FAILURE_IGNORED, DisarmMode
 from domain.errors import Refused
@@ -8,11 +11,23 @@ from domain.storm import HoldReason
 from engine.actions.approvals import ApproveFence
 from engine.actions.clusters import ArmCluster
 from engine.actions.host_config import EditHost
+from store.rows import changed
+from store.schema import host
 from tests.fakes import Bmc, Gate
 from tests.workflow import failovers
 from tests.workflow.bench import Bench
 
 pytestmark = pytest.mark.workflow
+
+
+async def put_host(engine: Bench, name: str, **values: Any) -> None:
+    """Set columns of a host, past every rule."""
+    query = host.update().where(host.c.id == engine.hosts[name]).values(**values)
+
+    async def work(connection: AsyncConnection) -> None:
+        await changed(connection, query)
+
+    await engine.write(work)
 
 
 async def test_a_frozen_recovery_keeps_its_places_and_starts_its_vms_once_armed(
@@ -34,7 +49,7 @@ async def test_a_start_that_is_cancelled_while_frozen_gives_its_place_back(engin
     engine.centre.hosts["h1"].lose_power()
     operation = await engine.report("h1")
     await gate.reached.wait()
-    await engine.disarm(DisarmMode.FREEZE)
+    await engine.arm(False, mode=DisarmMode.FREEZE)
     gate.open()
     (start,) = await engine.children_of(operation, "vm.start")
     await engine.waits(start["id"], "DISARMED")
@@ -49,7 +64,7 @@ async def test_a_start_that_is_cancelled_while_frozen_gives_its_place_back(engin
 async def test_a_recovery_that_waits_for_room_takes_none_while_frozen(engine: Bench) -> None:
     await engine.add_vm("db", "h1")
     for name in ("h2", "h3"):
-        await engine.put_host(name, memory_mib=0)
+        await put_host(engine, name, memory_mib=0)
     engine.centre.hosts["h1"].lose_power()
     operation = await engine.report("h1")
 
@@ -58,8 +73,8 @@ async def test_a_recovery_that_waits_for_room_takes_none_while_frozen(engine: Be
         return [row["reason_code"] for row in rows] == ["NO_ROOM"]
 
     await engine.until(waiting, "it found room")
-    await engine.disarm(DisarmMode.FREEZE)
-    await engine.put_host("h2", memory_mib=4096)
+    await engine.arm(False, mode=DisarmMode.FREEZE)
+    await put_host(engine, "h2", memory_mib=4096)
     (start,) = await engine.children_of(operation, "vm.start")
     await engine.waits(start["id"], "DISARMED")
     assert engine.copies("db") == []
@@ -75,7 +90,7 @@ async def test_a_recovery_under_way_goes_on_while_failures_are_ignored(engine: B
     h1.reachable, h1.bmc = False, Bmc.DEAD
     operation = await engine.report("h1")
     await engine.waits(operation, "BMC_NO_ANSWER")
-    await engine.disarm(DisarmMode.IGNORE)
+    await engine.arm(False, mode=DisarmMode.IGNORE)
     with pytest.raises(Refused, match=FAILURE_IGNORED):
         await engine.report("h2")
     h1.bmc = Bmc.OK
@@ -88,7 +103,7 @@ async def test_a_recovery_under_way_goes_on_while_failures_are_ignored(engine: B
 
 async def test_arming_wakes_a_recovery_that_waits_at_once(engine: Bench) -> None:
     await engine.add_vm("db", "h1")
-    await engine.disarm(DisarmMode.FREEZE)
+    await engine.arm(False, mode=DisarmMode.FREEZE)
     engine.centre.hosts["h1"].reachable = False
     operation = await engine.report("h1")
     waiting = await engine.waits(operation, HoldReason.DISARMED)

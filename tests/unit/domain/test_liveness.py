@@ -12,6 +12,7 @@ from domain.liveness import (
     after_knock,
     after_poll,
     after_power_reading,
+    judgeable,
     wants_recovery,
 )
 from domain.profiles import TIMINGS, Profile, Timing
@@ -220,3 +221,31 @@ def test_a_silent_door_and_one_that_could_not_be_tried_change_nothing(door: Knoc
 def test_a_host_that_has_answered_meanwhile_is_not_put_back_by_its_door() -> None:
     up = Watch(heard_at_s=19.9)
     assert after_knock(up, Knock.OPEN, 20.0) == up
+
+
+def test_what_was_heard_or_missed_for_long_enough_may_be_judged_and_nothing_else() -> None:
+    timing = TIMINGS[Profile.BALANCED]
+    assert not judgeable(None, answered=False), "it was not polled yet"
+    watch = Watch(heard_at_s=0)
+    missed_s = []
+    for now_s in range(0, 40, 2):
+        watch = after_poll(watch, PollResult.SILENT, now_s, timing)
+        missed_s += [] if judgeable(watch, answered=False) else [now_s]
+        assert judgeable(watch, answered=True), "it answered this monitor once"
+    assert missed_s == [0, 2, 4, 6, 8, 10, 12, 14], "the limit is 15 s"
+
+
+def test_a_kernel_that_shows_life_or_power_that_reads_off_makes_a_host_judgeable() -> None:
+    timing = TIMINGS[Profile.BALANCED]
+    refused = after_poll(Watch(heard_at_s=0), PollResult.REFUSED, 1, timing)
+    silent = after_poll(Watch(heard_at_s=0), PollResult.SILENT, 1, timing)
+    assert judgeable(refused, answered=False)
+    assert not judgeable(silent, answered=False)
+    assert judgeable(after_power_reading(silent, OFF), answered=False)
+
+
+def test_a_monitor_that_stood_still_has_not_watched_meanwhile() -> None:
+    timing = TIMINGS[Profile.BALANCED]
+    watch = after_poll(Watch(heard_at_s=0), PollResult.SILENT, 1, timing)
+    late = after_poll(watch, PollResult.SILENT, 3600, timing)
+    assert not judgeable(late, answered=False)

@@ -184,3 +184,11 @@ def test_a_bar_has_the_vms_uuid_another_name_and_no_disk() -> None:
     assert root.findtext("uuid") == str(SPEC.vm_id)
     assert root.findtext("name") != SPEC.name
     assert (root.find("devices"), _generation(bar_xml(SPEC.vm_id, 6))) == (None, 6)
+
+
+def test_only_a_guest_whose_agent_is_asked_has_a_channel_for_it() -> None:
+    path = "devices/channel[@type='unix']/target[@type='virtio']"
+    assert ET.fromstring(domain_xml(SPEC, 1)).find(path) is None
+    asked = ET.fromstring(domain_xml(SPEC.model_copy(update={"agent": True}), 1)).find(path)
+    assert asked is not None
+    assert asked.get("name") == "org.qemu.guest_agent.0"

@@ -3,6 +3,7 @@
 from uuid import UUID, uuid4
 
 import libvirt
+import libvirt_qemu
 import pytest
 
 from domain.errors import Conflict, Invalid, NoAnswer, Superseded
@@ -57,6 +58,28 @@ async def test_a_shutdown_of_a_stopped_or_unknown_domain_is_success(
         found = await session.lookup(spec.vm_id)
     assert found
     assert not found.alive
+
+
+async def test_no_agent_answers_where_there_is_none_and_one_that_does_is_heard(
+    hypervisor: LibvirtHypervisor,
+    host_uri: str,
+    spec: GuestSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinged: list[str] = []
+
+    def answered(domain: libvirt.virDomain, command: str, timeout_s: int, flags: int) -> str:
+        pinged.append(f"{domain.name()} {command} {timeout_s} {flags}")
+        return '{"return":{}}'
+
+    async with hypervisor.session(host_uri, DEADLINE_S) as session:
+        assert not await session.agent_answers(spec.vm_id), "no such domain"
+        await session.define(spec.model_copy(update={"agent": True}), 1)
+        await session.create(spec.vm_id, 1)
+        assert not await session.agent_answers(spec.vm_id), "the test driver has no agents"
+        monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", answered)
+        assert await session.agent_answers(spec.vm_id)
+    assert pinged == [f'{spec.name} {{"execute": "guest-ping"}} 2 0']
 
 
 async def test_an_older_generation_changes_nothing(

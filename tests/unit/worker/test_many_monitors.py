@@ -131,7 +131,7 @@ async def test_while_a_monitor_joins_no_host_is_without_those_that_know_it(scene
         async def joined() -> bool:
             found = await watchers(scene)
             fewest.append(min(len(found[host]) for host in hosts))
-            return await settled(scene, hosts, *NAMES)()
+            return bool(await settled(scene, hosts, *NAMES)())
 
         async with watching(scene, "m3"):
             await until(joined)

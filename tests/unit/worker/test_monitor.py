@@ -22,7 +22,6 @@ from tests.unit.worker.monitor_scene import (
     reading,
     until,
 )
-from worker.roster import WARM_ROUNDS
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("patient")]
 
@@ -84,19 +83,6 @@ async def test_samples_older_than_an_hour_are_forgotten(scene: Scene) -> None:
 
     async with scene.watched():
         await until(forgotten)
-
-
-async def test_a_monitor_is_warm_only_after_a_few_rounds(scene: Scene) -> None:
-    warm: list[tuple[int, bool]] = []
-
-    async def is_warm() -> bool:
-        for row in await scene.world.do(observations.monitors):
-            warm.append((row["rounds"], row["warm"]))
-        return bool(warm) and warm[-1][1]
-
-    async with scene.watched():
-        await until(is_warm)
-    assert all(is_warm == (rounds >= WARM_ROUNDS) for rounds, is_warm in warm)
 
 
 async def test_the_first_miss_moves_the_host_to_connecting_and_asks_its_power(

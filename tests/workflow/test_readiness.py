@@ -1,0 +1,133 @@
+"""Dependants start once the VM that they wait for is ready, and starts take turns on a host."""
+
+import pytest
+
+from domain.readiness import ReadyRule, ReadyWhen
+from engine.actions.vm_config import EditVm
+from store.rows import Row
+from tests.fakes import Gate
+from tests.workflow import failovers
+from tests.workflow.bench import POLICY, Bench, quick
+
+pytestmark = pytest.mark.workflow
+
+SOON = {"limit_s": 1.2}
+
+
+async def ready(engine: Bench, vm: str, rule: ReadyRule) -> None:
+    await engine.act(EditVm(vm_id=engine.vms[vm], ready=rule))
+
+
+async def runs(engine: Bench) -> dict[str, Row]:
+    """The active run of each VM."""
+    names = {vm_id: name for name, vm_id in engine.vms.items()}
+    return {names[run["vm_id"]]: run for run in await engine.rows("vm_run") if run["active"]}
+
+
+async def steps(engine: Bench, name: str) -> list[Row]:
+    return [row for row in await engine.rows("step") if row["name"] == name]
+
+
+async def test_a_dependant_starts_once_the_agent_of_its_vm_answers(engine: Bench) -> None:
+    operation = await failovers.a_dependant_starts_once_its_vm_is_ready(engine)
+    assert (await engine.operation(operation))["state"] == "succeeded"
+    (step,) = await steps(engine, "vm.until_ready")
+    assert (step["operation_id"], step["state"]) == (operation, "succeeded")
+    assert step["finished_at"] <= (await runs(engine))["web"]["started_at"]
+    assert "vm.not_ready" not in {row["type"] for row in await engine.rows("event")}
+    (incident,) = await engine.rows("incident")
+    assert incident["phases"]["ready"] >= step["finished_at"].isoformat()[:19]
+    assert await engine.broken() == []
+
+
+async def test_a_dependant_waits_while_a_port_is_closed(engine: Bench) -> None:
+    await failovers.guests(engine)
+    await ready(engine, "db", ReadyRule(when=ReadyWhen.TCP, host="db", port=5432))
+    engine.centre.not_ready.add(engine.vms["db"])
+    door = engine.centre.before["door"] = Gate()
+    engine.centre.hosts["h1"].lose_power()
+    operation = await engine.report("h1")
+    await door.reached.wait()
+    children = {row["target_name"]: row for row in await engine.children_of(operation, "vm.start")}
+    assert (children["web"]["state"], children["web"]["run_id"]) == ("pending", None)
+    engine.centre.not_ready.clear()
+    door.open()
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    assert await engine.broken() == []
+
+
+async def test_dependants_of_a_vm_that_never_gets_ready_start_after_its_limit_and_a_warning(
+    engine: Bench,
+) -> None:
+    await failovers.guests(engine)
+    await ready(engine, "db", ReadyRule(when=ReadyWhen.AGENT, **SOON))
+    engine.centre.not_ready.add(engine.vms["db"])
+    engine.centre.hosts["h1"].lose_power()
+    operation = await engine.report("h1")
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    (warning,) = [row for row in await engine.rows("event") if row["type"] == "vm.not_ready"]
+    assert (warning["subject_id"], warning["operation_id"]) == (engine.vms["db"], operation)
+    assert warning["data"]["why"] == (
+        "db is not ready: waited 1.2 s in vain until its guest agent answers; its dependants start"
+    )
+    started = await runs(engine)
+    waited = started["web"]["started_at"] - started["db"]["started_at"]
+    assert waited.total_seconds() >= 1.2
+
+
+async def test_a_delay_is_counted_from_when_the_vm_runs(engine: Bench) -> None:
+    await failovers.guests(engine)
+    await ready(engine, "db", ReadyRule(when=ReadyWhen.DELAY, delay_s=1.5))
+    engine.centre.hosts["h1"].lose_power()
+    assert (await engine.ended(await engine.report("h1")))["state"] == "succeeded"
+    started = await runs(engine)
+    waited = started["web"]["started_at"] - started["db"]["started_at"]
+    assert waited.total_seconds() >= 1.5
+    assert "vm.not_ready" not in {row["type"] for row in await engine.rows("event")}
+
+
+async def test_a_vm_that_did_not_start_is_not_waited_for(engine: Bench) -> None:
+    await failovers.guests(engine)
+    await ready(engine, "db", ReadyRule(when=ReadyWhen.AGENT))
+    engine.centre.refusing[engine.vms["db"]] = 1000
+    engine.centre.hosts["h1"].lose_power()
+    assert (await engine.ended(await engine.report("h1")))["state"] == "failed"
+    assert await steps(engine, "vm.until_ready") == []
+    assert engine.copies("web") != []
+
+
+async def test_starts_on_one_host_take_turns_in_the_order_of_their_priority(engine: Bench) -> None:
+    with quick(POLICY.model_copy(update={"starts_per_host": 1, "start_deadline_s": 30})):
+        for n in range(4):
+            await engine.add_vm(f"vm{n}", "h1", priority=90 - n)
+        assert (await engine.ended(await engine.maintain("h3")))["state"] == "succeeded"
+        gate = engine.centre.before["create"] = Gate()
+        engine.centre.hosts["h1"].lose_power()
+        operation = await engine.report("h1")
+        await gate.reached.wait()
+        begun = [row for row in await engine.children_of(operation, "vm.start") if row["run_id"]]
+        assert [row["target_name"] for row in begun] == ["vm0"]
+        gate.open()
+        assert (await engine.ended(operation))["state"] == "succeeded"
+    started = await runs(engine)
+    order = sorted(started, key=lambda name: started[name]["started_at"])
+    assert order == ["vm0", "vm1", "vm2", "vm3"]
+    assert await engine.broken() == []
+
+
+async def test_a_start_that_hangs_keeps_nobody_waiting_for_ever(engine: Bench) -> None:
+    with quick(POLICY.model_copy(update={"starts_per_host": 1, "start_deadline_s": 1})):
+        for n in range(2):
+            await engine.add_vm(f"vm{n}", "h1", priority=90 - n)
+        assert (await engine.ended(await engine.maintain("h3")))["state"] == "succeeded"
+        gate = engine.centre.before["define"] = Gate()
+        engine.centre.hosts["h1"].lose_power()
+        operation = await engine.report("h1")
+
+        async def both() -> bool:
+            rows = await engine.children_of(operation, "vm.start")
+            return [bool(row["run_id"]) for row in rows] == [True, True]
+
+        await engine.until(both, "the second never got its turn")
+        gate.open()
+        assert (await engine.ended(operation))["state"] == "succeeded"
