@@ -279,6 +279,7 @@ def lost_answer_starts_again(patch: pytest.MonkeyPatch) -> None:
 def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     """A step that wakes up late claims its fence whether the host was heard since or not."""
     patch.setattr(incidents, "_heard_since", lambda *_given: sa.false())
+    patch.setattr(incidents, "still_silent", lambda *_given: sa.true())
     stands: Any = incidents._stands
     patch.setattr(incidents, "_stands", prebuilt(stands.__wrapped__))  # built anew, with that
 

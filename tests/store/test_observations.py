@@ -10,10 +10,13 @@ from domain.errors import Conflict
 from engine.queries.inventory import GetHost, GetHostQuery
 from engine.views import HostView
 from store import incidents, observations
+from store.observations import Me
 from store.rows import Row
 from tests.store.world import START, World
 
 pytestmark = pytest.mark.store
+
+BEAT: Row = {"watched_ms": int, "warm": True, "observations": [], "samples": []}
 
 
 async def test_a_round_replaces_what_that_monitor_last_saw(world: World) -> None:
@@ -225,3 +228,29 @@ async def test_what_a_monitor_saw_that_is_long_gone_is_forgotten_unless_it_is_ju
     assert len(await world.do(observations.latest, host)) == 2
     await world.do(observations.prune_samples, later)
     assert [row["monitor"] for row in await world.do(observations.latest, host)] == ["m1"]
+
+
+async def test_a_host_shows_who_watches_it_and_what_each_said_last(world: World) -> None:
+    async def eyes(connection: AsyncConnection) -> list[tuple[str, str, str | None]]:
+        view = await GetHostQuery().answer(connection, GetHost(host_id=host), world.now)
+        return [(eye.monitor, eye.state, eye.verdict) for eye in view.eyes]
+
+    host = await watched_by_two(world)
+    await world.monitor("m3")
+    shown = await world.database.read(eyes)
+    assert shown == [("m1", "watching", "up"), ("m2", "watching", "up")]
+    # One that starts anew is given nothing, and whom it hands over to is joining.
+    assert await world.do(observations.hold_gone, "m2", 1, world.now)
+    await world.do(observations.record_round, "m3", 1, **BEAT, now=world.now)
+    assert await world.database.read(eyes) == [
+        ("m1", "watching", "up"),
+        ("m2", "gone", "up"),
+        ("m3", "joining", None),
+    ]
+    blind = Me(blind_at=world.now)
+    await world.do(observations.record_round, "m1", 2, **BEAT, now=world.now, me=blind)
+    assert await world.database.read(eyes) == [
+        ("m1", "blind", "up"),
+        ("m2", "gone", "up"),
+        ("m3", "joining", None),
+    ]

@@ -75,7 +75,7 @@ def full(desk: Desk) -> Desk:
             ["fences in", "of one rack", "at most 1", "no limit of its own"],
         ),
         ("host list", ["h1", "up", "512/4096 MiB", "h2", "non_responsive", "never"]),
-        ("host show h1", ["qemu+tcp://h1/system", "h1-bmc", "fence_ipmilan", "db01", "epoch"]),
+        ("host show h1", ["qemu+tcp://h1/system", "h1-bmc", "db01", "engine-1-monitor  engine-1"]),
         ("host samples h1", ["1024 of 4096 MiB", "0.01 s", "07:00:01.000Z"]),
         ("vm list", ["db01", "up", "h1", "512 MiB", "web", "down"]),
         ("vm show db01", ["db01", "running", "processors"]),

@@ -127,6 +127,21 @@ async def test_processes_that_cannot_be_started_now_are_tried_again(settings: Se
     assert engine.pids == {}
 
 
+async def test_each_of_several_monitors_is_a_process_with_a_log_of_its_own(
+    settings: Settings,
+) -> None:
+    more = settings.model_copy(update={"monitors": 3})
+    engine = Engine(more, NOBODY, print, fake_role)
+    try:
+        await engine.start()
+        assert set(engine.roles) - set(cli.up.ROLES) == {"monitor-2", "monitor-3"}
+        assert set(engine.pids) == set(engine.roles)
+        assert (settings.var / "log" / "monitor-3.log").exists()
+    finally:
+        await engine.stop()
+    assert engine.pids == {}
+
+
 async def test_the_settings_reach_the_processes_whatever_the_environment_says(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,3 +126,10 @@ def test_nothing_moves_without_life_proof_or_a_free_guard(
     assert (move is Move.RETURN) is answers
     assert (move is Move.ACCEPT) is (allowed and proven)
     assert (move is Move.FENCE) is (allowed and not proven and warm and readings != [])
+
+
+def test_not_even_a_reading_of_off_goes_on_against_a_monitor_that_hears_the_host() -> None:
+    fence = fence_facts(vote("m1", silent=False), vote("m2"))
+    decision = decide(recovery_facts(OFF, fence=fence), POLICY)
+    assert (decision.move, reasons(decision)) == (Move.HOLD, [HoldReason.VOTES_DISAGREE])
+    assert decision.why == "h1 still answers m1, and is silent to m2"

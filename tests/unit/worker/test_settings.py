@@ -29,6 +29,9 @@ def test_every_setting_is_read_under_its_name_with_the_prefix() -> None:
         "HOLDFAST_FLEET": "sim:hosts=3",
         "HOLDFAST_STEPS_AT_ONCE": "4",
         "HOLDFAST_RETENTION_DAYS": "7",
+        "HOLDFAST_MONITORS": "2",
+        "HOLDFAST_MONITOR_NAME": "north",
+        "HOLDFAST_MACHINE": "engine-1",
         "HOLDFAST_LOG_LEVEL": "debug",
     }
     settings = Settings.from_env(env)
