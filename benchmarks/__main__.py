@@ -60,7 +60,8 @@ def main() -> None:
         known = ", ".join([*PARTS, *IN_THE_LAB])
         print(f"unknown: {', '.join(unknown)}; there are: {known}", file=sys.stderr)
         exit_process(2)
-    set_up_logs("warning", "bench")
+    # In the lab processes are killed on purpose, and started again.
+    set_up_logs("error" if in_the_lab else "warning", "bench")
     VAR.mkdir(parents=True, exist_ok=True)
     try:
         code = in_the_lab(names[1:], VAR) if in_the_lab else asyncio.run(_measure(names))
