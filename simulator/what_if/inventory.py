@@ -118,7 +118,7 @@ def inventory_of(api: Lists, exported_at: str) -> Inventory:
                 name=cluster["name"],
                 profile=Profile(cluster["profile"]),
                 armed=cluster["armed"],
-                limits=FenceLimits(**{name: cluster[name] for name in FenceLimits.model_fields}),
+                limits=_limits(cluster),
                 hosts=tuple(_host(h, devices) for h in _of(cluster, hosts)),
                 vms=tuple(_vm(vm, vms) for vm in _of(cluster, vms)),
                 groups=tuple(_group(g, vms, hosts) for g in _of(cluster, groups)),
@@ -132,11 +132,16 @@ def _of(cluster: Json, rows: list[Json]) -> list[Json]:
     return [row for row in rows if row["cluster_id"] == cluster["id"]]
 
 
+def _limits(row: Json) -> FenceLimits:
+    # An engine of an earlier release tells none.
+    return FenceLimits(**{name: row[name] for name in FenceLimits.model_fields if name in row})
+
+
 def _host(row: Json, devices: list[Json]) -> Host:
     return Host(
         name=row["name"],
         state=row["state"],
-        rack=row["rack"],
+        rack=row.get("rack", ""),
         memory_mib=row["memory_mib"],
         cpus=max(row["cpus"], 1),
         fence_devices=sum(device["host_id"] == row["id"] for device in devices),
