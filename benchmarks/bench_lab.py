@@ -18,9 +18,6 @@ from lab.lab import Lab, default_var
 NETWORK = 92
 """Third byte of the lab's addresses, or the next one that is free."""
 
-GUEST_NICE = 10
-"""In a data centre the cores that guests fill are not the engine's."""
-
 STARTED_S = time.monotonic()
 
 
@@ -45,7 +42,6 @@ def bench_lab(var: Path, name: str = "bench", hosts: int = 3) -> Iterator[Lab]:
         hosts=hosts,
         var=var,
         cache=cache_folder(default_var()),
-        guest_nice=GUEST_NICE,
     )
     try:
         tell(f"a lab of {hosts} hosts starts")

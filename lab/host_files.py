@@ -51,18 +51,7 @@ while :; do
 done
 """
 
-QEMU_HOOK = """\
-#!/bin/sh
-# A guest that has started yields to everything else on the machine. A libvirt hook that fails ends
-# the guest, so this one never does.
-[ "$2" = started ] || exit 0
-read -r pid </run/libvirt/qemu/"$1".pid || [ -n "$pid" ] || exit 0  # no newline at its end
-if [ -e /proc/"$pid"/autogroup ]; then echo {nice} >/proc/"$pid"/autogroup
-else renice -n {nice} -g "$pid"; fi >/dev/null 2>&1
-exit 0
-"""
-
-FOLDERS = ("varlib", "varlog", "varcache", "etc", "etc/qemu", "etc/hooks")
+FOLDERS = ("varlib", "varlog", "varcache", "etc", "etc/qemu")
 
 
 def init_script(folder: Path) -> Path:
@@ -75,7 +64,7 @@ def console_log(folder: Path) -> Path:
     return folder / "console.log"
 
 
-def install(lab: str, host: HostPlan, folder: Path, guest_nice: int = 0) -> None:
+def install(lab: str, host: HostPlan, folder: Path) -> None:
     """Write a host's files; idempotent, and keeps what libvirt stored there."""
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -85,11 +74,6 @@ def install(lab: str, host: HostPlan, folder: Path, guest_nice: int = 0) -> None
         LIBVIRTD_CONF.format(address=host.address, uuid=host.uuid)
     )
     (folder / "etc/qemu.conf").write_text(QEMU_CONF.format(address=host.address))
-    hook = folder / "etc/hooks/qemu"
-    hook.unlink(missing_ok=True)
-    if guest_nice:
-        hook.write_text(QEMU_HOOK.format(nice=guest_nice))
-        hook.chmod(0o755)
     script = init_script(folder)
     script.write_text(INIT.format(lab=lab, name=host.name, folder=folder))
     script.chmod(0o755)

@@ -103,10 +103,7 @@ class Lab:
     """One data centre in a box. Several may run side by side under different `name` and `k`.
 
     `hosts`, `k`: what `up` makes; None takes what the lab has, or 3 hosts on network 0. `cache`
-    holds the guest image. `say` is called with one line for each step of progress. `guest_nice`
-    (0 to 19): how far guests that have started yield to what else runs on the machine. Higher:
-    they boot late where there is much else. 0: ten that boot leave the engine and the hosts'
-    libvirtd, which in a real data centre have cores of their own, a tenth of a core each.
+    holds the guest image. `say` is called with one line for each step of progress.
     """
 
     def __init__(
@@ -117,7 +114,6 @@ class Lab:
         var: Path | None = None,
         cache: Path | None = None,
         say: Callable[[str], None] = _quiet,
-        guest_nice: int = 0,
     ) -> None:
         self.name = name
         self._var = (var or default_var()).resolve()
@@ -126,7 +122,6 @@ class Lab:
         self._k = k
         self._count = hosts
         self._say = say
-        self._guest_nice = guest_nice
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -155,8 +150,7 @@ class Lab:
 
     def _up_host(self, state: LabState, plan: HostPlan) -> None:
         self._say(f"{plan.name}: power controller on port {plan.bmc_port}, power on")
-        folder = self.paths.host(plan.name)
-        host_files.install(state.name, plan, folder, self._guest_nice)
+        host_files.install(state.name, plan, self.paths.host(plan.name))
         network.up_host(state.name, plan)
         bmc_control.start(self.paths, plan)
         host = Host(state, self.paths, plan)

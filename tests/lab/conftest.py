@@ -29,7 +29,7 @@ def _require_lab() -> None:
     pytest.skip(reason)
 
 
-def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str, guest_nice: int = 0) -> Lab:
+def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str) -> Lab:
     """A lab of this test process alone, so that several runs share a machine."""
     return Lab(
         name=f"{letter}{os.getpid() % 1_000_000}",
@@ -37,7 +37,6 @@ def _make_lab(folder: pytest.TempPathFactory, hosts: int, letter: str, guest_nic
         hosts=hosts,
         var=folder.mktemp("var"),
         cache=guest_image.cache_folder(default_var()),
-        guest_nice=guest_nice,
     )
 
 
@@ -58,8 +57,8 @@ def _own_labs(folder: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
     _require_lab()
     made: list[Lab] = []
 
-    def make(hosts: int, guest_nice: int = 0) -> Lab:
-        made.append(_make_lab(folder, hosts, "abcd"[len(made)], guest_nice))
+    def make(hosts: int) -> Lab:
+        made.append(_make_lab(folder, hosts, "abcd"[len(made)]))
         return made[-1]
 
     yield make
