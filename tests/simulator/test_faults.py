@@ -320,6 +320,6 @@ def test_only_a_lie_and_a_start_by_hand_lie_outside_of_the_promise() -> None:
 def test_every_kind_of_the_menu_is_tried_here_or_in_a_file_of_its_own() -> None:
     here = Path(__file__)
     machines, guests = ("test_machine_faults.py", "test_upgrades.py"), ("test_guests_end.py",)
-    beside = (*machines, *guests, "test_guests_paused.py")
+    beside = (*machines, *guests, "test_guests_paused.py", "test_approved_fences.py")
     source = "".join((here.read_text(), *(here.with_name(name).read_text() for name in beside)))
     assert [kind for kind in MENU if f'"{kind}"' not in source] == []
