@@ -49,7 +49,7 @@ class HostView(Frozen):
     last_answer_at: datetime | None
     open_incident_id: UUID | None
     fencing: HostFencingView
-    eyes: tuple[EyeView, ...]
+    eyes: tuple[EyeView, ...] | None = None  # a list of hosts leaves them out
     version: int
 
 

@@ -94,26 +94,26 @@ class GetHost(QueryParams):
 
 
 class GetHostQuery(Query[GetHost, HostView]):
-    """One host with what was last seen of it."""
+    """One host with what was last seen of it, and who watches it."""
 
     params = GetHost
 
     async def answer(self, connection: AsyncConnection, params: GetHost, now: datetime) -> HostView:
         """NotFound when it is not there."""
         whole = pages.hosts(ANY, host_id=params.host_id)
-        (view,) = await _hosts(connection, [await _only(connection, whole, "host", params.host_id)])
-        return view
+        row = await _only(connection, whole, "host", params.host_id)
+        (view,) = await _hosts(connection, [row])
+        eyes = await eyes_on(connection, {row["id"]: row["profile"]})
+        return view.model_copy(update={"eyes": eyes[row["id"]]})
 
 
 async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView, ...]:
     fencing = await fencing_of(connection, [row["id"] for row in rows])
-    eyes = await eyes_on(connection, {row["id"]: row["profile"] for row in rows})
     same = set(HostView.model_fields) - {"fencing", "eyes"}
     return tuple(
         HostView(
             **{field: row[field] for field in same},
             fencing=fencing[row["id"]],
-            eyes=eyes[row["id"]],
         )
         for row in rows
     )

@@ -163,7 +163,7 @@ def test_a_machine_that_hears_no_host_fences_none_that_another_machine_hears(mac
 
 
 def test_plans_draw_one_to_three_machines_and_faults_of_each() -> None:
-    plans = [plan_of(seed, Setup.small()) for seed in range(1000)]
+    plans = [plan_of(seed, Setup.small()) for seed in range(2000)]
     assert {plan.machines for plan in plans} == set(MACHINES)
     for kind in ("machine.power_cut", "machine.freeze", "clock.jump", "process.kill"):
         subjects = {

@@ -112,7 +112,8 @@ async def test_a_refusal_leaves_an_event_with_who_what_why_and_each_reason(engin
 async def test_an_event_of_a_change_shows_before_and_after(engine: Engine) -> None:
     await engine.act(ArmCluster(cluster_id=engine.world.cluster_id, armed=False))
     (event,) = await engine.rows("event")
-    assert (event["before"], event["after"]) == ({"armed": True}, {"armed": False})
+    assert event["before"] == {"armed": True, "disarm_mode": None}
+    assert event["after"] == {"armed": False, "disarm_mode": "hold"}
 
 
 async def recovery_of(engine: Engine, host: UUID) -> Row:

@@ -233,7 +233,7 @@ async def test_what_a_monitor_saw_that_is_long_gone_is_forgotten_unless_it_is_ju
 async def test_a_host_shows_who_watches_it_and_what_each_said_last(world: World) -> None:
     async def eyes(connection: AsyncConnection) -> list[tuple[str, str, str | None]]:
         view = await GetHostQuery().answer(connection, GetHost(host_id=host), world.now)
-        return [(eye.monitor, eye.state, eye.verdict) for eye in view.eyes]
+        return [(eye.monitor, eye.state, eye.verdict) for eye in view.eyes or ()]
 
     host = await watched_by_two(world)
     await world.monitor("m3")

@@ -19,7 +19,7 @@ from typing import Any
 from store.rows import Row
 from tests.faults import CRASHES, Fault, FaultAt
 from tests.replay.golden import ALL, HAPPY, Golden, steps_of
-from tests.workflow.bench import Bench, bench
+from tests.workflow.bench import Bench, bench, relaying
 from tests.workflow.far_world import served
 from worker.temporal_get import ROOT
 
@@ -153,6 +153,8 @@ async def killed(made: Bench, case: Case, folder: Path) -> AsyncIterator[asyncio
     socket = folder / f"{made.client.namespace}.sock"
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served(made.centre, socket))
+        # The process delivers nothing, and what it has accepted when it dies would be the relay's.
+        await stack.enter_async_context(relaying(made))
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.workflow.doomed"),
             *(made.client.service_client.config.target_host, made.client.namespace),
