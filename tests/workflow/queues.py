@@ -23,7 +23,7 @@ from tests.workflow.bench import client_in
 from worker.temporal_client import TemporalWorkflows
 from workflows import options
 
-WAIT_S = 120.0
+WAIT_S = 300.0
 """Far more than anything here takes: a test that reaches it has found something."""
 
 SETTLED = timedelta(seconds=0.5)
