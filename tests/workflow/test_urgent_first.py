@@ -156,6 +156,7 @@ async def the_protected_vm_is_next(made: Bench, queued: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_a_protected_vms_start_goes_before_2000_operations_of_class_5(
     temporal_address: str, migrated: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +165,7 @@ async def test_a_protected_vms_start_goes_before_2000_operations_of_class_5(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_with_the_priority_keys_patched_away_it_has_to_wait(
     temporal_address: str, migrated: Path, tmp_path: Path
 ) -> None:
