@@ -21,13 +21,18 @@ async def a_vm_starts(bench: Bench) -> UUID:
     return await finished(bench, await bench.start("db"))
 
 
-async def a_start_waits_for_room(bench: Bench) -> UUID:
-    """StartVm: no host has room until another VM ends."""
+async def _waits_for_room(bench: Bench) -> UUID:
     for name in ("h1", "h2", "h3"):
         await bench.add_vm(f"big-{name}", name, memory_mib=1000)
     await bench.add_vm("db")
     operation = await bench.start("db")
     await bench.waits(operation, "NO_ROOM")
+    return operation
+
+
+async def a_start_waits_for_room(bench: Bench) -> UUID:
+    """StartVm: no host has room until another VM ends."""
+    operation = await _waits_for_room(bench)
     await bench.ended(await bench.stop("big-h2", force=True))
     await bench.workflow(operation).signal("look_again")
     return await finished(bench, operation)
@@ -35,11 +40,7 @@ async def a_start_waits_for_room(bench: Bench) -> UUID:
 
 async def a_start_is_paused_while_it_waits(bench: Bench) -> UUID:
     """StartVm: a person has it stand still, and go on once there is room."""
-    for name in ("h1", "h2", "h3"):
-        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
-    await bench.add_vm("db")
-    operation = await bench.start("db")
-    await bench.waits(operation, "NO_ROOM")
+    operation = await _waits_for_room(bench)
     await bench.act(PauseOperation(operation_id=operation))
 
     async def paused() -> bool:
@@ -81,11 +82,7 @@ async def a_start_that_every_host_refuses_fails(bench: Bench) -> UUID:
 
 async def a_waiting_start_is_cancelled(bench: Bench) -> UUID:
     """StartVm: cancelled while it waits for room."""
-    for name in ("h1", "h2", "h3"):
-        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
-    await bench.add_vm("db")
-    operation = await bench.start("db")
-    await bench.waits(operation, "NO_ROOM")
+    operation = await _waits_for_room(bench)
     await bench.workflow(operation).cancel()
     return await finished(bench, operation)
 
