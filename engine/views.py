@@ -12,7 +12,6 @@ from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
 from domain.readiness import ReadyRule
-from engine.eye_views import EyeView
 from engine.fence_views import HostFencingView
 
 T = TypeVar("T", default=Any)
@@ -49,7 +48,6 @@ class HostView(Frozen):
     last_answer_at: datetime | None
     open_incident_id: UUID | None
     fencing: HostFencingView
-    eyes: tuple[EyeView, ...] | None = None  # a list of hosts leaves them out
     version: int
 
 

@@ -255,14 +255,6 @@ async def release(connection: AsyncConnection, name: str, host_id: UUID, to: Seq
     return await changed(connection, query) == 1
 
 
-async def latest_of_hosts(connection: AsyncConnection, host_ids: Sequence[UUID]) -> list[Row]:
-    """The latest observation of each monitor, of these hosts."""
-    rows: list[Row] = []
-    for some in in_chunks(host_ids):
-        rows += await many(connection, LATEST.where(observation.c.host_id.in_(some)))
-    return rows
-
-
 async def seen_by_others(
     connection: AsyncConnection, name: str, host_ids: Sequence[UUID]
 ) -> list[Row]:

@@ -14,6 +14,8 @@ from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
 from engine.actions.maintain_host import MaintainHost
+from engine.eye_views import EyeView
+from engine.queries.eyes import HostMonitors
 from engine.queries.forecasts import ForecastLoss
 from engine.queries.foreign import ForeignGuests
 from engine.queries.inventory import GetHost, HostSamples, ListHosts
@@ -57,6 +59,13 @@ async def foreign_guests(host_id: UUID, backend: BackendDep) -> ForeignGuestsVie
     """Guests that ran there when it last answered and are none of ours; nothing touches them."""
     view: ForeignGuestsView = await backend.run_query(ForeignGuests(host_id=host_id))
     return view
+
+
+@router.get("/{host_id}/monitors")
+async def monitors(host_id: UUID, backend: BackendDep) -> list[EyeView]:
+    """Who watches it, since when, and what each said last."""
+    found: Any = await backend.run_query(HostMonitors(host_id=host_id))
+    return list(found)
 
 
 @router.get("/{host_id}/samples")

@@ -98,7 +98,7 @@ def show(session: Session, host: HostName) -> None:
             ("id", found["id"]),
         )
     )
-    _show_eyes(found["eyes"], now)
+    _show_eyes(session.api.get(f"/hosts/{found['id']}/monitors"), now)
     _show_fences(session.api.all("/fence-devices", host_id=found["id"]))
     return _show_vms(session.api.all("/vms", host_id=found["id"]))
 

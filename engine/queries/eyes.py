@@ -1,6 +1,6 @@
 """Which monitors watch hosts, worked out as the monitors themselves do."""
 
-from collections import defaultdict
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -8,31 +8,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.eyes import Eye, eyes_of, seated
 from domain.profiles import TIMINGS, Profile
 from engine.eye_views import EyeState, EyeView
+from engine.queries.base import Query, QueryParams, missing
 from engine.records.eyes import standing
-from store import observations
+from store import inventory, observations
 from store.rows import Row
 
 
-async def eyes_on(
-    connection: AsyncConnection, profiles: dict[UUID, str]
-) -> dict[UUID, tuple[EyeView, ...]]:
-    """The monitors of each of these hosts, by name; `profiles` are those of their clusters."""
-    monitors = [standing(row) for row in await observations.monitors(connection)]
-    seats = seated(monitors)
-    seen: defaultdict[UUID, dict[str, Row]] = defaultdict(dict)
-    for row in await observations.latest_of_hosts(connection, sorted(profiles)):
-        seen[row["host_id"]][row["monitor"]] = row
-    found = {}
-    for host_id, profile in profiles.items():
-        wanted = TIMINGS[Profile(profile)].monitors_per_host
-        own = set(eyes_of(host_id, seats, wanted))
-        rows = seen[host_id]
-        found[host_id] = tuple(
+class HostMonitors(QueryParams):
+    """The monitors of one host."""
+
+    host_id: UUID
+
+
+class HostMonitorsQuery(Query[HostMonitors, tuple[EyeView, ...]]):
+    """Who is to watch a host, or still does, by name, and what each said last."""
+
+    params = HostMonitors
+
+    async def answer(
+        self, connection: AsyncConnection, params: HostMonitors, now: datetime
+    ) -> tuple[EyeView, ...]:
+        """NotFound when the host is not there."""
+        host = await inventory.get(connection, "host", params.host_id)
+        if host is None:
+            raise missing("host", params.host_id)
+        cluster = await inventory.get(connection, "cluster", host["cluster_id"])
+        assert cluster is not None
+        monitors = [standing(row) for row in await observations.monitors(connection)]
+        wanted = TIMINGS[Profile(cluster["profile"])].monitors_per_host
+        own = set(eyes_of(host["id"], seated(monitors), wanted))
+        seen = await observations.latest(connection, host["id"])
+        rows = {row["monitor"]: row for row in seen}
+        return tuple(
             _view(eye, rows.get(eye.name), own=eye.name in own)
             for eye in monitors
             if eye.name in own or eye.name in rows
         )
-    return found
 
 
 def _view(eye: Eye, row: Row | None, *, own: bool) -> EyeView:

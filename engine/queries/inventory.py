@@ -10,7 +10,6 @@ from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
-from engine.queries.eyes import eyes_on
 from engine.queries.fencing import fencing_of
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
 from engine.views import FenceDeviceView, HostSampleView, HostView, Page, VmView
@@ -94,22 +93,20 @@ class GetHost(QueryParams):
 
 
 class GetHostQuery(Query[GetHost, HostView]):
-    """One host with what was last seen of it, and who watches it."""
+    """One host with what was last seen of it."""
 
     params = GetHost
 
     async def answer(self, connection: AsyncConnection, params: GetHost, now: datetime) -> HostView:
         """NotFound when it is not there."""
         whole = pages.hosts(ANY, host_id=params.host_id)
-        row = await _only(connection, whole, "host", params.host_id)
-        (view,) = await _hosts(connection, [row])
-        eyes = await eyes_on(connection, {row["id"]: row["profile"]})
-        return view.model_copy(update={"eyes": eyes[row["id"]]})
+        (view,) = await _hosts(connection, [await _only(connection, whole, "host", params.host_id)])
+        return view
 
 
 async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView, ...]:
     fencing = await fencing_of(connection, [row["id"] for row in rows])
-    same = set(HostView.model_fields) - {"fencing", "eyes"}
+    same = set(HostView.model_fields) - {"fencing"}
     return tuple(
         HostView(
             **{field: row[field] for field in same},

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict
+from engine.queries.eyes import HostMonitors, HostMonitorsQuery
 from engine.queries.inventory import GetHost, GetHostQuery
 from engine.views import HostView
 from store import incidents, observations
@@ -232,8 +233,9 @@ async def test_what_a_monitor_saw_that_is_long_gone_is_forgotten_unless_it_is_ju
 
 async def test_a_host_shows_who_watches_it_and_what_each_said_last(world: World) -> None:
     async def eyes(connection: AsyncConnection) -> list[tuple[str, str, str | None]]:
-        view = await GetHostQuery().answer(connection, GetHost(host_id=host), world.now)
-        return [(eye.monitor, eye.state, eye.verdict) for eye in view.eyes or ()]
+        query = HostMonitors(host_id=host)
+        found = await HostMonitorsQuery().answer(connection, query, world.now)
+        return [(eye.monitor, eye.state, eye.verdict) for eye in found]
 
     host = await watched_by_two(world)
     await world.monitor("m3")

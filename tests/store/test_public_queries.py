@@ -35,7 +35,7 @@ PUBLIC = (AuthMethods, Capabilities, Health, TimingProfiles, Version)
 PRIVATE = {
     *("ListClusters", "GetCluster", "ListNetworks", "GetNetwork", "ListHosts", "GetHost"),
     *("HostSamples", "ForeignGuests", "ListFenceDevices", "GetFenceDevice", "ListVms", "GetVm"),
-    "ShowVm",
+    *("HostMonitors", "ShowVm"),
     *("ListAffinityGroups", "GetAffinityGroup", "GetOperation", "ListOperations"),
     *("ListIncidents", "GetIncident", "ExplainIncident", "VerifyCertificates"),
     *("ForecastLoss", "ListApprovals", "ListEvents", "AuditEvents"),

@@ -22,6 +22,7 @@ JSON = {"Content-Type": "application/json"}
 UNKNOWN = [
     ("GET", "/hosts/{}", "HOST_NOT_FOUND"),
     ("GET", "/hosts/{}/samples", "HOST_NOT_FOUND"),
+    ("GET", "/hosts/{}/monitors", "HOST_NOT_FOUND"),
     ("GET", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/operations/{}", "OPERATION_NOT_FOUND"),
     ("GET", "/incidents/{}", "INCIDENT_NOT_FOUND"),

@@ -91,6 +91,15 @@ async def test_a_hosts_samples_come_newest_first_and_within_the_limit(desk: Desk
     assert (sample["memory_free_mib"], sample["guests"]) == (32, [{"name": "db"}])
 
 
+async def test_a_host_tells_who_watches_it_and_what_each_said_last(desk: Desk) -> None:
+    host_id = await desk.world.host()
+    await desk.world.monitor()
+    assert (await desk.get(f"/hosts/{host_id}/monitors")).json()[0]["state"] == "joining"
+    await desk.world.observe(host_id, verdict="up")
+    (eye,) = (await desk.get(f"/hosts/{host_id}/monitors")).json()
+    assert (eye["monitor"], eye["state"], eye["verdict"]) == ("m1", "watching", "up")
+
+
 async def test_a_fence_device_is_added_and_listed_by_host(desk: Desk) -> None:
     host_id = await desk.world.host()
     body: Json = {"host_id": str(host_id), "name": "bmc1", "agent": "fence_ipmilan"}

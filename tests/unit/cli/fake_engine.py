@@ -174,16 +174,6 @@ def host(name: str = "h1", **changes: Any) -> HostView:
             "levels": ({"level": 1, "devices": 1, "budget_s": 124.5},),
             "blocks_on_power_loss": True,
         },
-        "eyes": (
-            {
-                "monitor": "engine-1-monitor",
-                "machine": "engine-1",
-                "state": "watching",
-                "verdict": "up",
-                "since": at(0),
-                "voted_at": at(1),
-            },
-        ),
         "version": 1,
     }
     return HostView(**facts | changes)

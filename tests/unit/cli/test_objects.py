@@ -32,6 +32,14 @@ EVENT: Json = {
     "data": {"name": "db01", "summary": "running on h2"},
     "at": at(2).isoformat(),
 }
+EYE: Json = {
+    "monitor": "engine-1-monitor",
+    "machine": "engine-1",
+    "state": "watching",
+    "verdict": "up",
+    "since": at(0).isoformat(),
+    "voted_at": at(1).isoformat(),
+}
 SAMPLE: Json = {
     "at": at(1).isoformat(),
     "memory_total_mib": 4096,
@@ -63,6 +71,7 @@ def full(desk: Desk) -> Desk:
     engine.on("GET", f"/operations/{uid('operation')}", plain(whole))
     engine.on("GET", "/events", page(EVENT, cursor="7"))
     engine.on("GET", f"/hosts/{uid('h1')}/samples", [SAMPLE])
+    engine.on("GET", f"/hosts/{uid('h1')}/monitors", [EYE])
     return desk
 
 
