@@ -210,7 +210,7 @@ class SimulatedEngine:
         machine = process.machine
         reaches = partial(self._outside.reaches, machine, "temporal")
         workflows = VirtualWorkflows(self._server, reaches)
-        actions, queries = _doors()
+        actions, queries = _all_requests()
         delivery = Delivery(database, workflows)
         backend = Backend(database, actions, queries, delivery)
         hypervisor, power = self._outside.hypervisor(machine), self._outside.power(machine)
@@ -277,7 +277,7 @@ class SimulatedEngine:
 
 
 @cache
-def _doors() -> tuple[tuple[Action[Any, Any], ...], tuple[Query[Any, Any], ...]]:
+def _all_requests() -> tuple[tuple[Action[Any, Any], ...], tuple[Query[Any, Any], ...]]:
     """All actions and queries. They keep nothing, so every process can have the same ones."""
     secrets = NoSecrets()
     actions = all_actions(secrets, secrets)

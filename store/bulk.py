@@ -36,16 +36,15 @@ async def update_many(
 
 @lru_cache(maxsize=128)
 def _insert(table: sa.Table, columns: tuple[str, ...], dialect: Dialect) -> Prepared:
-    return prepared(table.insert().compile(dialect=dialect, column_keys=list(columns)), dialect)
+    return _prepared(table.insert().compile(dialect=dialect, column_keys=list(columns)), dialect)
 
 
 @lru_cache(maxsize=32)
 def _compiled(statement: sa.Update, dialect: Dialect) -> Prepared:
-    return prepared(statement.compile(dialect=dialect), dialect)
+    return _prepared(statement.compile(dialect=dialect), dialect)
 
 
-def prepared(compiled: Any, dialect: Dialect) -> Prepared:
-    """What is the same at each run of a compiled statement."""
+def _prepared(compiled: Any, dialect: Dialect) -> Prepared:
     names = tuple(compiled.positiontup)
     types = [compiled.binds[name].type for name in names]
     processes = tuple(kind.dialect_impl(dialect).bind_processor(dialect) for kind in types)

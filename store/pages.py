@@ -126,13 +126,11 @@ def hosts(
     opened = sa.select(incident.c.id).where(
         incident.c.host_id == host.c.id, incident.c.epoch == host.c.epoch, incident.c.open == 1
     )
-    profile = sa.select(cluster.c.profile).where(cluster.c.id == host.c.cluster_id)
     query = sa.select(
         host,
         running.scalar_subquery().label("vms"),
         answer.scalar_subquery().label("last_answer_at"),
         opened.scalar_subquery().label("open_incident_id"),
-        profile.scalar_subquery().label("profile"),
     ).where(
         *_there(host),
         *named.of(host.c.name),

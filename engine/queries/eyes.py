@@ -1,16 +1,16 @@
-"""Which monitors watch hosts, worked out as the monitors themselves do."""
+"""Who watches a host, for people."""
 
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.eyes import Eye, eyes_of, seated
+from domain.eyes import Eye
 from domain.profiles import TIMINGS, Profile
 from engine.eye_views import EyeState, EyeView
 from engine.queries.base import Query, QueryParams, missing
-from engine.records.eyes import standing
-from store import inventory, observations
+from engine.records.eyes import watchers_of
+from store import inventory
 from store.rows import Row
 
 
@@ -34,16 +34,9 @@ class HostMonitorsQuery(Query[HostMonitors, tuple[EyeView, ...]]):
             raise missing("host", params.host_id)
         cluster = await inventory.get(connection, "cluster", host["cluster_id"])
         assert cluster is not None
-        monitors = [standing(row) for row in await observations.monitors(connection)]
         wanted = TIMINGS[Profile(cluster["profile"])].monitors_per_host
-        own = set(eyes_of(host["id"], seated(monitors), wanted))
-        seen = await observations.latest(connection, host["id"])
-        rows = {row["monitor"]: row for row in seen}
-        return tuple(
-            _view(eye, rows.get(eye.name), own=eye.name in own)
-            for eye in monitors
-            if eye.name in own or eye.name in rows
-        )
+        found = await watchers_of(connection, host["id"], wanted)
+        return tuple(_view(eye, row, own=own) for eye, row, own in found)
 
 
 def _view(eye: Eye, row: Row | None, *, own: bool) -> EyeView:

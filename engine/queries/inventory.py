@@ -108,10 +108,7 @@ async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView
     fencing = await fencing_of(connection, [row["id"] for row in rows])
     same = set(HostView.model_fields) - {"fencing"}
     return tuple(
-        HostView(
-            **{field: row[field] for field in same},
-            fencing=fencing[row["id"]],
-        )
+        HostView(**{field: row[field] for field in same}, fencing=fencing[row["id"]])
         for row in rows
     )
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.recovery import ClaimVictimsOrder
-from domain.errors import NotFound, Refused
+from domain.errors import Refused
 from domain.explain import Explanation
 from domain.explain_vms import explain_fate, explain_place
 from domain.inventory import RunState
@@ -21,6 +21,7 @@ from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.cancelling import supersede
 from engine.records.explaining import note_explanations
+from engine.records.hosts import host_row
 from engine.records.migrating import tell_of_death
 from engine.records.runs import guest_of, ref_of, rooms_of
 from engine.refs import ready_rule, start_limits
@@ -57,7 +58,7 @@ class Claim:
         """Take them, or give what an earlier try took."""
         connection, order = self._connection, self._order
         parent = await operations.get(connection, order.operation_id)
-        host = await _host(connection, order.host.host_id)
+        host = await host_row(connection, order.host.host_id)
         assert parent is not None
         victims = await runs.active_runs(connection, host["id"])
         # One that moves may run on its target: its migration reads that, and settles it.
@@ -73,7 +74,7 @@ class Claim:
                 )
         judged = await self._judged(await self._without_child(lost))
         wanted = restart_sequence(tuple(j.guest for j in judged if j.fate is Fate.RESTART))
-        places = await self._open_children(parent, wanted) if wanted else {}
+        places = await self._open_children(parent, host, wanted) if wanted else {}
         await self._explain(judged, wanted, places)
         await tell_of_death(connection, host["id"], self._now)
         await locks.free(connection, order.operation_id, "host")
@@ -125,9 +126,10 @@ class Claim:
         await supersede(tx, operation_id, problem)
         await self._backend.write_out(tx)
 
-    async def _open_children(self, parent: Row, wanted: tuple[Guest, ...]) -> dict[UUID, Told]:
+    async def _open_children(
+        self, parent: Row, host: Row, wanted: tuple[Guest, ...]
+    ) -> dict[UUID, Told]:
         """A start for each VM, with a place where there is room: where each goes, and why."""
-        host = await _host(self._connection, self._order.host.host_id)
         rooms = await rooms_of(self._connection, host["cluster_id"])
         rules = await affinity_of(self._connection, host["cluster_id"])
         places = {told.guest.vm_id: told for told in place_and_tell(wanted, rooms, rules)}
@@ -214,10 +216,3 @@ class Claim:
             limits=start_limits(vm),
             ready=ready_rule(vm),
         )
-
-
-async def _host(connection: AsyncConnection, host_id: UUID) -> Row:
-    host = await inventory.get(connection, "host", host_id)
-    if host is None:
-        raise NotFound("HOST_NOT_FOUND", f"there is no host {host_id}")
-    return host

@@ -1,11 +1,12 @@
 """Rows of monitors: who there is, who is gone, who has a name, and who watches what no longer."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.eyes import Eye
+from domain.eyes import Eye, eyes_of, seated
 from engine.clock import Clock, utc_now
 from store import observations, plumbing
 from store.database import Database
@@ -21,6 +22,28 @@ class Standing(Eye):
 
     sequence: int
     owner: str
+
+
+class Watcher(NamedTuple):
+    """A monitor of one host: `row` is what it last wrote of it, `own` says that it is to watch."""
+
+    eye: Standing
+    row: Row | None
+    own: bool
+
+
+async def watchers_of(
+    connection: AsyncConnection, host_id: UUID, wanted: int
+) -> tuple[Watcher, ...]:
+    """Each monitor that watches a host or is to, by name; `wanted` are to."""
+    monitors = [standing(row) for row in await observations.monitors(connection)]
+    own = eyes_of(host_id, seated(monitors), wanted)
+    rows = {row["monitor"]: row for row in await observations.latest(connection, host_id)}
+    return tuple(
+        Watcher(eye, rows.get(eye.name), eye.name in own)
+        for eye in monitors
+        if eye.name in rows or eye.name in own
+    )
 
 
 class EyeRecords:

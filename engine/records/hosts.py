@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.hosts import AdmitOrder, CopyVerdict, FailOrder
-from domain.errors import Conflict, Refused, Superseded
+from domain.errors import Conflict, NotFound, Refused, Superseded
 from domain.foreign import FIRST_GENERATION
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
@@ -284,3 +284,11 @@ async def _in_other_hands(connection: AsyncConnection, run: Row) -> bool:
         return False
     owner = await operations.get(connection, run["operation_id"])
     return owner is not None and owner["state"] in operations.OPEN
+
+
+async def host_row(connection: AsyncConnection, host_id: UUID) -> Row:
+    """A host that a step is about; NotFound."""
+    found = await inventory.get(connection, "host", host_id)
+    if found is None:
+        raise NotFound("HOST_NOT_FOUND", f"there is no host {host_id}")
+    return found

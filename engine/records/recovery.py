@@ -13,7 +13,6 @@ from activities.recovery import (
     ReportOrder,
     SeenVote,
 )
-from domain.errors import NotFound
 from domain.explain import Explanation
 from domain.hosts import HostEvent
 from domain.inventory import Confirmation, HostState
@@ -27,9 +26,10 @@ from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.claiming import Claim
 from engine.records.explaining import note_explanations
+from engine.records.hosts import host_row
 from engine.records.storm import fence_facts_of
 from engine.records.voting import votes_on
-from store import hosts, incidents, inventory, operations
+from store import hosts, incidents, operations
 from store.database import Database
 from store.rows import Row
 
@@ -184,17 +184,10 @@ async def _note_progress(
 
 
 async def _abandon(connection: AsyncConnection, order: ReportOrder, now: datetime) -> str:
-    host = await _host(connection, order.host.host_id)
+    host = await host_row(connection, order.host.host_id)
     if host["state"] == HostState.FENCING:
         why = "its recovery was cancelled while its power was being cut"
         await hosts.move(connection, host["id"], HostEvent.FAILED, why, now)
-        host = await _host(connection, host["id"])
+        host = await host_row(connection, host["id"])
     await incidents.close(connection, order.incident_id, "cancelled", now)
     return f"nothing was moved; {host['name']} is left {host['state']}, with its VMs"
-
-
-async def _host(connection: AsyncConnection, host_id: UUID) -> Row:
-    host = await inventory.get(connection, "host", host_id)
-    if host is None:
-        raise NotFound("HOST_NOT_FOUND", f"there is no host {host_id}")
-    return host

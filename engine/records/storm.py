@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.recovery import AssessOrder
 from domain.disarming import acts_on_known
-from domain.errors import NotFound
 from domain.fence_budgets import FenceBudget, Scope, Tally, free_at, silent_domain
 from domain.storm import FenceFacts, Vote
 from engine.records.approving import approval_of
+from engine.records.hosts import host_row
 from store import fence_budgets, inventory
 from store.rows import Row
 
@@ -23,9 +23,7 @@ async def fence_facts_of(
     connection: AsyncConnection, order: AssessOrder, votes: tuple[Vote, ...], now: datetime
 ) -> FenceFacts:
     """The facts about one host whose failure is judged; NotFound."""
-    host = await inventory.get(connection, "host", order.host.host_id)
-    if host is None:
-        raise NotFound("HOST_NOT_FOUND", f"there is no host {order.host.host_id}")
+    host = await host_row(connection, order.host.host_id)
     cluster = await inventory.get(connection, "cluster", host["cluster_id"])
     assert cluster is not None
     rows = await fence_budgets.tallies(connection)

@@ -5,23 +5,16 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.recovery import SeenVote
-from domain.eyes import eyes_of, seated
-from engine.records.eyes import standing
+from engine.records.eyes import watchers_of
 from store import observations
 from store.rows import Row
 
 
 async def votes_on(connection: AsyncConnection, host_id: UUID, eyes: int) -> tuple[SeenVote, ...]:
     """A vote of each monitor that watches a host or is to, by name."""
-    monitors = [standing(row) for row in await observations.monitors(connection)]
-    own = eyes_of(host_id, seated(monitors), eyes)
-    rows = {row["monitor"]: row for row in await observations.latest(connection, host_id)}
     return tuple(
-        _vote(eye.name, rows[eye.name], live=not eye.gone, assigned=eye.name in own)
-        if eye.name in rows
-        else _not_yet(eye.name)
-        for eye in monitors
-        if eye.name in rows or eye.name in own
+        _not_yet(eye.name) if row is None else _vote(eye.name, row, live=not eye.gone, assigned=own)
+        for eye, row, own in await watchers_of(connection, host_id, eyes)
     )
 
 
