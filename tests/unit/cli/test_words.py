@@ -1,0 +1,24 @@
+"""Commands spell choices out, since importing the domain would slow each: they stay the same."""
+
+from enum import StrEnum
+
+import pytest
+
+from cli.nouns import cluster, vm
+from domain import disarming, inventory, profiles
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("spelt", "meant"),
+    [
+        (cluster.Profile, profiles.Profile),
+        (cluster.DisarmMode, disarming.DisarmMode),
+        (vm.OnIoError, inventory.OnIoError),
+    ],
+)
+def test_the_choices_of_a_command_are_those_of_the_engine(
+    spelt: type[StrEnum], meant: type[StrEnum]
+) -> None:
+    assert [one.value for one in spelt] == [one.value for one in meant]
