@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
-from domain.inventory import OnGuestShutdown, OnIoError
+from domain.inventory import OnGuestShutdown, OnHang, OnIoError
 from domain.readings import StateReason
 
 RESTART_WINDOW = timedelta(minutes=10)
@@ -34,9 +34,12 @@ END_REASONS = {
 }
 """How the run of a guest that ended by itself is closed, by libvirt's reason; absent is UNKNOWN."""
 
+HUNG = "guest hung"
+
 FAILURES = (
     *(text for reason, text in END_REASONS.items() if reason is not StateReason.SHUTDOWN),
     "guest ended after an I/O error",
+    HUNG,
 )
 """Ends that count against the limits, as runs name them."""
 
@@ -64,6 +67,7 @@ class EndedGuest(Frozen):
     protected: bool
     on_guest_shutdown: OnGuestShutdown
     on_io_error: OnIoError = OnIoError.RESUME
+    on_hang: OnHang = OnHang.OFF
     max_restart: int
     max_relocate: int
     armed: bool = True
@@ -130,10 +134,18 @@ def judge(facts: EndedGuest) -> Verdict:
 def _may_live_elsewhere(facts: EndedGuest) -> Verdict | None:
     if facts.elsewhere:
         where = ", ".join(facts.elsewhere)
-        why = f"{facts.vm} does not run on {facts.host_name}, and a copy of it runs on {where}"
+        there = f"{facts.vm} --host {facts.elsewhere[0]}"
+        why = f"{facts.vm} does not run on {facts.host_name}, and a copy of it runs on {where}: "
+        why += (
+            f"`holdfast vm adopt-copy {there}` makes that its run, `holdfast vm end-copy {there} "
+        )
+        why += "--last-copy` ends it, or move it back by hand"
         return Verdict(move=NextMove.HOLD, why=why, code="GUEST_ELSEWHERE")
     if facts.reason is StateReason.MIGRATED:
-        why = f"{facts.vm} was migrated away from {facts.host_name} by hand"
+        why = f"{facts.vm} was migrated away from {facts.host_name} by hand: "
+        why += (
+            f"`holdfast vm adopt-copy {facts.vm} --host …` makes the host where it is now its own"
+        )
         return Verdict(move=NextMove.HOLD, why=why, code="GUEST_MIGRATED")
     if facts.reason is StateReason.SAVED:
         why = f"the memory of {facts.vm} was saved on {facts.host_name} by hand"

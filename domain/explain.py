@@ -25,6 +25,7 @@ class Question(StrEnum):
     HOST_PROOF = "host_proof"  # what its death certificate rests on
     VM_FATE = "vm_fate"  # does it come back
     VM_PLACE = "vm_place"  # where does it start
+    MAKE_ROOM = "make_room"  # who is stopped so that it can
 
 
 class Rule(StrEnum):
@@ -40,8 +41,11 @@ class Rule(StrEnum):
     NOT_WANTED = "NOT_WANTED"  # what somebody wanted down stays down
     STOP_ASKED = "STOP_ASKED"  # a stop that was under way is done
     NOT_PROTECTED = "NOT_PROTECTED"  # nobody asked for it to be brought back
-    BEST_HOST = "BEST_HOST"  # of those that hard rules and memory allow
+    BEST_HOST = "BEST_HOST"  # of those that hard rules and room allow
     NO_HOST = "NO_HOST"  # hard rules and memory leave none
+    RUNS_ELSEWHERE = "RUNS_ELSEWHERE"  # a host shows it already
+    LEAST_LOSS = "LEAST_LOSS"  # the least important VMs whose end makes room on one host
+    NOBODY_TO_STOP = "NOBODY_TO_STOP"  # no host would have room without those that may be
 
 
 RULES = {
@@ -80,7 +84,7 @@ def explain_move(facts: RecoveryFacts, decision: Decision, policy: Policy) -> Ex
         chosen=decision.move,
         rule=RULES[decision.move],
         why=decision.why,
-        inputs=_inputs(facts, policy),
+        inputs=_inputs(facts, policy) | _codes(decision),
         rejected=tuple(
             Rejected(option=move, why=WHY_NOT[move](facts, decision, policy)) for move in others
         ),
@@ -104,6 +108,11 @@ def explain_proof(host: str, evidence: tuple[Evidence, ...], number: int, why: s
         },
         rejected=(Rejected(option="wait", why=f"no monitor heard {host} since it was judged"),),
     )
+
+
+def _codes(decision: Decision) -> dict[str, JsonValue]:
+    """The codes of what is waited for, so that waits can be counted by them."""
+    return {"held": [held.reason for held in decision.held]} if decision.held else {}
 
 
 def _inputs(facts: RecoveryFacts, policy: Policy) -> dict[str, JsonValue]:

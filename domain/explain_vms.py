@@ -1,7 +1,9 @@
 """Why each VM of a dead host comes back or stays down, and why it starts where it does."""
 
 from domain.explain import Explanation, Question, Rejected, Rule
-from domain.placement import Guest, Placed, Told
+from domain.inventory import RunState
+from domain.make_room import NobodyToStop, RoomMade
+from domain.placement import Guest, NoRoom, PassedOver, Placed, Told
 from domain.recovery import Fate
 
 REJECTED_MAX = 12
@@ -46,6 +48,16 @@ def explain_fate(
     )
 
 
+def explain_lost_on_the_way(guest: Guest, fate: Fate, source: str, target: str) -> Explanation:
+    """The same of a VM that was being moved when one of the two hosts died, or both.
+
+    It has no turn: its migration, not the recovery, starts it again.
+    """
+    told = explain_fate(guest, fate, RunState.MIGRATING.value, 0, 0, ())
+    why = f"{told.why}; it was on its way from {source} to {target}"
+    return told.model_copy(update={"why": why})
+
+
 def explain_place(told: Told) -> Explanation:
     """Why a VM got this host, or none."""
     guest, choice = told.guest, told.choice
@@ -53,13 +65,15 @@ def explain_place(told: Told) -> Explanation:
     return Explanation(
         question=Question.VM_PLACE,
         chosen=told.host or "none",
-        rule=Rule.BEST_HOST if told.host else Rule.NO_HOST,
+        rule=_rule_of(told),
         why=_why_there(told) if isinstance(choice, Placed) else choice.detail,
         inputs={
             "memory_mib": guest.memory_mib,
+            "vcpus": guest.vcpus,
             "protected": guest.protected,
             "priority": guest.priority,
             "free_mib": told.free_mib,
+            "free_vcpus": told.free_vcpus,
             "hosts": len(told.passed_over) + (told.host is not None),
         },
         rejected=tuple(Rejected(option=one.name, why=one.why) for one in kept),
@@ -67,11 +81,62 @@ def explain_place(told: Told) -> Explanation:
     )
 
 
+def _rule_of(told: Told) -> Rule:
+    if isinstance(told.choice, NoRoom) and told.choice.shown_on:
+        return Rule.RUNS_ELSEWHERE
+    return Rule.BEST_HOST if told.host else Rule.NO_HOST
+
+
+def explain_room(guest: Guest, found: RoomMade | NobodyToStop, most: int) -> Explanation:
+    """Why these VMs are stopped for one that has no place, or none; at most `most` were allowed."""
+    kept: tuple[PassedOver, ...] = found.passed_over[:REJECTED_MAX]
+    return Explanation(
+        question=Question.MAKE_ROOM,
+        chosen=f"stop {found.names} on {found.host}"[:255]
+        if isinstance(found, RoomMade)
+        else "nobody",
+        rule=Rule.LEAST_LOSS if isinstance(found, RoomMade) else Rule.NOBODY_TO_STOP,
+        why=_why_stopped(guest, found) if isinstance(found, RoomMade) else found.detail,
+        inputs={
+            "memory_mib": guest.memory_mib,
+            "vcpus": guest.vcpus,
+            "priority": guest.priority,
+            "may_be_stopped_at_most": most,
+            "stopped": [
+                {
+                    "name": one.name,
+                    "priority": one.priority,
+                    "protected": one.protected,
+                    "memory_mib": one.memory_mib,
+                    "vcpus": one.vcpus,
+                }
+                for one in (found.stop if isinstance(found, RoomMade) else ())
+            ],
+        },
+        rejected=tuple(Rejected(option=one.name, why=one.why) for one in kept),
+        rejected_more=len(found.passed_over) - len(kept),
+    )
+
+
+def _why_stopped(guest: Guest, found: RoomMade) -> str:
+    highest = max(one.priority for one in found.stop)
+    freed_mib = sum(one.memory_mib for one in found.stop)
+    return (
+        f"no host has room for {guest.name} (priority {guest.priority}); on {found.host} "
+        f"{len(found.stop)} VMs of priority up to {highest} give {freed_mib} MiB, and start again "
+        "once there is room"
+    )
+
+
 def _why_there(told: Told) -> str:
     assert isinstance(told.choice, Placed)
     gave_way = told.choice.gave_way
     though = f"; these soft rules gave way: {', '.join(gave_way)}" if gave_way else ""
+    home = "it is its home; " if told.choice.host_id == told.guest.home_id else ""
+    vcpus = ""
+    if told.free_vcpus is not None:
+        vcpus = f" and {told.free_vcpus} vCPUs for {told.guest.vcpus}"
     return (
-        f"{told.free_mib} MiB were free for the {told.guest.memory_mib} it needs, and no host that "
-        f"its rules allow was better{though}"
+        f"{home}{told.free_mib} MiB were free for the {told.guest.memory_mib} it needs{vcpus}, and "
+        f"no host that its rules allow was better{though}"
     )

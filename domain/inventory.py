@@ -92,6 +92,14 @@ class OnIoError(StrEnum):
     KILL = "kill"  # resumed if the disk answers soon; else ended, and started again elsewhere
 
 
+class OnHang(StrEnum):
+    """What becomes of a VM whose guest agent has fallen silent while it runs."""
+
+    OFF = "off"  # its agent is not asked
+    REPORT = "report"  # an event, and a person sees to it
+    RESTART = "restart"  # a protected one is ended, and started again
+
+
 class VirtType(StrEnum):
     """The `type` of libvirt domains in a cluster."""
 

@@ -7,7 +7,7 @@ answered, so silence does not grow, nobody is fenced for it, and a controller th
 that moment is not believed. The same is a hung libvirtd behind a door that the kernel still opens:
 before a silent host is reported, its door is knocked at. Time in which nobody looked is not
 silence: a monitor that was itself stopped for a minute has seen one missed poll, not a minute of
-them.
+them. The poll before the limit lasts until it is reached (`for_next_poll`).
 """
 
 from enum import StrEnum
@@ -65,6 +65,28 @@ def after_poll(watch: Watch, result: PollResult, now_s: float, timing: Timing) -
         misses=watch.misses + 1,
         first_miss_s=now_s if watch.first_miss_s is None else watch.first_miss_s,
     )
+
+
+LATER = 0.1
+"""How much later than the next one is due, in parts of `poll_s`, a poll may end that reaches the
+limit. Higher: a silent host delays the next poll of the others. Lower: one that began just after
+an answer came is judged a whole round later."""
+
+ROUNDING_S = 0.001
+"""Sums of seconds are off by less than this; silence that ends on the limit has reached it."""
+
+
+def for_next_poll(watch: Watch, now_s: float, timing: Timing) -> Timing:
+    """The timing of a poll that begins now: its own deadline may be later than the profile's.
+
+    Silence is judged where a poll ends. One that would end short of the limit, with the next one
+    beyond it, waits until the limit is reached: the host has longer to answer, and silence is told
+    when the profile says so instead of up to a round later.
+    """
+    missing_s = timing.non_responsive_after_s - watch.silent_s - _watched_s(watch, now_s, timing)
+    if watch.misses and timing.poll_deadline_s < missing_s <= timing.poll_s * (1 + LATER):
+        return timing.model_copy(update={"poll_deadline_s": missing_s + ROUNDING_S})
+    return timing
 
 
 def _watched_s(watch: Watch, now_s: float, timing: Timing) -> float:

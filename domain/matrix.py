@@ -12,30 +12,38 @@ from domain.inventory import VmState as V
 from domain.operations import OperationState as O
 
 REBOOTED = "host.activate_rebooted"
-"""`host.activate` as a monitor asks for it: the host lost the mark of its boot while in service."""
+"""`host.activate` as a monitor asks for it: the host lost the mark of its boot while in service.
+
+Only of a host that is in service (`domain.hosts.MARKED`): a monitor whose view is old must bring
+none back that a person has taken out of it, or that a recovery holds to be dead.
+"""
 
 HOST_ALWAYS = frozenset({"host.edit", "host.check_fencing"})
 JUDGED = frozenset({"host.confirm_dead", "host.approve_fence", "host.withdraw_approval"})
 """What people may say while the failure of a host is judged."""
-ACTIVATE = frozenset({"host.activate", REBOOTED})
+ACTIVATE = frozenset({"host.activate"})
 HOST: Mapping[str, frozenset[str]] = {
-    H.UP: HOST_ALWAYS | {"vm.import", "host.maintain", REBOOTED},
-    H.CONNECTING: HOST_ALWAYS | JUDGED | {"host.recover", REBOOTED},
+    H.UP: HOST_ALWAYS
+    | {"vm.import", "host.maintain", "host.shutdown", "host.reboot", "host.restart_libvirtd"}
+    | {REBOOTED},
+    H.CONNECTING: HOST_ALWAYS | JUDGED | {"host.recover", "host.restart_libvirtd", REBOOTED},
     H.NON_RESPONSIVE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
     H.FENCING: HOST_ALWAYS | JUDGED,
     H.DOWN: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.RECONCILING: HOST_ALWAYS | ACTIVATE,
-    H.MAINTENANCE: HOST_ALWAYS | ACTIVATE | {"host.remove"},
-    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover"},
+    H.MAINTENANCE: HOST_ALWAYS
+    | ACTIVATE
+    | {"host.remove", "host.rehearse_fencing", "host.shutdown"},
+    H.PREPARING_MAINTENANCE: HOST_ALWAYS | ACTIVATE | JUDGED | {"host.recover", REBOOTED},
     H.NON_OPERATIONAL: HOST_ALWAYS | ACTIVATE | {"host.remove", "host.recover"},
     H.ERROR: HOST_ALWAYS | ACTIVATE | {"host.remove"},
 }
 
 VM_ALWAYS = frozenset({"vm.edit"})
 VM: Mapping[str, frozenset[str]] = {
-    V.DOWN: VM_ALWAYS | {"vm.start", "vm.delete"},
+    V.DOWN: VM_ALWAYS | {"vm.start", "vm.delete", "vm.end_copy"},
     V.POWERING_UP: VM_ALWAYS | {"vm.stop"},
-    V.UP: VM_ALWAYS | {"vm.stop", "vm.migrate", "vm.recover"},
+    V.UP: VM_ALWAYS | {"vm.stop", "vm.migrate", "vm.recover"} | {"vm.end_copy", "vm.adopt_copy"},
     V.MIGRATING: VM_ALWAYS,
     V.POWERING_DOWN: VM_ALWAYS | {"vm.stop"},
     V.UNKNOWN: VM_ALWAYS,

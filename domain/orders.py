@@ -8,7 +8,9 @@ from pydantic import Field
 from domain.base import Frozen
 from domain.inventory import Confirmation, GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
+from domain.planned import PlannedVms
 from domain.readiness import ReadyRule
+from domain.soft_step import Hung
 
 
 def _added(default: Any) -> Any:
@@ -62,6 +64,7 @@ class RecoverVmOrder(Order):
     vm_name: str
     run: RunRef
     closed: bool = False  # its run was closed already, and the next try to start it is awaited
+    hung: bool = Field(default=False, exclude_if=lambda hung: not hung)  # its agent is silent
 
 
 class StopVmOrder(Order):
@@ -81,10 +84,40 @@ class MigrateVmOrder(Order):
     host_id: UUID | None = None  # a person's wish; None: the engine chooses
 
 
+class EndCopyOrder(Order):
+    """End a copy of one VM on a host where it should not run; `run` is where it should."""
+
+    vm_id: UUID
+    vm_name: str
+    host: "HostRef"
+    run: RunRef | None = None
+    last_copy: bool = False  # it may be the only one
+
+
+class AdoptCopyOrder(Order):
+    """Make the copy of one VM on a host its run, in place of the one that the books know."""
+
+    vm_id: UUID
+    vm_name: str
+    host: "HostRef"
+    run: RunRef
+
+
 class MaintainHostOrder(Order):
     """Move every VM away from one host, then take it out of service."""
 
     host: "HostRef"
+
+
+class ShutDownHostOrder(Order):
+    """Empty one host, switch its power off, and for a reboot bring it back into service.
+
+    `vms` is what `conditional` stands for, never that.
+    """
+
+    host: "HostRef"
+    vms: PlannedVms
+    reboot: bool = False
 
 
 class MigrationRef(Frozen):
@@ -132,6 +165,19 @@ class CheckFencingOrder(Order):
     """Test the fence devices of one host."""
 
     host: HostRef
+
+
+class RehearseFencingOrder(Order):
+    """Switch one host in maintenance off and on again, through each level of its devices."""
+
+    host: HostRef
+
+
+class RestartLibvirtdOrder(Order):
+    """Restart libvirtd on one host over SSH; without a monitor's report, as a person asks."""
+
+    host: HostRef
+    hung: Hung | None = None
 
 
 class RecoverHostOrder(Order):

@@ -1,4 +1,6 @@
-"""Where VMs go: hosts that hard rules allow and that have room, then the soft rules, then memory.
+"""Where VMs go: hosts that hard rules allow and that have room; soft rules, its home, then memory.
+
+Room is memory and, where the cluster limits them, vCPUs. Which host is better, memory alone says.
 
 Pure and deterministic: the same facts give the same plan. The reservation itself is a conditional
 update in the store, so a plan made from old facts is refused there, never half carried out.
@@ -28,11 +30,28 @@ class Room(Frozen):
     memory_mib: int
     reserved_mib: int
     vms: int
+    vcpus_reserved: int = 0
+    vcpus_most: int | None = None  # it may promise; None: there is no limit
 
     @property
     def free_mib(self) -> int:
         """Memory not yet promised to a VM."""
         return self.memory_mib - self.reserved_mib
+
+    @property
+    def free_vcpus(self) -> int | None:
+        """vCPUs that may still be promised, fewer than none after a limit was lowered; or None."""
+        return None if self.vcpus_most is None else self.vcpus_most - self.vcpus_reserved
+
+    def has_vcpus(self, *guests: "Guest") -> bool:
+        """Whether it may promise the vCPUs of all of these together."""
+        free = self.free_vcpus
+        return free is None or sum(guest.vcpus for guest in guests) <= free
+
+    def takes(self, *guests: "Guest") -> bool:
+        """Whether it has room for all of these together."""
+        memory_mib = sum(guest.memory_mib for guest in guests)
+        return memory_mib <= self.free_mib and self.has_vcpus(*guests)
 
 
 class Guest(Frozen):
@@ -44,6 +63,8 @@ class Guest(Frozen):
     protected: bool
     priority: int
     depends_on: tuple[UUID, ...] = ()
+    home_id: UUID | None = None  # the host where it is to run best
+    vcpus: int = 1
 
 
 class Placed(Frozen):
@@ -60,6 +81,7 @@ class NoRoom(Frozen):
 
     vm_id: UUID
     detail: str
+    shown_on: tuple[str, ...] = ()  # hosts that show a process of it, where no row says so
 
 
 class PassedOver(Frozen):
@@ -76,16 +98,31 @@ class Told(Frozen):
     choice: Placed | NoRoom
     host: str | None  # the chosen one's name
     free_mib: int | None  # of the chosen one, before the VM took its part
+    free_vcpus: int | None  # likewise; None also where there is no limit
     passed_over: tuple[PassedOver, ...]
 
 
+def runs_elsewhere(guest: Guest, hosts: tuple[str, ...]) -> Told:
+    """No host is chosen for a VM that some show already: a second copy would destroy its disk."""
+    where = " and ".join(hosts)
+    detail = (
+        f"the last poll of {where} shows a process of {guest.name}, which somebody has moved or"
+        " started by hand: it is not started a second time. Shut it down there; its start goes on"
+        " by itself then"
+    )
+    none = NoRoom(vm_id=guest.vm_id, detail=detail, shown_on=hosts)
+    return Told(guest=guest, choice=none, host=None, free_mib=None, free_vcpus=None, passed_over=())
+
+
 NO_RULES = Affinity()
+NAMED_MAX = 3
+"""Hosts that a sentence about vCPUs names. Higher: a waiting operation says more than one reads."""
 
 
 def place_one(
     guest: Guest, rooms: tuple[Room, ...], affinity: Affinity = NO_RULES
 ) -> Placed | NoRoom:
-    """The host where the fewest soft rules give way, then the one with the most free memory.
+    """The host where the fewest soft rules give way, then its home, then the most free memory.
 
     Fewer VMs and then the name break ties. Where the VM itself runs now plays no part.
     """
@@ -142,7 +179,7 @@ def restart_order(guest: Guest) -> tuple[bool, int, str]:
 def place_all(
     guests: tuple[Guest, ...], rooms: tuple[Room, ...], affinity: Affinity = NO_RULES
 ) -> tuple[Placed | NoRoom, ...]:
-    """A place for each VM, in restart order, each choice taking its memory from the next.
+    """A place for each VM, in restart order, each choice taking its room from the next.
 
     Rules count VMs that run elsewhere and those that were placed before. Where a VM of `guests`
     ran until now does not count: it needs a place because it is not there any more.
@@ -176,10 +213,18 @@ def _weigh_all(
         yield _Weighed(guest, situation, group, rules, choice)
         if isinstance(choice, Placed):
             room = free[choice.host_id]
-            taken = {"reserved_mib": room.reserved_mib + guest.memory_mib, "vms": room.vms + 1}
-            free[choice.host_id] = room.model_copy(update=taken)
+            free[choice.host_id] = _with(room, guest)
             rules.running[guest.vm_id] = choice.host_id
         del waiting[guest.vm_id]
+
+
+def _with(room: Room, guest: Guest) -> Room:
+    taken = {
+        "reserved_mib": room.reserved_mib + guest.memory_mib,
+        "vcpus_reserved": room.vcpus_reserved + guest.vcpus,
+        "vms": room.vms + 1,
+    }
+    return room.model_copy(update=taken)
 
 
 @dataclass(frozen=True)
@@ -223,6 +268,7 @@ def _told(weighed: _Weighed) -> Told:
         choice=choice,
         host=best.name if best else None,
         free_mib=best.free_mib if best else None,
+        free_vcpus=best.free_vcpus if best else None,
         passed_over=tuple(
             PassedOver(name=room.name, why=_why_not(weighed, room, best)) for room in others
         ),
@@ -241,6 +287,9 @@ def _unfit(weighed: _Weighed, room: Room) -> str | None:
             return f"{rule.words}{whose} forbids it"
     if room.free_mib < guest.memory_mib:
         return f"{room.free_mib} MiB are free, {guest.memory_mib} are needed"
+    if not room.has_vcpus(guest):
+        held = f"{room.vcpus_reserved} of {room.vcpus_most} vCPUs are held"
+        return f"{held}, {guest.vcpus} are needed"
     return None
 
 
@@ -254,6 +303,8 @@ def _worse(weighed: _Weighed, room: Room, best: Room | None) -> str:
     if given[room.name] > given[best.name]:
         names = ", ".join(rule.name for rule in soft if rules.strain(rule, guest.vm_id, room))
         return f"soft rules would give way: {names}"
+    if best.host_id == guest.home_id:
+        return f"{best.name} is its home"
     if room.free_mib < best.free_mib:
         return f"{room.free_mib} MiB are free, on {best.name} {best.free_mib}"
     if room.vms > best.vms:
@@ -280,14 +331,15 @@ def _choose(
             return NoRoom(vm_id=guest.vm_id, detail=_none_left(guest, rule, len(allowed), rooms))
         used += [rule.name] if len(left) < len(allowed) else []
         allowed = left
-    fitting = [room for room in allowed if room.free_mib >= guest.memory_mib]
+    fitting = [room for room in allowed if room.takes(guest)]
     if not fitting:
         return NoRoom(vm_id=guest.vm_id, detail=_too_small(guest, allowed, rooms, used))
     soft = [rule for rule in rules.of.get(guest.vm_id, []) if not rule.hard]
 
-    def rank(room: Room) -> tuple[bool, int, int, int, str]:
+    def rank(room: Room) -> tuple[bool, int, bool, int, int, str]:
         given = sum(rules.strain(rule, guest.vm_id, room) for rule in soft)
-        return (not _takes(room, group), given, -room.free_mib, room.vms, room.name)
+        away = room.host_id != guest.home_id
+        return (not _takes(room, group), given, away, -room.free_mib, room.vms, room.name)
 
     best = min(fitting, key=rank)
     gave_way = tuple(rule.name for rule in soft if rules.strain(rule, guest.vm_id, best))
@@ -296,7 +348,7 @@ def _choose(
 
 def _takes(room: Room, group: tuple[Guest, ...]) -> bool:
     """Whether a host has room for all of a group; their hard rules allow it already."""
-    return len(group) == 1 or sum(member.memory_mib for member in group) <= room.free_mib
+    return len(group) == 1 or room.takes(*group)
 
 
 def _none_left(guest: Guest, rule: AffinityRule, before: int, rooms: tuple[Room, ...]) -> str:
@@ -314,4 +366,19 @@ def _too_small(
     where = f"{len(rooms)} usable hosts"
     if used:
         where = f"the {len(allowed)} of {where} that {', '.join(used)} leave"
+    if roomy := [room for room in allowed if room.free_mib >= guest.memory_mib]:
+        return _too_few_vcpus(guest, roomy, where)
     return f"{guest.name} needs {guest.memory_mib} MiB; the largest gap on {where} is {largest} MiB"
+
+
+def _too_few_vcpus(guest: Guest, roomy: list[Room], where: str) -> str:
+    """What is missing where the memory would do: `roomy` hosts have that."""
+    best = sorted(roomy, key=lambda room: (-(room.free_vcpus or 0), room.name))
+    held = [f"{room.name} holds {room.vcpus_reserved} of {room.vcpus_most}" for room in best]
+    more = f" and {len(held) - NAMED_MAX} more" if len(held) > NAMED_MAX else ""
+    wanted = "1 vCPU" if guest.vcpus == 1 else f"{guest.vcpus} vCPUs"
+    return (
+        f"no host has {wanted} left for {guest.name}: {', '.join(held[:NAMED_MAX])}"
+        f"{more}; its {guest.memory_mib} MiB are free on {len(roomy)} of {where}. End or move VMs, "
+        "or allow more: `holdfast cluster edit --vcpu-overcommit`"
+    )

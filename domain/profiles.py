@@ -30,6 +30,12 @@ def _added(default: float) -> Any:
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
+STARTS_PER_HOST = 8
+"""What `Policy.starts_per_host` is unless a cluster says otherwise."""
+
+STARTS_PER_HOST_MAX = 1000
+
+
 class Timing(Frozen):
     """What a profile fixes. All durations in seconds.
 
@@ -71,6 +77,14 @@ class Policy(Frozen):
                         Lower: draining a host of many small VMs takes longer.
     starts_per_host     VMs that one recovery starts on one host at the same time. Higher: a boot
                         storm slows the guests that run there. Lower: the last VM waits longer.
+    soft_restart_s      how long restarting a host's libvirtd over SSH may take. Higher: a host that
+                        hangs stays so longer before a person is called. Lower: a libvirtd that has
+                        to be killed first is not waited for.
+    soft_answer_s       how long libvirt may take to answer after that.
+    off_settles_s       how long a host that was told to go off, and was not read off, has to go on
+                        answering before that is believed to have come to nothing; never less than
+                        the deadline of a device. Higher: such a rehearsal takes longer. Lower: a
+                        BMC that obeys late cuts a host that was said to be on; they take 1 to 10 s.
     migrate_look_s      between looks at how far it is, and at hosts that could not be read.
     """
 
@@ -97,7 +111,10 @@ class Policy(Frozen):
     migrate_deadline_s: float = _added(1800.0)
     migrate_look_s: float = _added(1.0)
     migrations_per_host: int = _added(2)
-    starts_per_host: int = _added(8)
+    starts_per_host: int = _added(STARTS_PER_HOST)
+    soft_restart_s: float = _added(60.0)
+    soft_answer_s: float = _added(60.0)
+    off_settles_s: float = _added(15.0)
 
 
 def policy_for(profile: Profile, **changes: float) -> Policy:
@@ -121,8 +138,9 @@ LAB_START_S = 1.0
 def predict(timing: Timing) -> Prediction:
     """The worst case of each: a poll has just been answered when the fault comes."""
     detect = timing.poll_s + timing.poll_deadline_s
-    silence = timing.non_responsive_after_s + timing.poll_s + timing.poll_deadline_s
+    told = timing.non_responsive_after_s + timing.poll_deadline_s  # `liveness.for_next_poll`
+    votes = timing.poll_s  # a fence takes a fresh vote of each monitor: that of its next poll
     return Prediction(
         power_cut_s=detect + LAB_PROOF_S + LAB_START_S,
-        isolation_s=silence + LAB_OFF_S + LAB_START_S,
+        isolation_s=told + votes + LAB_OFF_S + LAB_START_S,
     )

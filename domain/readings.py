@@ -42,6 +42,15 @@ class StateReason(StrEnum):
     IO_ERROR = "io_error"  # paused by QEMU: a disk did not do what was asked of it
 
 
+class AgentState(StrEnum):
+    """What a guest's agent gives to a ping."""
+
+    ANSWERS = "answers"
+    UNSYNCED = "unsynced"  # what came back answers an earlier question: it lives, and is late
+    SILENT = "silent"  # its channel is open, and nothing comes back
+    ABSENT = "absent"  # there is none: no channel, or nobody in the guest has it open
+
+
 class Knock(StrEnum):
     """What came back from a host's door; all but `silent` come only from the living."""
 

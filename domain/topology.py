@@ -48,6 +48,13 @@ def next_level(devices: Iterable[FenceDevice], first: int = 1) -> int | None:
     return min((device.level for device in devices if device.level >= first), default=None)
 
 
+def provable(devices: Iterable[FenceDevice], proofs: int = 1) -> bool:
+    """Whether these devices, all of them at their best, are enough to prove a host off."""
+    return (
+        proven_level(((device.level, PowerReading.OFF) for device in devices), proofs) is not None
+    )
+
+
 def survives_power_loss(devices: Iterable[FenceDevice], proofs: int = 1) -> bool:
     """Whether these devices could still prove a host off that has lost its supply.
 
