@@ -22,7 +22,7 @@ from domain.operations import OPEN_STATES
 from store.bulk import insert_many
 from store.rows import Row, changed, in_chunks, many, one
 from store.schema import archive, entity_lock, idempotency_key, operation, outbox, step
-from store.schema_ha import fence_claim, incident, vm_run
+from store.schema_ha import fence_claim, incident, made_room, vm_run
 from store.types import UtcDateTime
 
 OPEN = [state.value for state in OPEN_STATES]
@@ -37,6 +37,7 @@ async def candidates(connection: AsyncConnection, before: datetime, limit: int) 
         sa.exists().where(idempotency_key.c.operation_id == operation.c.id),
         sa.exists().where(outbox.c.operation_id == operation.c.id, outbox.c.done_at.is_(None)),
         sa.exists().where(incident.c.operation_id == operation.c.id),
+        sa.exists().where(made_room.c.stop_id == operation.c.id, made_room.c.owed == 1),
         sa.exists().where(fence_claim.c.operation_id == operation.c.id),
         sa.exists().where(vm_run.c.operation_id == operation.c.id, _kept_run(before)),
     )

@@ -21,6 +21,7 @@ from store.rows import Row, changed, in_chunks, many, number, one
 from store.schema import operation, outbox, step
 
 OPEN = [state.value for state in OPEN_STATES]
+GOING_ON = [state for state in OPEN if state != OperationState.CANCELLING]
 LOCK_HELD = "LOCK_HELD"
 """The reason code of an operation that waits for its locks."""
 
@@ -158,7 +159,7 @@ def _more_urgent(row: Row) -> sa.ColumnElement[bool]:
 
 
 @prebuilt
-def _to_sweep(before: datetime, limit: int, /) -> sa.Select[Any]:
+def _to_sweep(before: datetime, after: datetime, limit: int, /) -> sa.Select[Any]:
     starts = sa.exists().where(outbox.c.operation_id == operation.c.id, outbox.c.kind == START)
     looked = sa.func.coalesce(operation.c.swept_at, operation.c.created_at)
     query = sa.select(operation, starts.label("posted")).where(
@@ -166,18 +167,21 @@ def _to_sweep(before: datetime, limit: int, /) -> sa.Select[Any]:
         operation.c.workflow.is_not(None),
         operation.c.order.is_not(None),
         operation.c.held.is_(False),
-        looked <= before,
+        sa.or_(looked <= before, looked > after),
         ~starts.where(outbox.c.done_at.is_(None)),
     )
     return query.order_by(looked, operation.c.id).limit(limit)
 
 
-async def to_sweep(connection: AsyncConnection, before: datetime, limit: int) -> list[Row]:
+async def to_sweep(
+    connection: AsyncConnection, before: datetime, after: datetime, limit: int
+) -> list[Row]:
     """Open operations whose workflow should exist and was not looked for since, longest ago first.
 
-    Each has `posted`: whether the outbox ever started it, else its parent's workflow does.
+    A look of later than `after` is none: a clock that was ahead has noted it. Each row has
+    `posted`: whether the outbox ever started it, else its parent's workflow does.
     """
-    return await many(connection, _to_sweep(before, limit))
+    return await many(connection, _to_sweep(before, after, limit))
 
 
 @prebuilt
@@ -231,6 +235,25 @@ async def steps_until(connection: AsyncConnection, operation_id: UUID) -> dateti
     """Until when a step that never said how it ended may still be at work, or None."""
     row = await one(connection, _steps_until(operation_id))
     return None if row is None else row["deadline_at"]
+
+
+async def renew_step(
+    connection: AsyncConnection,
+    operation_id: UUID,
+    attempt: int,
+    step_id: str,
+    tries: int,
+    until: datetime,
+) -> bool:
+    """Move the deadline of a try that has not ended; False, and nothing changes, of any other."""
+    query = step.update().where(
+        step.c.operation_id == operation_id,
+        step.c.attempt == attempt,
+        step.c.step_id == step_id,
+        step.c.tries <= tries,
+        step.c.deadline_at.is_not(None),
+    )
+    return await changed(connection, query.values(deadline_at=until)) == 1
 
 
 async def at_work(connection: AsyncConnection, rows: Iterable[Row], now: datetime) -> set[UUID]:
@@ -289,3 +312,17 @@ async def waiting_for(connection: AsyncConnection, cluster_id: UUID, code: str) 
         operation.c.reason_code == code,
     )
     return [row["id"] for row in await many(connection, query.order_by(operation.c.id))]
+
+
+def goes_on(operation_id: UUID) -> sa.ColumnElement[bool]:
+    """Whether an operation is open and not to be cancelled, and so is the one it is a part of.
+
+    The workflow of one that was closed for it may not have heard of that yet.
+    """
+    parent = operation.alias("parent")
+    ended = sa.exists().where(parent.c.id == operation.c.parent_id, parent.c.state.not_in(GOING_ON))
+    return sa.exists().where(
+        operation.c.id == operation_id,
+        operation.c.state.in_(GOING_ON),
+        ~ended.correlate(operation),
+    )

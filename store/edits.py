@@ -28,7 +28,14 @@ from store.schema import (
     vm,
     vm_nic,
 )
-from store.schema_ha import death_certificate, host_sample, incident, observation, vm_run
+from store.schema_ha import (
+    death_certificate,
+    host_sample,
+    incident,
+    observation,
+    ssh_access,
+    vm_run,
+)
 
 OUT_OF_SERVICE = tuple(HostState(state) for state in allowed_in("host", "host.remove"))
 """States of a host in which nothing is started on it, and no failure of it is being judged."""
@@ -121,7 +128,7 @@ async def remove_host(connection: AsyncConnection, row: Row, now: datetime) -> b
     conditions = (host.c.state.in_(OUT_OF_SERVICE), sa.not_(_may_run()), sa.not_(opened))
     if not await remove(connection, "host", row, now, *conditions, uri=freed):
         return False
-    for table in (fence_device, observation, host_sample, affinity_host):
+    for table in (fence_device, ssh_access, observation, host_sample, affinity_host):
         await changed(connection, table.delete().where(table.c.host_id == row["id"]))
     return True
 

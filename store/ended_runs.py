@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.ended_guests import FAILURES
-from domain.inventory import HostState, OnIoError, RunState
+from domain.inventory import HostState, OnHang, OnIoError, RunState
 from store import hosts
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, many, one
@@ -30,12 +30,22 @@ class Running(NamedTuple):
     settled: bool = True
     paused: bool = False  # by QEMU, as far as is known
     resumes: bool = True  # whether the engine sees to a pause
+    on_hang: OnHang = OnHang.OFF
+    hang_after_s: int = 0
+    agent_heard: bool = False  # in this run
+    agent_silent: bool = False  # it is held to be hung
+    protected: bool = False
+
+    @property
+    def restarts_hung(self) -> bool:
+        """Whether the engine ends it, and starts it again, when it hangs."""
+        return self.protected and self.on_hang is OnHang.RESTART
 
 
 @prebuilt
 def _running_on(host_id: UUID, epoch: int, /) -> sa.Select[Any]:
     return (
-        sa.select(vm_run, vm.c.on_io_error)
+        sa.select(vm_run, vm.c.on_io_error, vm.c.on_hang, vm.c.hang_after_s, vm.c.protected)
         .join(vm, vm.c.id == vm_run.c.vm_id)
         .where(vm_run.c.host_id == host_id, vm_run.c.epoch == epoch, vm_run.c.active == 1)
     )
@@ -51,6 +61,11 @@ async def running_on(connection: AsyncConnection, host_id: UUID, epoch: int) -> 
             settled=row["state"] == RunState.RUNNING,
             paused=row["paused_reason"] is not None,
             resumes=row["on_io_error"] != OnIoError.LEAVE_PAUSED,
+            on_hang=OnHang(row["on_hang"]),
+            hang_after_s=row["hang_after_s"],
+            agent_heard=row["agent_heard"],
+            agent_silent=row["agent_silent_since"] is not None,
+            protected=row["protected"],
         )
         for row in await many(connection, _running_on(host_id, epoch))
     ]
@@ -109,7 +124,7 @@ async def failures_since(
 async def close(
     connection: AsyncConnection, run_id: UUID, epoch: int, end_reason: str, now: datetime
 ) -> bool:
-    """Close a run whose guest was read as gone, and free its memory. False if it moved on."""
+    """Close a run whose guest was read as gone, and free its room. False if it moved on."""
     run = await one(connection, sa.select(vm_run).where(vm_run.c.id == run_id))
     in_service = sa.exists().where(
         host.c.id == vm_run.c.host_id,
@@ -126,7 +141,7 @@ async def close(
     values = {"state": "ended", "active": None, "ended_at": now, "end_reason": end_reason}
     if run is None or await changed(connection, query.values(**values)) != 1:
         return False
-    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    await hosts.release(connection, run["host_id"], run)
     return True
 
 

@@ -1,20 +1,22 @@
-"""Statements that move a host: its state, its epoch and its memory.
+"""Statements that move a host: its state, its epoch, and what it has promised to VMs.
 
 Every move is a compare-and-set on the states that the table in `domain.hosts` lets expect the
 event, so two processes cannot both move a host, and a forbidden move touches no row.
 """
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.capacity import TOLERANCE
 from domain.hosts import NEXT, HostEvent, sources
 from domain.inventory import HostState
 from store.prebuilt import among, prebuilt
-from store.rows import changed
-from store.schema import host
+from store.rows import Row, changed
+from store.schema import cluster, host
 
 
 @prebuilt
@@ -22,8 +24,13 @@ def _move(host_id: UUID, why: str, now: datetime, /, *, event: HostEvent) -> sa.
     return (
         host.update()
         .where(host.c.id == host_id, among(host.c.state, [s.value for s in sources(event)]))
-        .values(state=state_after(event), state_reason=why, state_since=now)
+        .values(state=state_after(event), state_reason=why, state_since=now, **_power(event))
     )
+
+
+def _power(event: HostEvent) -> dict[str, None]:
+    """Activating switches the power on: what was kept of it is over."""
+    return {"power": None} if event is HostEvent.ACTIVATE else {}
 
 
 async def move(
@@ -59,6 +66,7 @@ async def admit(connection: AsyncConnection, host_id: UUID, epoch: int, now: dat
             state=HostState.UP.value,
             state_reason="reconciled",
             state_since=now,
+            power=None,
             epoch=epoch + 1,
             version=host.c.version + 1,
         )
@@ -74,8 +82,27 @@ async def set_capacity(
     await changed(connection, query)
 
 
+def takes_vcpus(which: Any, vcpus: Any) -> sa.ColumnElement[bool]:
+    """Whether a host may promise so many vCPUs more, by the limit of its cluster.
+
+    which   the host's table, or an alias of it
+    vcpus   a number, a placeholder or a column
+
+    The same rule as `domain.capacity.vcpus_allowed`.
+    """
+    limit = cluster.alias("limit_of_vcpus")
+    most = which.c.cpus * limit.c.vcpu_overcommit + TOLERANCE
+    passed = sa.exists().where(
+        limit.c.id == which.c.cluster_id,
+        limit.c.vcpu_overcommit.is_not(None),
+        which.c.cpus > 0,
+        which.c.vcpus_reserved + vcpus > most,
+    )
+    return ~passed
+
+
 @prebuilt
-def _reserve(host_id: UUID, epoch: int, memory_mib: int, /) -> sa.Update:
+def _reserve(host_id: UUID, epoch: int, memory_mib: int, vcpus: int, /) -> sa.Update:
     return (
         host.update()
         .where(
@@ -83,22 +110,50 @@ def _reserve(host_id: UUID, epoch: int, memory_mib: int, /) -> sa.Update:
             host.c.state == HostState.UP,
             host.c.epoch == epoch,
             host.c.memory_reserved_mib + memory_mib <= host.c.memory_mib,
+            takes_vcpus(host, vcpus),
         )
-        .values(memory_reserved_mib=host.c.memory_reserved_mib + memory_mib)
+        .values(
+            memory_reserved_mib=host.c.memory_reserved_mib + memory_mib,
+            vcpus_reserved=host.c.vcpus_reserved + vcpus,
+        )
     )
 
 
-async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, memory_mib: int) -> bool:
-    """Promise memory of an `up` host of that epoch to a VM; False when there is no room (I6)."""
-    return await changed(connection, _reserve(host_id, epoch, memory_mib)) == 1
+async def reserve(connection: AsyncConnection, host_id: UUID, epoch: int, wanted: Row) -> bool:
+    """Promise memory and vCPUs of an `up` host of that epoch; False when there is no room (I6).
+
+    wanted   the VM, or the run that is to move, with its `memory_mib` and `vcpus`
+    """
+    query = _reserve(host_id, epoch, wanted["memory_mib"], wanted["vcpus"])
+    return await changed(connection, query) == 1
+
+
+def taking(run: Row) -> Row:
+    """What a run adds to its host's row where it counts whether there is room or not."""
+    return {
+        "memory_reserved_mib": host.c.memory_reserved_mib + run["memory_mib"],
+        "vcpus_reserved": host.c.vcpus_reserved + run["vcpus"],
+    }
+
+
+async def take(connection: AsyncConnection, host_id: UUID, run: Row) -> bool:
+    """Count a copy that was found on a host, whether there is room or not."""
+    query = host.update().where(host.c.id == host_id).values(**taking(run))
+    return await changed(connection, query) == 1
 
 
 @prebuilt
-def _release(host_id: UUID, memory_mib: int, /) -> sa.Update:
-    left = host.c.memory_reserved_mib - memory_mib
-    return host.update().where(host.c.id == host_id).values(memory_reserved_mib=left)
+def _release(host_id: UUID, memory_mib: int, vcpus: int, /) -> sa.Update:
+    return (
+        host.update()
+        .where(host.c.id == host_id)
+        .values(
+            memory_reserved_mib=host.c.memory_reserved_mib - memory_mib,
+            vcpus_reserved=host.c.vcpus_reserved - vcpus,
+        )
+    )
 
 
-async def release(connection: AsyncConnection, host_id: UUID, memory_mib: int) -> None:
-    """Take a promise back. Called once a run, by the statement that ends it."""
-    await changed(connection, _release(host_id, memory_mib))
+async def release(connection: AsyncConnection, host_id: UUID, run: Row) -> None:
+    """Take back what a run was promised. Called once a run, by the statement that ends it."""
+    await changed(connection, _release(host_id, run["memory_mib"], run["vcpus"]))

@@ -8,24 +8,17 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.hosts import HostEvent, sources
+from domain.hosts import HostEvent
 from domain.inventory import CONFIRMATION
 from store import hosts
-from store.approvals import approved
-from store.disarming import acts_on_known
-from store.fence_budgets import has_room
-from store.ids import new_id
-from store.judged import Judged, still_silent
+from store.judged import heard_since, pairs
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, inserted, many, number, one
-from store.schema import cluster, host, operation
+from store.schema import host
 from store.schema_ha import (
     death_certificate,
     evidence,
-    fence_age,
-    fence_claim,
     incident,
-    observation,
     vm_run,
 )
 
@@ -197,94 +190,11 @@ async def words_of(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
     return await many(connection, _facts_of_kind(incident_id, CONFIRMATION))
 
 
-def _pairs(heard: Mapping[str, int]) -> tuple[Any, ...]:
-    """Each monitor and its number, one behind the other."""
-    return tuple(each for pair in sorted(heard.items()) for each in pair)
-
-
-def _heard_since(host_id: Any, *pairs: Any) -> sa.ColumnElement[bool]:
-    """Whether a monitor's last answer of a host is another than the one that was known."""
-    known = (
-        sa.and_(observation.c.monitor == name, observation.c.heard_sequence == sequence)
-        for name, sequence in zip(pairs[::2], pairs[1::2], strict=True)
-    )
-    return sa.exists().where(
-        observation.c.host_id == host_id,
-        observation.c.heard_sequence.is_not(None),
-        ~sa.or_(sa.false(), *known),
-    )
-
-
-async def claim_fence(
-    connection: AsyncConnection,
-    host_id: UUID,
-    epoch: int,
-    operation_id: UUID,
-    *,
-    known: Judged,
-    now: datetime,
-) -> bool:
-    """The last word before a power controller is told to cut power (I5, I8).
-
-    One statement holds every condition: the host stands at this epoch in a state that may be
-    fenced, its cluster is armed (or was when this incident began), the engine does not run on it,
-    no monitor has heard it again since the fence was decided on, each live monitor that it rests on
-    (at least one) still does not hear it and sees another host (`known`), and the budgets of its
-    cluster, rack and site have room, or a person has approved of this incident's fence.
-    Repeatable: the same operation's claim counts once.
-    """
-    leave = approved(_incident_of(operation_id))
-    allowed = sa.exists().where(
-        cluster.c.id == host.c.cluster_id, acts_on_known(), sa.or_(has_room(), leave)
-    )
-    query = host.update().where(
-        host.c.id == host_id,
-        host.c.epoch == epoch,
-        host.c.state.in_([state.value for state in sources(HostEvent.FENCE)]),
-        host.c.own_host.is_(False),
-        ~_heard_since(host.c.id, *_pairs(known.heard)),
-        still_silent(known.eyes, leave),
-        allowed.correlate(host),
-    )
-    values = {
-        "state": hosts.state_after(HostEvent.FENCE),
-        "state_reason": "its power is being cut",
-        "state_since": now,
-    }
-    if await changed(connection, query.values(**values)) != 1:
-        return False
-    await _count_fence(connection, host_id, epoch, operation_id, now)
-    return True
-
-
-def _incident_of(operation_id: UUID) -> sa.ScalarSelect[Any]:
-    query = sa.select(operation.c.incident_id).where(operation.c.id == operation_id)
-    return query.scalar_subquery()
-
-
-async def _count_fence(
-    connection: AsyncConnection, host_id: UUID, epoch: int, operation_id: UUID, now: datetime
-) -> None:
-    # A claim that is repeated later is a fence now: the window has to count it where it happens.
-    mine = sa.and_(
-        fence_claim.c.host_id == host_id,
-        fence_claim.c.epoch == epoch,
-        fence_claim.c.operation_id == operation_id,
-    )
-    if await changed(connection, fence_claim.update().where(mine).values(claimed_at=now)):
-        claims = sa.select(fence_claim.c.id).where(mine)
-        await changed(connection, fence_age.delete().where(fence_age.c.claim_id.in_(claims)))
-        return
-    found = await one(connection, sa.select(host.c.cluster_id).where(host.c.id == host_id))
-    row = {"id": new_id(), "host_id": host_id, "epoch": epoch, "operation_id": operation_id}
-    cluster_id = found["cluster_id"] if found else None
-    await inserted(connection, fence_claim, row | {"cluster_id": cluster_id, "claimed_at": now})
-
-
 @prebuilt
-def _stands(host_id: UUID, epoch: int, /, *pairs: Any) -> sa.Select[Any]:
+def _stands(host_id: UUID, epoch: int, incident_id: UUID, /, *known: Any) -> sa.Select[Any]:
+    opened = sa.exists().where(incident.c.id == incident_id, incident.c.open == 1)
     return sa.select(sa.func.count()).where(
-        host.c.id == host_id, host.c.epoch == epoch, ~_heard_since(host_id, *pairs)
+        host.c.id == host_id, host.c.epoch == epoch, opened, ~heard_since(host_id, *known)
     )
 
 
@@ -293,10 +203,11 @@ async def issue_certificate(
 ) -> bool:
     """Declare a host of an epoch dead; False when it was heard again, or stands elsewhere.
 
+    False, too, once its incident is closed: nobody would start its VMs under the certificate.
     Moves the host to `down` in the same transaction. The unique index allows one valid certificate
     a host and epoch. The caller looks for an earlier one first, which makes this repeatable.
     """
-    stands = _stands(values["host_id"], values["epoch"], *_pairs(heard))
+    stands = _stands(values["host_id"], values["epoch"], values["incident_id"], *pairs(heard))
     if await number(connection, stands) != 1:
         return False
     if not await hosts.move(
@@ -370,11 +281,28 @@ def _runs_lost(incident_id: UUID, /) -> sa.Select[Any]:
     query = (
         sa.select(vm_run)
         .join(death_certificate, death_certificate.c.id == vm_run.c.lost_certificate_id)
-        .where(death_certificate.c.incident_id == incident_id)
+        .where(death_certificate.c.incident_id == incident_id, sa.not_(_counts_elsewhere()))
     )
     return query.order_by(vm_run.c.vm_id)
 
 
+def _counts_elsewhere() -> sa.ColumnElement[bool]:
+    """Of a VM that was being moved between two hosts which died: the later proof has it."""
+    twin, proof = vm_run.alias("twin"), death_certificate.alias("proof")
+    return sa.exists().where(
+        twin.c.vm_id == vm_run.c.vm_id,
+        twin.c.ended_at == vm_run.c.ended_at,
+        proof.c.id == twin.c.lost_certificate_id,
+        sa.or_(
+            proof.c.issued_at > death_certificate.c.issued_at,
+            sa.and_(
+                proof.c.issued_at == death_certificate.c.issued_at,
+                proof.c.id > death_certificate.c.id,
+            ),
+        ),
+    )
+
+
 async def runs_lost(connection: AsyncConnection, incident_id: UUID) -> list[Row]:
-    """Runs that an incident's certificates declared lost, by VM."""
+    """Runs that an incident's certificates declared lost, by VM; each counts in one incident."""
     return await many(connection, _runs_lost(incident_id))

@@ -1,7 +1,7 @@
 """What a fence was decided on, as conditions of the statement that claims it."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -45,4 +45,22 @@ def still_silent(eyes: tuple[str, ...], approved: sa.ColumnElement[bool]) -> sa.
             seeing.correlate(host).scalar_subquery() == len(eyes),
             approved,
         ),
+    )
+
+
+def pairs(heard: Mapping[str, int]) -> tuple[Any, ...]:
+    """Each monitor and its number, one behind the other."""
+    return tuple(each for pair in sorted(heard.items()) for each in pair)
+
+
+def heard_since(host_id: Any, *rounds: Any) -> sa.ColumnElement[bool]:
+    """Whether a monitor's last answer of a host is another than the one that was known."""
+    known = (
+        sa.and_(observation.c.monitor == name, observation.c.heard_sequence == sequence)
+        for name, sequence in zip(rounds[::2], rounds[1::2], strict=True)
+    )
+    return sa.exists().where(
+        observation.c.host_id == host_id,
+        observation.c.heard_sequence.is_not(None),
+        ~sa.or_(sa.false(), *known),
     )

@@ -1,9 +1,9 @@
 """Statements on runs that libvirt moves from one host to another.
 
-While a run is `migrating` it names both hosts and holds memory on both, and no other statement
-closes it. It leaves that state by one of three: it stayed, it arrived, or neither host has it.
-Each is a compare-and-set that asks for what its caller has read or proven; where a host was not
-read, the certificate that holds it to be dead is spent in the same transaction (I1).
+While a run is `migrating` it names both hosts and holds memory and vCPUs on both, and no other
+statement closes it. It leaves that state by one of three: it stayed, it arrived, or neither host
+has it. Each is a compare-and-set that asks for what its caller has read or proven; where a host was
+not read, the certificate that holds it to be dead is spent in the same transaction (I1).
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import HostState, RunState
-from store import hosts, runs
+from store import hosts, runs, soft_steps
 from store.ids import new_id
 from store.left_down import FOUND_GONE
 from store.prebuilt import prebuilt
@@ -40,13 +40,14 @@ NO_TARGET = {
 async def begin(
     connection: AsyncConnection, run_id: UUID, target_id: UUID, epoch: int, operation_id: UUID
 ) -> Row | None:
-    """Reserve memory on the target and let the run name both hosts; None when that cannot be.
+    """Reserve room on the target and let the run name both hosts; None when that cannot be.
 
     Takes the VM's next generation for the target's copy. Only a running run begins to migrate, and
-    only from a host in service to another one.
+    only from a host in service to another one, neither of which has its libvirtd restarted now: a
+    restart would cut what libvirt moves.
     """
     run = await runs.get(connection, run_id)
-    if run is None or not await hosts.reserve(connection, target_id, epoch, run["memory_mib"]):
+    if run is None or not await hosts.reserve(connection, target_id, epoch, run):
         return None
     newest = await runs.newest_generation(connection, run["vm_id"])
     raised = vm.update().where(vm.c.id == run["vm_id"], vm.c.generation == newest)
@@ -62,13 +63,15 @@ async def begin(
         vm_run.c.id == run_id,
         vm_run.c.state == RunState.RUNNING,
         vm_run.c.host_id != target_id,
-        _source_serves(),
+        source_serves(),
+        sa.not_(soft_steps.restarting(vm_run.c.host_id)),
+        sa.not_(soft_steps.restarting(sa.literal(target_id, sa.Uuid))),
     )
     if await changed(connection, moved.values(**values)) == 1:
         if await changed(connection, raised.values(generation=generation)) == 1:
             return run | values
         await changed(connection, _still(run_id, operation_id).values(state="running", **NO_TARGET))
-    await hosts.release(connection, target_id, run["memory_mib"])
+    await hosts.release(connection, target_id, run)
     return None
 
 
@@ -87,12 +90,13 @@ async def claim(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -
         vm_run.c.state == RunState.MIGRATING,
         vm_run.c.moved_by == operation_id,
         target_serves,
-        _source_serves(),
+        source_serves(),
     )
     return await changed(connection, query.values(state=RunState.MIGRATING.value)) == 1
 
 
-def _source_serves() -> sa.ColumnElement[bool]:
+def source_serves() -> sa.ColumnElement[bool]:
+    """Whether the host of a run is in service, in the run's epoch."""
     return sa.exists().where(
         host.c.id == vm_run.c.host_id,
         host.c.epoch == vm_run.c.epoch,
@@ -111,7 +115,7 @@ async def stayed(
     values = {"state": RunState.RUNNING.value, **NO_TARGET}
     if await changed(connection, query.values(**values)) != 1:
         return False
-    await hosts.release(connection, run["target_host_id"], run["memory_mib"])
+    await hosts.release(connection, run["target_host_id"], run)
     return True
 
 
@@ -127,7 +131,7 @@ async def arrived(
     query = _still(run_id, operation_id)
     if run is None or await changed(connection, query.values(**ended)) != 1:
         return None
-    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    await hosts.release(connection, run["host_id"], run)
     row = _on_target(run, generation) | {
         "state": RunState.RUNNING.value,
         "active": 1,
@@ -162,7 +166,7 @@ async def gone(
     if await changed(connection, query.values(**_closed(source_certificate, now))) != 1:
         return False
     for host_id in (run["host_id"], run["target_host_id"]):
-        await hosts.release(connection, host_id, run["memory_mib"])
+        await hosts.release(connection, host_id, run)
     if target_certificate is not None:
         row = _on_target(run, run["target_generation"]) | _closed(target_certificate, now)
         row |= {"created_at": now, "started_at": None}
@@ -183,7 +187,7 @@ def _closed(certificate_id: UUID | None, now: datetime) -> Row:
 
 
 def _on_target(run: Row, generation: int) -> Row:
-    same = ("vm_id", "memory_mib", "operation_id")
+    same = ("vm_id", "memory_mib", "vcpus", "operation_id")
     return {name: run[name] for name in same} | {
         "id": new_id(),
         "host_id": run["target_host_id"],

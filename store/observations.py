@@ -143,7 +143,7 @@ def _forget_seen(name: str, host_ids: list[UUID], /) -> sa.Delete:
 
 @prebuilt
 def _forget_samples(at: datetime, host_ids: list[UUID], /) -> sa.Delete:
-    return host_sample.delete().where(host_sample.c.at == at, host_sample.c.host_id.in_(host_ids))
+    return host_sample.delete().where(host_sample.c.at >= at, host_sample.c.host_id.in_(host_ids))
 
 
 async def record_round(  # noqa: PLR0913
@@ -175,7 +175,8 @@ async def record_round(  # noqa: PLR0913
     common = {"monitor": name, "sequence": sequence, "at": now, "warm": warm}
     await insert_many(connection, observation, [{**common, **row} for row in observations])
     if samples:
-        # Another monitor of the host may have written in the same microsecond.
+        # Another monitor of the host may have written in the same microsecond; and what a clock
+        # that was ahead has written must not stay the newest word on who runs there.
         await changed(connection, _forget_samples(now, [row["host_id"] for row in samples]))
     await insert_many(connection, host_sample, [{"at": now, **row} for row in samples])
 

@@ -7,7 +7,7 @@ forgot, or started twice, harmless.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -344,11 +344,12 @@ def _finish_step(
     now: datetime,
     problem: Row | None,
     detail: str | None,
+    tries: int,
     /,
 ) -> sa.Update:
     ended = sa.exists().where(operation.c.id == operation_id, ~IS_OPEN)
     stays = sa.and_(step.c.state == StepState.SUCCEEDED.value, ended)
-    query = _step(operation_id, attempt, step_id).where(~stays)
+    query = _step(operation_id, attempt, step_id).where(~stays, step.c.tries <= tries)
     told = sa.func.coalesce(like(detail, step.c.detail), step.c.detail)
     return query.values(
         state=state, finished_at=now, problem=problem, deadline_at=None, detail=told
@@ -356,26 +357,31 @@ def _finish_step(
 
 
 @prebuilt
-def _free_step(operation_id: UUID, attempt: int, step_id: str, /) -> sa.Update:
-    return _step(operation_id, attempt, step_id).values(deadline_at=None)
+def _free_step(operation_id: UUID, attempt: int, step_id: str, tries: int, /) -> sa.Update:
+    query = _step(operation_id, attempt, step_id).where(step.c.tries <= tries)
+    return query.values(deadline_at=None)
+
+
+class StepEnd(NamedTuple):
+    """How a try of a step ended."""
+
+    state: StepState
+    at: datetime
+    tries: int
+    detail: str | None = None
+    problem: Row | None = None
 
 
 async def finish_step(
-    connection: AsyncConnection,
-    operation_id: UUID,
-    attempt: int,
-    step_id: str,
-    state: StepState,
-    now: datetime,
-    *,
-    detail: str | None = None,
-    problem: Row | None = None,
+    connection: AsyncConnection, operation_id: UUID, attempt: int, step_id: str, end: StepEnd
 ) -> None:
-    """Write how a step's latest try ended, so that it has no deadline any more; repeatable.
+    """Write how a try of a step ended, so that it has no deadline any more; repeatable.
 
-    A try that ends after its operation changes nothing of one that has succeeded before.
+    An earlier try than the latest changes nothing: that one may be at work. Nor does one that ends
+    after its operation, of a step that has succeeded before.
     """
     key = (operation_id, attempt, step_id)
-    told = None if detail is None else detail[:1024]
-    if not await changed(connection, _finish_step(*key, state.value, now, problem, told)):
-        await changed(connection, _free_step(*key))
+    told = None if end.detail is None else end.detail[:1024]
+    query = _finish_step(*key, end.state.value, end.at, end.problem, told, end.tries)
+    if not await changed(connection, query):
+        await changed(connection, _free_step(*key, end.tries))

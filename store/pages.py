@@ -118,7 +118,10 @@ def hosts(
     cluster_id: UUID | None = None,
     state: str | None = None,
 ) -> List:
-    """Hosts by name, each with its number of VMs, its last answer and its open incident."""
+    """Hosts by name, each with its number of VMs, its last answer and its open incident.
+
+    `vcpu_overcommit` is the limit of its cluster.
+    """
     running = sa.select(sa.func.count()).where(vm_run.c.host_id == host.c.id, vm_run.c.active == 1)
     answer = sa.select(sa.func.max(observation.c.last_answer_at)).where(
         observation.c.host_id == host.c.id
@@ -126,11 +129,13 @@ def hosts(
     opened = sa.select(incident.c.id).where(
         incident.c.host_id == host.c.id, incident.c.epoch == host.c.epoch, incident.c.open == 1
     )
+    limit = sa.select(cluster.c.vcpu_overcommit).where(cluster.c.id == host.c.cluster_id)
     query = sa.select(
         host,
         running.scalar_subquery().label("vms"),
         answer.scalar_subquery().label("last_answer_at"),
         opened.scalar_subquery().label("open_incident_id"),
+        limit.scalar_subquery().label("vcpu_overcommit"),
     ).where(
         *_there(host),
         *named.of(host.c.name),

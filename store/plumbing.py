@@ -4,7 +4,7 @@ The outbox holds what Temporal is to be told of an operation: start its workflow
 it, raise its priority. A row is done when Temporal has taken it; telling it twice is harmless.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,9 @@ from store.rows import Row, changed, inserted, many, number, one
 from store.schema import event, idempotency_key, operation, outbox
 
 START, CANCEL, SIGNAL, PRIORITY = "start", "cancel", "signal", "priority"
+PUT_OFF_MOST_S = 15.0
+"""Longer than anything in the outbox is ever put off. Higher: what a clock that was ahead posted is
+told later. Lower: a row that another process has taken is told twice."""
 OPEN = [state.value for state in OPEN_STATES]
 
 
@@ -114,25 +117,36 @@ def _waiting() -> sa.Select[Any]:
     return joined.where(outbox.c.done_at.is_(None), sa.or_(outbox.c.kind == START, ~unstarted))
 
 
+def _by_a_wrong_clock(rows: Any, latest: datetime) -> sa.ColumnElement[bool]:
+    """Posted by a clock that was ahead; whoever takes a row puts it off by a clock of their own."""
+    ahead: sa.ColumnElement[bool] = sa.and_(rows.c.tries == 0, rows.c.due_at > latest)
+    return ahead
+
+
 @prebuilt
-def _due(now: datetime, limit: int, /) -> sa.Select[Any]:
+def _due(now: datetime, latest: datetime, limit: int, /) -> sa.Select[Any]:
     earlier = outbox.alias("earlier")
     overtakes = sa.exists().where(
         earlier.c.operation_id == outbox.c.operation_id,
         earlier.c.id < outbox.c.id,
         earlier.c.done_at.is_(None),
         earlier.c.due_at > now,
+        ~_by_a_wrong_clock(earlier, latest),
     )
-    query = _waiting().where(outbox.c.due_at <= now, sa.or_(outbox.c.kind == START, ~overtakes))
+    is_due = sa.or_(outbox.c.due_at <= now, _by_a_wrong_clock(outbox, latest))
+    query = _waiting().where(is_due, sa.or_(outbox.c.kind == START, ~overtakes))
     return query.order_by(operation.c.priority, outbox.c.id).limit(limit)
 
 
 async def due(connection: AsyncConnection, now: datetime, limit: int) -> list[Row]:
     """What is due, most urgent first, each with what telling it needs.
 
-    What comes after something that is still to be told of the same operation waits with it.
+    What comes after something that is still to be told of the same operation waits with it. What
+    would be due later than anything is ever put off was written by a clock that was wrong, and is
+    due: a recovery must not wait for the time of day.
     """
-    return await many(connection, _due(now, limit))
+    latest = now + timedelta(seconds=PUT_OFF_MOST_S)
+    return await many(connection, _due(now, latest, limit))
 
 
 @prebuilt

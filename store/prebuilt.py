@@ -37,7 +37,7 @@ class Bound(NamedTuple):
     values: dict[str, Any]
 
 
-NAMES = tuple(f"given_{number}" for number in range(64))
+NAMES = tuple(f"given_{number}" for number in range(256))
 """Of placeholders. No column may have such a name: SQLAlchemy would take the value for its own."""
 
 

@@ -17,6 +17,7 @@ from domain.inventory import ACTIVE_RUN_STATES, HostState, RunState
 from store import hosts, licences
 from store.disarming import starts_known
 from store.ids import new_id
+from store.made_room import stop_allowed
 from store.prebuilt import among, like, prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import cluster, host, vm
@@ -125,7 +126,7 @@ async def place(
     licence_id: UUID | None = None,
     incident_id: UUID | None = None,
 ) -> Row | None:
-    """Reserve memory and write the next run of a VM as `placed`; None when there is no room.
+    """Reserve what a VM takes and write its next run as `placed`; None when there is no room.
 
     None also when the VM has an active run: looking first only spares a loser its futile retries,
     it is the unique index on active runs that refuses a second one (I1). A run that follows a lost
@@ -134,10 +135,10 @@ async def place(
     found = await one(connection, _vm(vm_id))
     if found is None or await active_run(connection, vm_id) is not None:
         return None
-    if not await hosts.reserve(connection, host_id, epoch, found["memory_mib"]):
+    if not await hosts.reserve(connection, host_id, epoch, found):
         return None
     if await changed(connection, _raise_generation(vm_id, found["generation"])) != 1:
-        await hosts.release(connection, host_id, found["memory_mib"])
+        await hosts.release(connection, host_id, found)
         return None
     row = {
         "id": new_id(),
@@ -148,6 +149,7 @@ async def place(
         "state": RunState.PLACED.value,
         "active": 1,
         "memory_mib": found["memory_mib"],
+        "vcpus": found["vcpus"],
         "operation_id": operation_id,
         "licence_id": licence_id,
         "incident_id": incident_id,
@@ -230,15 +232,14 @@ async def started(connection: AsyncConnection, run_id: UUID, now: datetime) -> b
 
 
 async def begin_stop(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Record that the end of a run was asked for. Repeatable."""
+    """Record that the end of a run was asked for, where it may be (`stop_allowed`). Repeatable."""
     expected = [RunState.STARTING.value, RunState.RUNNING.value, RunState.STOPPING.value]
-    query = vm_run.update().where(vm_run.c.id == run_id, among(vm_run.c.state, expected))
-    return await changed(connection, query.values(state="stopping")) == 1
+    which = (vm_run.c.id == run_id, among(vm_run.c.state, expected), stop_allowed())
+    return await changed(connection, vm_run.update().where(*which).values(state="stopping")) == 1
 
 
 async def begin_withdraw(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
-    """Record that the operation that placed a run takes it back, so that it cannot be claimed for
-    `create()` any more. Repeatable."""
+    """Take back a run by the operation that placed it: nobody claims it any more. Repeatable."""
     query = vm_run.update().where(
         vm_run.c.id == run_id, vm_run.c.active == 1, vm_run.c.operation_id == operation_id
     )
@@ -250,7 +251,7 @@ async def begin_withdraw(connection: AsyncConnection, run_id: UUID, operation_id
 
 
 async def end(connection: AsyncConnection, run_id: UUID, reason: str, now: datetime) -> bool:
-    """Close a run that was read back as gone on its live host, and free its memory."""
+    """Close a run that was read back as gone on its live host, and free what it has taken."""
     run = await get(connection, run_id)
     return await _close(connection, run, now, state="ended", end_reason=reason)
 
@@ -307,7 +308,7 @@ async def _close(
         return False
     if await changed(connection, _closed(run["id"], state, now, end_reason, lost)) != 1:
         return False
-    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    await hosts.release(connection, run["host_id"], run)
     return True
 
 
@@ -344,7 +345,7 @@ async def end_unclaimed(
     values = {"state": "ended", "active": None, "ended_at": now, "end_reason": NEVER_STARTED}
     if await changed(connection, query.values(**values)) != 1:
         return False
-    await hosts.release(connection, run["host_id"], run["memory_mib"])
+    await hosts.release(connection, run["host_id"], run)
     return True
 
 
@@ -369,8 +370,8 @@ async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, genera
     """Make a lost run active again whose copy was found alive on its host; False if it may not.
 
     Only while the VM has no active run (I1), and no newer one ever had a process: a newer run that
-    was placed and taken back again changed nothing. Nor once the VM was removed. The copy's memory
-    counts whether there is room or not: the copy is there.
+    was placed and taken back again changed nothing. Nor once the VM was removed. What the copy
+    takes counts whether there is room or not: the copy is there.
     """
     other = vm_run.alias("other")
     newer = sa.and_(
@@ -394,7 +395,6 @@ async def revive(connection: AsyncConnection, vm_id: UUID, host_id: UUID, genera
     }
     if await changed(connection, query.values(**values)) != 1:
         return False
-    memory = sa.select(vm_run.c.memory_mib).where(vm_run.c.vm_id == vm_id, vm_run.c.active == 1)
-    reserved = host.c.memory_reserved_mib + memory.scalar_subquery()
-    raised = host.update().where(host.c.id == host_id)
-    return await changed(connection, raised.values(memory_reserved_mib=reserved)) == 1
+    run = await active_run(connection, vm_id)
+    assert run is not None, "the statement above has made it active"
+    return await hosts.take(connection, host_id, run)

@@ -33,10 +33,16 @@ cluster = sa.Table(
     sa.Column("rack_fences_percent", sa.Integer, nullable=True),
     sa.Column("site_fences_max", sa.Integer, nullable=True),
     sa.Column("site_fences_percent", sa.Integer, nullable=True),
+    flag("soft_step", default=True),  # libvirtd that hangs is restarted over SSH
     text("disarm_mode", nullable=True, length=8),  # NULL while it is armed
     text("disarmed_by", nullable=True, length=128),
     text("disarm_reason", nullable=True, length=1024),
     time("disarmed_at"),
+    sa.Column("make_room", sa.String(8), nullable=False, server_default="off"),
+    integer("make_room_max", 10),  # VMs stopped for others, in one incident
+    integer("starts_per_host", 8),  # VMs that a recovery starts on one host at the same time
+    integer("failback_after_s", 600),  # so long a home is up before VMs go back to it
+    sa.Column("vcpu_overcommit", sa.Double, nullable=True),  # vCPUs per logical CPU; NULL: no limit
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),
@@ -55,8 +61,10 @@ host = sa.Table(
     integer("epoch"),
     integer("memory_mib"),
     integer("memory_reserved_mib"),
-    integer("cpus"),
+    integer("cpus"),  # logical ones; 0 until it has said so
+    integer("vcpus_reserved"),  # always changed together with the memory
     flag("own_host", default=False),
+    text("power", nullable=True, length=16),  # while the engine switches it; see domain.planned
     sa.Column("rack", sa.String(63), nullable=False, server_default=""),  # '' where nobody told
     sa.Column("site", sa.String(63), nullable=False, server_default=""),
     integer("version", 1),
@@ -86,6 +94,8 @@ fence_device = sa.Table(
     sa.Column("test_took_s", sa.Float, nullable=True),
     text("test_identity", nullable=True, length=8),
     time("silent_since"),  # it stopped answering; NULL: it answers, or was never tested
+    text("rehearsal", nullable=True, length=8),  # what switching its host off with it has shown
+    time("rehearsed_at"),
     integer("version", 1),
     time("created_at", nullable=False),
 )
@@ -116,9 +126,15 @@ vm = sa.Table(
     flag("wanted", default=False),  # a person wants it running
     sa.Column("on_guest_shutdown", sa.String(8), nullable=False, server_default="stay"),
     sa.Column("on_io_error", sa.String(16), nullable=False, server_default="resume"),
+    sa.Column("on_hang", sa.String(8), nullable=False, server_default="off"),
+    integer("hang_after_s", 60),
     integer("max_restart", 3),  # on one host, before another one tries
     integer("max_relocate", 3),  # to so many other hosts
+    flag("may_be_stopped", default=True),  # for one of higher priority, where its cluster does
     document("ready", nullable=True),  # when its dependants start; NULL: once it runs
+    sa.Column("failback", sa.String(8), nullable=False, server_default="off"),
+    sa.Column("home_id", sa.Uuid, nullable=True),  # the host where it is to run best
+    flag("failback_rests", default=False),  # a person has put it elsewhere
     integer("generation"),
     integer("version", 1),
     time("created_at", nullable=False),

@@ -106,12 +106,15 @@ vm_run = sa.Table(
     text("state", length=16),
     sa.Column("active", sa.Integer, nullable=True),  # 1 while a process may exist, else NULL
     integer("memory_mib"),
+    integer("vcpus"),
     reference("operation_id", "operation", nullable=True),  # who started it
     sa.Column("lost_certificate_id", sa.Uuid, nullable=True),  # why it is held to be dead
     reference("licence_id", "death_certificate", nullable=True),  # under which it may start
     reference("incident_id", "incident", nullable=True),
     text("end_reason", nullable=True, length=64),
     text("paused_reason", nullable=True, length=16),  # QEMU has stopped the guest by itself
+    flag("agent_heard", default=False),  # its guest agent has answered in this run
+    time("agent_silent_since"),  # for people: since when it is held to be hung
     document("gave_way", nullable=True),  # names of the soft rules that its place breaks
     reference("target_host_id", "host", nullable=True),  # of a migration: where it may run, too
     sa.Column("target_epoch", sa.Integer, nullable=True),
@@ -141,6 +144,30 @@ vm_run = sa.Table(
     ),
     sa.Index("ix_vm_run_host", "host_id", "active"),
     sa.Index("ix_vm_run_operation", "operation_id"),
+)
+
+made_room = sa.Table(
+    "made_room",
+    metadata,
+    identity(),
+    reference("incident_id", "incident"),
+    reference("for_vm_id", "vm"),
+    sa.Column("for_operation_id", sa.Uuid, nullable=False),  # its start, which waits
+    reference("vm_id", "vm"),  # that was stopped
+    sa.Column("run_id", sa.Uuid, nullable=False),  # runs and operations may be archived before it
+    reference("host_id", "host"),
+    integer("for_priority"),  # both as they were when it was decided
+    integer("priority"),
+    sa.Column("waiting", sa.Integer, nullable=True),  # 1 until the other VM has its place
+    sa.Column("owed", sa.Integer, nullable=True),  # 1 until its own start is ordered, or needless
+    sa.Column("stop_id", sa.Uuid, nullable=True),  # operations: its stop, and its start
+    sa.Column("start_id", sa.Uuid, nullable=True),
+    time("created_at", nullable=False),
+    sa.UniqueConstraint("vm_id", "owed", name="uq_made_room_owed"),
+    sa.CheckConstraint("priority < for_priority", name="outranked"),
+    sa.Index("ix_made_room_incident", "incident_id"),
+    sa.Index("ix_made_room_for", "for_operation_id"),
+    sa.Index("ix_made_room_start", "start_id"),
 )
 
 monitor = sa.Table(
@@ -212,6 +239,18 @@ decision = sa.Table(
     sa.Index("ix_decision_incident", "incident_id", "id"),
 )
 
+planned_stop = sa.Table(
+    "planned_stop",
+    metadata,
+    sa.Column("vm_id", sa.Uuid, sa.ForeignKey("vm.id"), primary_key=True),
+    reference("host_id", "host"),  # that it was shut down with
+    sa.Column("operation_id", sa.Uuid, nullable=False),  # of the host's shutdown or reboot
+    flag("frozen", default=False),  # it waits for that host
+    sa.Column("start_id", sa.Uuid, nullable=True),  # the operation that starts it again
+    time("created_at", nullable=False),
+    sa.Index("ix_planned_stop_operation", "operation_id"),
+)
+
 approval = sa.Table(
     "approval",
     metadata,
@@ -231,4 +270,58 @@ approval_age = sa.Table(
     sa.Column("approval_id", sa.Uuid, sa.ForeignKey("approval.id"), primary_key=True),
     sa.Column("monitor", sa.String(64), primary_key=True),
     sa.Column("since_ms", sa.BigInteger, nullable=False),  # of its `watched_ms`, when it was given
+)
+
+ssh_access = sa.Table(
+    "ssh_access",
+    metadata,
+    sa.Column("host_id", sa.Uuid, sa.ForeignKey("host.id"), primary_key=True),
+    text("user", length=32),
+    integer("port", 22),
+    text("host_key", length=4096),
+    sa.Column("secrets", sa.LargeBinary, nullable=False),  # sealed by drivers.secrets
+    time("created_at", nullable=False),
+)
+
+soft_step = sa.Table(
+    "soft_step",
+    metadata,
+    identity(),
+    reference("host_id", "host"),
+    integer("epoch"),
+    sa.Column("operation_id", sa.Uuid, nullable=False),  # which may be in the archive by now
+    integer("attempt", 1),
+    flag("automatic", default=False),
+    text("outcome", nullable=True, length=16),  # NULL while it is under way
+    text("detail", length=1024),
+    time("claimed_at", nullable=False),
+    time("ended_at"),
+    sa.UniqueConstraint("operation_id", "attempt", name="uq_soft_step_operation"),
+    sa.Index("ix_soft_step_host", "host_id", "claimed_at"),
+)
+
+failback = sa.Table(
+    "failback",
+    metadata,
+    identity(),
+    reference("vm_id", "vm"),
+    reference("home_id", "host"),
+    sa.Column("open", sa.Integer, nullable=True),  # 1 while it is under way, NULL: it has failed
+    sa.Column("operation_id", sa.Uuid, nullable=True),  # which may be in the archive by now
+    integer("failures"),  # in a row, with this one
+    integer("wait_s"),  # until it is tried again
+    text("code", nullable=True, length=64),  # why it failed, or was given up
+    text("why", nullable=True, length=1024),
+    time("claimed_at", nullable=False),
+    sa.UniqueConstraint("vm_id", "open", name="uq_failback_vm"),
+    sa.UniqueConstraint("home_id", "open", name="uq_failback_home"),
+)
+
+failback_age = sa.Table(
+    "failback_age",
+    metadata,
+    sa.Column("subject_id", sa.Uuid, primary_key=True),  # a home, or a failback that has failed
+    sa.Column("monitor", sa.String(64), primary_key=True),
+    time("since", nullable=False),  # it is up; of a failback: when it was claimed
+    sa.Column("since_ms", sa.BigInteger, nullable=False),  # of the monitor's `watched_ms`
 )

@@ -11,12 +11,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import edits
+from store import edits, hosts
 from store.bulk import insert_many
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, inserted, many, one
 from store.schema import affinity_vm, cluster, host, network, vm, vm_dependency, vm_nic
-from store.schema_ha import vm_run
+from store.schema_ha import failback, vm_run
 
 
 async def remove(connection: AsyncConnection, row: Row, now: datetime) -> bool:
@@ -44,6 +44,7 @@ async def _let_go(connection: AsyncConnection, vm_id: UUID) -> None:
     await changed(connection, vm_nic.delete().where(vm_nic.c.vm_id == vm_id))
     await changed(connection, vm_dependency.delete().where(either))
     await changed(connection, affinity_vm.delete().where(affinity_vm.c.vm_id == vm_id))
+    await changed(connection, failback.delete().where(failback.c.vm_id == vm_id))
 
 
 @prebuilt
@@ -159,9 +160,9 @@ async def networks_by_bridge(
 
 
 async def record_running(connection: AsyncConnection, run: Row) -> bool:
-    """Write the run of a guest that was found running, and count its memory.
+    """Write the run of a guest that was found running, and count what it takes.
 
-    The memory counts whether there is room or not: the guest is there. False unless its host is in
+    That counts whether there is room or not: the guest is there. False unless its host is in
     service at the run's epoch, so that no dead host gets a run that nobody would recover.
     """
     query = host.update().where(
@@ -169,8 +170,7 @@ async def record_running(connection: AsyncConnection, run: Row) -> bool:
         host.c.epoch == run["epoch"],
         host.c.state.in_(["up", "connecting"]),
     )
-    taken = host.c.memory_reserved_mib + run["memory_mib"]
-    if await changed(connection, query.values(memory_reserved_mib=taken)) != 1:
+    if await changed(connection, query.values(**hosts.taking(run))) != 1:
         return False
     await inserted(connection, vm_run, run)
     return True
@@ -182,9 +182,7 @@ async def unrecord(connection: AsyncConnection, vm_id: UUID, operation_id: UUID)
     if any(run["active"] is None or run["operation_id"] != operation_id for run in runs):
         return False
     for run in runs:
-        left = host.c.memory_reserved_mib - run["memory_mib"]
-        query = host.update().where(host.c.id == run["host_id"])
-        await changed(connection, query.values(memory_reserved_mib=left))
+        await hosts.release(connection, run["host_id"], run)
         await changed(connection, vm_run.delete().where(vm_run.c.id == run["id"]))
     await _let_go(connection, vm_id)
     await changed(connection, vm.delete().where(vm.c.id == vm_id))
