@@ -28,6 +28,7 @@ from domain.inventory import FenceDevice, PowerReading
 from drivers.fence_guid import guid_command, guids
 from drivers.fence_metadata import AgentParameters, check_options, parse_metadata
 from drivers.fence_process import Ended, run_contained
+from drivers.fence_redfish import machines, speaks_redfish
 
 SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -77,12 +78,14 @@ class FenceAgents:
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
         """The UUID of the machine that a BMC manages, in each byte order that BMCs use.
 
-        Asked of IPMI itself, since no agent tells it: empty for a device that does not speak it,
-        or does not answer within its deadline. Never raises for a device.
+        Asked of IPMI or Redfish itself, since no agent tells it: empty for a device that speaks
+        neither, or does not answer within its deadline. Never raises for a device.
         """
         try:
             async with asyncio.timeout(device.deadline_s):
                 order = await self._prepared(device)
+                if speaks_redfish(device.agent, order.options):
+                    return await machines(order.options, order.secrets, device.deadline_s)
             if (command := guid_command(device.agent, order.options)) is None:
                 return ()
             password = order.secrets.get("password", order.secrets.get("passwd", ""))

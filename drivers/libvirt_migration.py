@@ -39,6 +39,13 @@ FLAGS = (
 MOVING_JOBS = frozenset(
     {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN}
 )
+NOT_LEAVING = frozenset(
+    {
+        *(libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID),  # it has left, or ended
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,  # it is arriving: only its source counts
+    }
+)
+"""What libvirt says of the job of a domain that nothing moves away."""
 MIB = 1024 * 1024
 
 
@@ -83,11 +90,8 @@ def migration(connection: libvirt.virConnect, vm_id: UUID) -> Migration | None:
     try:
         stats = domain.jobStats()
     except libvirt.libvirtError as error:
-        if error.get_error_code() in (
-            libvirt.VIR_ERR_NO_DOMAIN,
-            libvirt.VIR_ERR_OPERATION_INVALID,
-        ):
-            return None  # it has ended, or left, since it was found
+        if error.get_error_code() in NOT_LEAVING:
+            return None
         raise
     if stats.get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE:
         return None

@@ -8,17 +8,18 @@ from uuid import UUID
 
 from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
-from domain.readings import Domain, Migration
+from domain.readings import AgentState, Domain, Migration
 from drivers import libvirt_domains as domains
 from drivers import libvirt_foreign as foreign
+from drivers import libvirt_marks as marks
 from drivers import libvirt_migration as moving
 from drivers.boot_mark import read_boot_mark, write_boot_mark
-from drivers.libvirt_agent import agent_answers
+from drivers.libvirt_agent import AGENT_S, ask_agent
 from drivers.libvirt_lane import Lane
 
 
 class LibvirtSession:
-    """Fits `HypervisorSession`; every call has `deadline_s` seconds."""
+    """Fits `HypervisorSession`; every call has `deadline_s` seconds, beside those of an agent."""
 
     def __init__(self, lane: Lane, deadline_s: float) -> None:
         self._lane = lane
@@ -57,10 +58,13 @@ class LibvirtSession:
             self._deadline_s,
         )
 
-    async def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether its guest agent answers a ping; reads only."""
+    async def ask_agent(self, vm_id: UUID) -> AgentState:
+        """What its guest agent gives to a ping; reads only.
+
+        libvirtd waits for a hung one: that is its answer, and no silence of libvirtd's.
+        """
         return await self._lane.run(
-            lambda connection, _ticket: agent_answers(connection, vm_id), self._deadline_s
+            lambda connection, _ticket: ask_agent(connection, vm_id), self._deadline_s + AGENT_S
         )
 
     async def resume(self, vm_id: UUID, generation: int) -> None:
@@ -98,6 +102,15 @@ class LibvirtSession:
                 connection, ticket, vm_id, generation, target_uri, target_generation
             ),
             within_s,
+        )
+
+    async def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Mark what lives as one of a newer run; idempotent. DOMAIN_NOT_RUNNING, superseded."""
+        await self._lane.run(
+            lambda connection, ticket: marks.renew(
+                connection, ticket, vm_id, generation, new_generation
+            ),
+            self._deadline_s,
         )
 
     async def migration(self, vm_id: UUID) -> Migration | None:

@@ -6,11 +6,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# libvirt, QEMU and fence agents are what the engine drives; PostgreSQL and MariaDB are
+# libvirt, QEMU and fence agents are what the engine drives, OpenSSH's client restarts a libvirtd
+# that hangs, its server lets it in on the lab's hosts; PostgreSQL and MariaDB are
 # for the store's tests (the server alone, without the package that starts it as a service);
 # a compiler and headers build libvirt-python, which has no wheels.
 PACKAGES=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
   qemu-system-x86 qemu-utils ipmitool fence-agents busybox-static cpio iproute2
+  openssh-client openssh-server procps
   pkg-config gcc python3-dev postgresql mariadb-server-core mariadb-client)
 FOR="${1:-all}"
 GUEST_KERNEL=linux-image-cloud-amd64
@@ -134,7 +136,7 @@ build_guest() {
     return
   fi
   if command -v apt-cache >/dev/null && [ ! -e "${HOLDFAST_LAB_CACHE:-${HOLDFAST_VAR:-var}/lab-cache}/manifest.json" ]; then
-    say "making the lab's guest: Debian's $GUEST_KERNEL (27 MB, unpacked, not installed) and busybox"
+    say "making the lab's guest: Debian's $GUEST_KERNEL and qemu-guest-agent (28 MB, unpacked, not installed) and busybox"
     apt-cache show "$GUEST_KERNEL" >/dev/null 2>&1 || update_package_lists
   fi
   .venv/bin/python - <<'PYTHON'
