@@ -60,27 +60,31 @@ class FenceChecks:
         Refused `FENCE_TEST_FAILED` names every device that could not be relied on, after all of it
         was recorded; `NO_FENCE_DEVICE` where there is none.
         """
-        devices = some(await self._records.devices(step.host.host_id), step.host)
-        machine = await self._machine(step)
+        return await self.test(step.host, step.policy)
+
+    async def test(self, host: HostRef, policy: Policy) -> str:
+        """The same, as a part of another step."""
+        devices = some(await self._records.devices(host.host_id), host)
+        machine = await self._machine(host, policy)
         found = await asyncio.gather(*(self._check(device, machine) for device in devices))
-        await self._records.note_checks(step.host, tuple(found))
+        await self._records.note_checks(host, tuple(found))
         host_answers = machine is not None
         wrong = [why for check in found if (why := wrong_with(check, host_answers=host_answers))]
         if wrong:
             raise Refused(
                 "FENCE_TEST_FAILED",
-                f"{len(wrong)} of {len(found)} fence devices of {step.host.name} could not be"
+                f"{len(wrong)} of {len(found)} fence devices of {host.name} could not be"
                 f" relied on: {'; '.join(wrong)}",
                 next_step="check the device's address, password and cabling, then test again",
-                host=step.host.name,
+                host=host.name,
             )
         return ", ".join(
             f"{c.device}: {c.reading} in {c.took_s:.1f} s, machine {c.identity}" for c in found
         )
 
-    async def _machine(self, step: CheckStep) -> UUID | None:
+    async def _machine(self, host: HostRef, policy: Policy) -> UUID | None:
         try:
-            return await self._hypervisor.machine(step.host.uri, step.policy.connect_deadline_s)
+            return await self._hypervisor.machine(host.uri, policy.connect_deadline_s)
         except EngineError:
             return None  # a host that does not answer does not say which machine it is
 

@@ -70,6 +70,10 @@ class RunRecords(Protocol):
         """Choose a host and write the next run as placed, or say why there is no room."""
         ...
 
+    async def expect(self, run: RunRef) -> None:
+        """Superseded when the run is not to be started any more; changes nothing."""
+        ...
+
     async def begin_start(self, run: RunRef) -> None:
         """Claim the run for `create()`; Superseded when it may not start any more."""
         ...
@@ -125,6 +129,9 @@ class Guests:
     async def define(self, order: GuestOrder) -> None:
         """Make the domain known to its host, with the run's generation."""
         async with self._session(order) as session:
+            # Behind the open connection, which ends with the host's boot: a late step leaves
+            # nothing on a host that was reconciled without it.
+            await self._runs.expect(order.run)
             await session.define(order.run.spec, order.run.generation)
 
     @activity.defn(name="guest.start")

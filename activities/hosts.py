@@ -14,6 +14,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
+from activities.power import switch_on
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Superseded
@@ -22,6 +23,14 @@ from domain.inventory import FenceDevice, PowerReading
 from domain.orders import HostRef, Reconciliation
 from domain.profiles import Policy
 from domain.readings import Domain
+
+FED_S = 120.0
+"""How long a BMC is waited for whose outlet is on: they need 30 to 90 s from current to an answer.
+Higher: a host with a dead one that nobody switches on is told later. Lower: a slow one is taken for
+dead, and its host, which boots only by its word, is never switched on."""
+
+FED_POLL_S = 1.0
+"""Between two looks at it. Higher: its host boots later. Lower: a BMC that boots is asked more."""
 
 
 class HostStep(Frozen):
@@ -108,29 +117,34 @@ class Hosts:
     async def power_on(self, step: HostStep) -> str:
         """Switch on every device that reads off, the highest level first; without any, nothing.
 
-        What was cut last feeds what was cut first: an outlet its host's BMC.
+        A device below the highest level that says nothing may be a BMC that boots, since its outlet
+        is on again: it is waited for, unless its host answers or it takes longer than `FED_S`.
         """
-        switched = []
+        switched: list[str] = []
+        silent: list[str] = []
         devices = await self._records.devices(step.host.host_id)
-        for device in sorted(devices, key=lambda device: -device.level):
-            if await self._power.read(device) is PowerReading.OFF:
-                await self._power.on(device)
-                switched.append(device.name)
-        return f"switched on: {', '.join(switched)}" if switched else "already on"
+        top = max((device.level for device in devices), default=1)
+        fed = tuple(device for device in devices if device.level < top)
+
+        async def all_said() -> bool:
+            switched.extend(await switch_on(self._power, devices))
+            words = {device.name: await self._power.read(device) for device in fed}
+            silent[:] = [name for name, word in words.items() if word is PowerReading.UNKNOWN]
+            # One that has begun to answer just now is still to be told.
+            is_off = PowerReading.OFF in words.values()
+            return not (silent or is_off) or await self._answers(step)
+
+        within_s = min(FED_S, step.policy.power_on_answer_s)
+        await until(all_said, every_s=FED_POLL_S, within_s=within_s)
+        said = f"switched on: {', '.join(dict.fromkeys(switched))}" if switched else "already on"
+        return f"{said}; no answer from {', '.join(silent)}" if silent else said
 
     @activity.defn(name="host.await_answer")
     async def await_answer(self, step: HostStep) -> None:
         """Wait until libvirt on the host takes a connection."""
 
-        async def answers() -> bool:
-            try:
-                async with self._session(step):
-                    return True
-            except NoAnswer:
-                return False
-
         limit_s = step.policy.power_on_answer_s
-        if not await until(answers, every_s=0.5, within_s=limit_s):
+        if not await until(lambda: self._answers(step), every_s=0.5, within_s=limit_s):
             raise Conflict(
                 "HOST_NEVER_ANSWERED",
                 f"{step.host.name} did not answer at {step.host.uri} within {limit_s:.0f} s",
@@ -195,6 +209,13 @@ class Hosts:
                 raise EngineError(
                     "STALE_COPY_RUNS", f"the old copy of {domain.name} still runs after destroy"
                 )
+
+    async def _answers(self, step: HostStep) -> bool:
+        try:
+            async with self._session(step):
+                return True
+        except NoAnswer:
+            return False
 
     def _session(self, step: HostStep) -> AbstractAsyncContextManager[HypervisorSession]:
         return self._hypervisor.session(step.host.uri, step.policy.connect_deadline_s)

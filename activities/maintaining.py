@@ -7,10 +7,12 @@ are short transactions on rows, so they run as local activities; each may be rep
 from typing import Protocol
 from uuid import UUID
 
+from pydantic import Field
 from temporalio import activity
 
 from domain.base import Frozen
 from domain.orders import HostRef
+from domain.planned import PlannedVms
 
 
 class DrainStep(Frozen):
@@ -20,10 +22,19 @@ class DrainStep(Frozen):
     host: HostRef
     at_once: int
     retry_s: float
+    # `failover` and `freeze` have its VMs shut down instead of moved.
+    vms: PlannedVms = Field(
+        default=PlannedVms.MIGRATE, exclude_if=lambda vms: vms is PlannedVms.MIGRATE
+    )
+
+    @property
+    def stops(self) -> bool:
+        """Whether its VMs are shut down."""
+        return self.vms is not PlannedVms.MIGRATE
 
 
 class Drained(Frozen):
-    """How far it is. `left` counts the VMs that are still there."""
+    """How far it is. `left` counts the VMs that are still there, `moved` those moved or stopped."""
 
     moved: int
     left: int

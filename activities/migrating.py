@@ -163,6 +163,9 @@ class Migrating:
             if verdict.move in (Settling.ABORT, Settling.END_SOURCE, Settling.END_TARGET):
                 await self._act(order, verdict)
                 continue
+            if verdict.move is Settling.ON_TARGET and generation <= migration.run.generation:
+                await self._renew(order, generation)
+                continue
             if verdict.move is Settling.ON_SOURCE and facts.target is not Side.DEAD:
                 await self._bar(order)
             needed = _needed(facts, deaths)
@@ -234,6 +237,12 @@ class Migrating:
         """Let the target refuse this guest: a call sent late must not move it after all."""
         async with self._target(order) as session:
             await session.refuse_arrival(order.migration.run.spec.vm_id, order.migration.generation)
+
+    async def _renew(self, order: MoveOrder, generation: int) -> None:
+        """Mark the copy on the target as this migration's: somebody moved it there by hand."""
+        async with self._target(order) as session:
+            vm_id = order.migration.run.spec.vm_id
+            await session.renew_mark(vm_id, generation, order.migration.generation)
 
     async def _job_ended(self, order: MoveOrder, session: HypervisorSession) -> None:
         async def ended() -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock, Migration
+from domain.readings import AgentState, Domain, HostReading, Knock, Migration
 
 
 class HypervisorSession(Protocol):
@@ -44,8 +44,11 @@ class HypervisorSession(Protocol):
         """Ask the guest to end (ACPI); not running is success."""
         ...
 
-    async def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether its guest agent answers a ping; False also where it has none. Reads only."""
+    async def ask_agent(self, vm_id: UUID) -> AgentState:
+        """What its guest agent gives to a ping, within seconds of its own. Reads only.
+
+        Those come on top of the session's deadline: a hung agent costs five.
+        """
         ...
 
     async def resume(self, vm_id: UUID, generation: int) -> None:
@@ -72,6 +75,14 @@ class HypervisorSession(Protocol):
 
         It has `within_s` seconds. The copy on the target carries `target_generation`. Whoever
         asked may be gone: libvirt goes on by itself, so the answer is no proof of anything.
+        """
+        ...
+
+    async def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Mark a domain that lives with `generation` as one of a newer run; idempotent, read back.
+
+        In what runs and in what is defined; what runs undefined is defined as it is. The guest is
+        not touched. Refuses where another generation lives, or none.
         """
         ...
 

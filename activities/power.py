@@ -51,9 +51,32 @@ async def read(power: PowerSwitch, device: FenceDevice) -> PowerReading:
     return verdict
 
 
-async def ask(
-    power: PowerSwitch, devices: tuple[FenceDevice, ...], *, proofs: int = 1
-) -> tuple[tuple[PowerReading, float], ...]:
+async def switch_on(power: PowerSwitch, devices: tuple[FenceDevice, ...]) -> tuple[str, ...]:
+    """Switch on every device that reads off, the highest level first; their names. Repeatable.
+
+    What was cut last feeds what was cut first: an outlet its host's BMC, which answers only some
+    time after its outlet is on, so whoever waits for a host asks for this again and again. NoAnswer
+    when a device did not take the command.
+    """
+    switched = []
+    for device in sorted(devices, key=lambda device: -device.level):
+        if await power.read(device) is PowerReading.OFF:
+            await power.on(device)
+            switched.append(device.name)
+    return tuple(switched)
+
+
+Said = tuple[tuple[PowerReading, float], ...]
+"""What each of some devices said, and how many seconds that took."""
+
+
+def proves_off(devices: tuple[FenceDevice, ...], said: Said) -> bool:
+    """Whether what these devices said proves their host off (`domain.topology`)."""
+    words = ((device.level, word) for device, (word, _s) in zip(devices, said, strict=True))
+    return proven_level(words) is not None
+
+
+async def ask(power: PowerSwitch, devices: tuple[FenceDevice, ...], *, proofs: int = 1) -> Said:
     """What each device says and how many seconds that took, in the order given.
 
     Ends when all have answered, or `CONTRADICT_S` after those that have prove the host off: one

@@ -15,6 +15,7 @@ from domain.base import Frozen
 from domain.errors import EngineError
 from domain.orders import RunRef
 from domain.readiness import ReadyRule, ReadyWhen
+from domain.readings import AgentState
 
 LOOK_EVERY_S = 1.0
 """Between looks. Higher: dependants start later. Lower: the guest is asked more often."""
@@ -108,6 +109,7 @@ class Readiness:
             return await self._doors.open(rule.host, rule.port, order.deadline_s)
         try:
             async with self._hypervisor.session(run.uri, order.deadline_s) as session:
-                return await session.agent_answers(run.spec.vm_id)
+                said = await session.ask_agent(run.spec.vm_id)
         except EngineError:
             return False  # its host does not answer now: that is no answer of the agent either
+        return said is AgentState.ANSWERS

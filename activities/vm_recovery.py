@@ -17,10 +17,15 @@ from activities.ports import Hypervisor, HypervisorSession
 from domain.base import Frozen
 from domain.ended_guests import EndedGuest, NextMove, Verdict, judge
 from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.hung_guests import judge_hung
 from domain.operations import is_first
 from domain.orders import RunRef
 from domain.paused_guests import judge_paused
-from domain.readings import Domain, DomainState, StateReason
+from domain.readings import AgentState, Domain, DomainState, StateReason
+
+ASKED_AFRESH = 2
+"""How often a silent agent is asked again before its guest is ended, 5 s each. Higher: a hung guest
+is ended later. Lower: one late answer costs a guest that was coming to."""
 
 
 class ExamineOrder(Frozen):
@@ -32,6 +37,7 @@ class ExamineOrder(Frozen):
     deadline_s: float
     closed: bool = False  # the run is closed: its host is not asked any more
     paused_s: float = 0.0  # for how long it was seen paused
+    hung: bool = Field(default=False, exclude_if=lambda hung: not hung)  # its agent was silent
 
 
 class SettleOrder(Frozen):
@@ -42,10 +48,14 @@ class SettleOrder(Frozen):
 
 
 class Settled(Frozen):
-    """What came of it. `start_id` is the operation that starts the VM again."""
+    """What came of it. `start_id` is the operation that starts the VM again.
+
+    runs_after_all  nothing was touched, and the run is open; `why` where that is known
+    """
 
     runs_after_all: bool = False
     start_id: UUID | None = None
+    why: str = Field(default="", exclude_if=lambda why: not why)
 
 
 class VmRecoveryRecords(Protocol):
@@ -87,17 +97,20 @@ class VmRecovery:
         if order.closed:
             return judge(await self._records.facts(order, None))
         async with self._session(order) as session:
-            found = await _read(session, order.run)
+            found = await read_own(session, order.run)
+            hangs = order.hung and await _hangs(session, order.run, found)
         if found is not None and found.alive:
-            return await self._judge_alive(order, found)
+            return await self._judge_alive(order, found, hangs=hangs)
         facts = await self._records.facts(order, found.reason if found else None)
         return judge(facts)
 
-    async def _judge_alive(self, order: ExamineOrder, found: Domain) -> Verdict:
+    async def _judge_alive(self, order: ExamineOrder, found: Domain, *, hangs: bool) -> Verdict:
         paused = _is_paused(order.run, found)
         await self._records.note_paused(order, found.reason if paused else None)
+        if hangs:
+            return judge_hung(await self._records.facts(order, found.reason))
         if not paused:
-            return _alive(order.run)
+            return _alive(order)
         facts = await self._records.facts(order, found.reason)
         return judge_paused(facts, order.paused_s)
 
@@ -106,11 +119,11 @@ class VmRecovery:
         """Let a paused guest go on; whether it still runs when it is read back."""
         run = order.run
         async with self._session(order) as session:
-            found = await _read(session, run)
+            found = await read_own(session, run)
             if found is None or not found.alive:
                 return False
             await session.resume(run.spec.vm_id, run.generation)
-            found = await _read(session, run)
+            found = await read_own(session, run)
         goes_on = found is not None and found.alive and not _is_paused(run, found)
         if goes_on:
             await self._records.note_paused(order, None)
@@ -126,19 +139,31 @@ class VmRecovery:
         if done is not None:
             return Settled(start_id=done)
         async with self._session(order.examine) as session:
-            found = await _read(session, run)
+            found = await read_own(session, run)
             if found is not None and found.alive:
-                if not (order.verdict.kill and _is_paused(run, found)):
+                if not await _may_end(session, order, found):
                     return Settled(runs_after_all=True)
-                await self._records.facts(order.examine, found.reason)
+                # Behind the open connection, too: what holds it back must not find it ended.
+                spared = await self._spared(order, found)
+                if spared is not None:
+                    return Settled(runs_after_all=True, why=spared)
                 await session.destroy(run.spec.vm_id, run.generation)
-                found = await _read(session, run)
+                found = await read_own(session, run)
             # Asked behind the open connection, for the last time before anything is changed.
             facts = await self._records.facts(order.examine, found.reason if found else None)
             _refuse_held(judge(facts))
             await session.undefine(run.spec.vm_id, run.generation)
             await _read_back_gone(session, run)
         return Settled(start_id=await self._records.settle(order))
+
+    async def _spared(self, order: SettleOrder, found: Domain) -> str | None:
+        """Why a guest is not ended after all: its policy and its VM's, as they are by now."""
+        examine = order.examine
+        facts = await self._records.facts(examine, found.reason)
+        paused = _is_paused(examine.run, found)
+        now = judge_paused(facts, examine.paused_s) if paused else judge_hung(facts)
+        _refuse_held(now)
+        return None if now.kill else now.why
 
     @activity.defn(name="vm.restart")
     async def restart(self, order: SettleOrder) -> Settled:
@@ -149,7 +174,8 @@ class VmRecovery:
         return self._hypervisor.session(order.run.uri, order.deadline_s)
 
 
-async def _read(session: HypervisorSession, run: RunRef) -> Domain | None:
+async def read_own(session: HypervisorSession, run: RunRef) -> Domain | None:
+    """What a run's host has of its VM; Superseded in another boot than the run's own."""
     mark = await session.boot_mark()
     if mark != run.epoch:
         raise Superseded(
@@ -185,6 +211,31 @@ def _is_paused(run: RunRef, found: Domain) -> bool:
     return paused and found.generation == run.generation
 
 
-def _alive(run: RunRef) -> Verdict:
+async def _may_end(session: HypervisorSession, order: SettleOrder, found: Domain) -> bool:
+    """Whether a guest that is alive is to be ended: it is as bad as when that was decided."""
+    if not order.verdict.kill:
+        return False
+    run = order.examine.run
+    if _is_paused(run, found):
+        return True
+    return order.examine.hung and await _hangs(session, run, found)
+
+
+async def _hangs(session: HypervisorSession, run: RunRef, found: Domain | None) -> bool:
+    """Whether this run's guest runs and its agent stays silent, however often it is asked."""
+    if found is None or found.state is not DomainState.RUNNING:
+        return False
+    if found.generation != run.generation:
+        return False
+    for _ in range(ASKED_AFRESH):
+        if await session.ask_agent(run.spec.vm_id) is not AgentState.SILENT:
+            return False
+    return True
+
+
+def _alive(order: ExamineOrder) -> Verdict:
+    run = order.run
     why = f"{run.spec.name} runs on {run.host_name} after all"
+    if order.hung:
+        why = f"{why}: its guest agent answers, or its guest has closed it"
     return Verdict(move=NextMove.NOTHING, why=why)

@@ -9,10 +9,11 @@ Giving up   the host is left `non_operational` with the reason; nothing on it wa
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.hosts import AdmitOrder, FailOrder, Hosts, HostStep
+from activities.hosts import Hosts, HostStep
 from domain.operations import Outcome
-from domain.orders import ActivateHostOrder, Reconciliation
+from domain.orders import ActivateHostOrder
 from workflows import options
+from workflows.admitting import leave_out, settle_and_admit
 from workflows.operation import go_on, problem_of, run_operation, to_its_end
 
 
@@ -34,7 +35,7 @@ class ActivateHost:
             return await self._steps()
         except ActivityError as error:
             if not is_cancelled_exception(error):
-                await to_its_end(self._fail(problem_of(error).detail))
+                await to_its_end(leave_out(self._order.host, problem_of(error).detail))
             raise
 
     async def _steps(self) -> str:
@@ -53,41 +54,8 @@ class ActivateHost:
             **options.host(order.policy, f"wait for {name}"),
         )
         go_on()
-        settled = await workflow.execute_activity_method(
-            Hosts.reconcile,
-            step,
-            **options.host(order.policy, f"settle the copies on {name}"),
-        )
-        go_on()
-        epoch = await to_its_end(
-            workflow.execute_activity_method(
-                Hosts.admit,
-                AdmitOrder(operation_id=order.operation_id, host=order.host, settled=settled),
-                **options.decide(f"admit {name}"),
-            )
-        )
-        return _sentence(name, epoch, settled)
-
-    async def _fail(self, why: str) -> None:
-        await workflow.execute_activity_method(
-            Hosts.fail,
-            FailOrder(host=self._order.host, why=why),
-            **options.decide("leave the host out of service"),
-        )
+        return await settle_and_admit(step)
 
     async def _left(self) -> str:
-        await self._fail("activation was cancelled")
+        await leave_out(self._order.host, "activation was cancelled")
         return f"{self._order.host.name} is out of service"
-
-
-def _sentence(name: str, epoch: int, settled: Reconciliation) -> str:
-    parts = [f"{name} is up with epoch {epoch}"]
-    for word, names in (
-        ("kept", settled.kept),
-        ("destroyed old copies of", settled.destroyed),
-        ("found gone", settled.ended),
-        ("left alone", settled.foreign),
-    ):
-        if names:
-            parts.append(f"{word} {', '.join(names)}")
-    return "; ".join(parts)

@@ -13,12 +13,11 @@ Races       the host fails meanwhile: its recovery takes it over, and this ends 
 
 from temporalio import workflow
 
-from activities.maintaining import Drained, DrainStep, Maintenance
+from activities.maintaining import DrainStep
 from domain.operations import Outcome
 from domain.orders import MaintainHostOrder
-from workflows import options
-from workflows.operation import run_operation, show_running, show_waiting, to_its_end, wait_up_to
-from workflows.pausing import Pausing
+from workflows.draining import Draining
+from workflows.operation import run_operation
 
 
 @workflow.defn
@@ -28,64 +27,24 @@ class MaintainHost:
     @workflow.init
     def __init__(self, order: MaintainHostOrder) -> None:
         self._order = order
-        self._looks_wanted = 0
-        self._pausing = Pausing(order)
-
-    @workflow.run
-    async def run(self, order: MaintainHostOrder) -> Outcome:
-        """Run the operation to its end."""
-        return await run_operation(order, self._drain, self._stay)
-
-    @workflow.signal
-    def look_again(self) -> None:
-        """A move has ended, or there is room: do not wait for the next look."""
-        self._looks_wanted += 1
-
-    async def _drain(self) -> str:
-        waited = False
-        while True:
-            await self._pausing.checkpoint()
-            if workflow.info().is_continue_as_new_suggested():
-                workflow.continue_as_new(self._order)
-            looks = self._looks_wanted
-            drained = await to_its_end(self._advance())
-            if drained.empty:
-                return f"{self._order.host.name} is in maintenance; {drained.moved} VMs were moved"
-            stuck = bool(drained.stuck) and not drained.under_way
-            if stuck:
-                await show_waiting(self._order, "VMS_CANNOT_MOVE", "; ".join(drained.stuck))
-            elif waited:
-                await show_running(self._order)
-            waited = stuck
-            workflow.set_current_details(_sentence(drained))
-            await self._wait(looks)
-
-    async def _wait(self, looks: int) -> None:
-        await wait_up_to(
-            self._order.policy.capacity_retry_s,
-            lambda: self._looks_wanted > looks or self._pausing.wanted,
-            "look at its VMs",
-        )
-
-    async def _advance(self) -> Drained:
-        return await workflow.execute_local_activity_method(
-            Maintenance.advance, self._step(), **options.RECORD
-        )
-
-    async def _stay(self) -> str:
-        return await workflow.execute_local_activity_method(
-            Maintenance.stay, self._step(), **options.RECORD
-        )
-
-    def _step(self) -> DrainStep:
-        order = self._order
-        return DrainStep(
+        step = DrainStep(
             operation_id=order.operation_id,
             host=order.host,
             at_once=order.policy.migrations_per_host,
             retry_s=order.policy.hold_retry_max_s,
         )
+        self._draining = Draining(order, step)
 
+    @workflow.run
+    async def run(self, order: MaintainHostOrder) -> Outcome:
+        """Run the operation to its end."""
+        return await run_operation(order, self._drain, self._draining.stay)
 
-def _sentence(drained: Drained) -> str:
-    return f"{drained.moved} moved, {drained.under_way} under way, {drained.left} left"
+    @workflow.signal
+    def look_again(self) -> None:
+        """A move has ended, or there is room: do not wait for the next look."""
+        self._draining.look_again()
+
+    async def _drain(self) -> str:
+        drained = await self._draining.until_empty()
+        return f"{self._order.host.name} is in maintenance; {drained.moved} VMs were moved"

@@ -11,7 +11,7 @@ Cancel  A request is delivered once. A step that ends well in spite of it swallo
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -29,6 +29,9 @@ from temporalio.exceptions import (
 from activities.operations import ClaimOrder, Operations, WaitOrder
 from domain.operations import OperationState, Order, Outcome, Problem
 from workflows import options
+
+NEEDS_A_PERSON = frozenset({"HOST_LEFT_OFF", "HOST_NOT_OFF", "HOST_NOT_BACK"})
+"""Codes of problems that no further try by itself would mend: somebody has to go and look."""
 
 T = TypeVar("T")
 Undo = Callable[[], Awaitable[str]]
@@ -70,6 +73,12 @@ def go_on() -> None:
     """Raise CancelledError once cancelling was asked for: call it before a step begins."""
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError
+
+
+def go_on_anew(order: Order) -> NoReturn:
+    """Go on in a new run, which would not know of a request to cancel that came in this one."""
+    go_on()
+    workflow.continue_as_new(order)
 
 
 async def wait_up_to(limit_s: float, holds: Callable[[], bool], summary: str) -> None:
@@ -131,6 +140,8 @@ def failed(order: Order, problem: Problem) -> Outcome:
     """The outcome of failure; superseded work is cancelled rather than failed."""
     superseded = problem.code in ("SUPERSEDED", "GENERATION_STALE")
     state = OperationState.CANCELLED if superseded else OperationState.FAILED
+    if problem.code in NEEDS_A_PERSON:
+        state = OperationState.NEEDS_ATTENTION
     return _ended(order, state, problem=problem)
 
 

@@ -94,6 +94,18 @@ def fence(policy: Policy, summary: str) -> ActivityConfig:
     )
 
 
+def bring_back(policy: Policy, summary: str) -> ActivityConfig:
+    """Switching a host on again that was cut on purpose: as long as a boot takes, and once more."""
+    limit_s = _fence_limit_s(policy, policy.power_on_answer_s + 60)
+    return _step(summary, FENCING, limit_s, _tries(3))
+
+
+def switch(policy: Policy, summary: str) -> ActivityConfig:
+    """Switching the power of an empty host by plan, and reading it back."""
+    limit_s = _fence_limit_s(policy, policy.off_read_back_s + 30)
+    return _step(summary, FENCING, limit_s, _tries(policy.fence_tries))
+
+
 def _fence_limit_s(policy: Policy, least_s: float) -> float:
     """No step of a fence takes longer than a whole fence may; see `domain.topology`."""
     return max(least_s, policy.fence_limit_s or 0.0)
@@ -102,6 +114,12 @@ def _fence_limit_s(policy: Policy, least_s: float) -> float:
 def host(policy: Policy, summary: str) -> ActivityConfig:
     """Bringing a host into service: as long as a boot takes."""
     return _step(summary, OPERATIONS, policy.power_on_answer_s + 60, _tries(5))
+
+
+def soft(policy: Policy, summary: str) -> ActivityConfig:
+    """Restarting a libvirtd over SSH, or reading it back, with a look before and after."""
+    limit_s = max(policy.soft_restart_s, policy.soft_answer_s) + 4 * policy.connect_deadline_s + 10
+    return _step(summary, OPERATIONS, limit_s, _tries(2))
 
 
 def _step(summary: str, queue: str, limit_s: float, retry: RetryPolicy) -> ActivityConfig:

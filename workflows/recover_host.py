@@ -52,6 +52,7 @@ from workflows.operation import (
     close,
     failed,
     go_on,
+    go_on_anew,
     problem_of,
     run_operation,
     show_running,
@@ -67,6 +68,10 @@ comes later. Lower: a restart that waits for days fills this workflow's history.
 
 LOOK_WHILE_JUDGING = "look-while-judging"
 """Patch: before it, a signal that came while nothing was waited for woke nobody."""
+
+LEFT_TO_THE_SWEEPER = "left-to-the-sweeper"
+"""Patch: before it, a start that somebody ended was closed at once, and kept the place that it had
+reserved: nothing could start that VM any more."""
 
 
 @workflow.defn
@@ -166,7 +171,7 @@ class RecoverHost:
         looks = self._looks_judged if early else self._looks_wanted
         await show_waiting(self._order, code, detail)
         if workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(self._order.model_copy(update={"doubted": self._doubted}))
+            go_on_anew(self._order.model_copy(update={"doubted": self._doubted}))
         policy = self._order.policy
         doublings = min(self._holds, 10)
         wait_s = min(policy.hold_retry_s * 2**doublings, policy.hold_retry_max_s)
@@ -290,10 +295,12 @@ class RecoverHost:
         except WorkflowAlreadyStartedError:
             pass
         except ChildWorkflowError as error:
-            # Somebody ended its workflow: the others go on, and the report tells of this one.
-            outcome = failed(start, problem_of(error))
-            await close(outcome)
-            return outcome
+            if not workflow.patched(LEFT_TO_THE_SWEEPER):
+                outcome = failed(start, problem_of(error))
+                await close(outcome)
+                return outcome
+            # Somebody ended its workflow: the others go on, and whoever finds that closes it once
+            # no step of it can be at work, and gives back the place that it has reserved.
         # Another run owns it, of an earlier try or of its own next one: what its row says counts.
         return await self._follow(item.operation_id, item.vm_name)
 

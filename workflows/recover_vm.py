@@ -3,6 +3,7 @@
 Phases      examining (may hold, with a reason) → settling → done; a VM that was restarted too often
             stays down until its limits allow the next try, which is shown.
             A guest that a disk error has paused is let go on, again and again, or ended.
+            One that hangs is asked afresh, and ended only while its agent stays silent.
 Invariants  the run is closed only after its host was read without the guest, in the run's own boot.
             The start that follows is an operation of its own, ordered as the run is closed.
 Races       its host fails or reboots meanwhile: the run is that recovery's or activation's, and the
@@ -20,7 +21,14 @@ from domain.operations import Outcome
 from domain.orders import RecoverVmOrder
 from domain.paused_guests import RESUME_AGAIN_MAX_S, RESUME_AGAIN_S
 from workflows import options
-from workflows.operation import go_on, run_operation, show_running, show_waiting, wait_up_to
+from workflows.operation import (
+    go_on,
+    go_on_anew,
+    run_operation,
+    show_running,
+    show_waiting,
+    wait_up_to,
+)
 
 LOOK_S = 30.0
 """Wait between looks at a guest that may live on elsewhere. Higher: what a person mended is seen
@@ -112,7 +120,7 @@ class RecoverVm:
             detail = f"{detail}; next try at {_clock(verdict.next_try_at)}"
         await show_waiting(self._order, verdict.code, detail)
         if workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(self._order.model_copy(update={"closed": self._closed}))
+            go_on_anew(self._order.model_copy(update={"closed": self._closed}))
         await wait_up_to(wait_s, lambda: self._looks_wanted > looks, "look again")
 
     def _look(self) -> ExamineOrder:
@@ -124,6 +132,7 @@ class RecoverVm:
             deadline_s=order.policy.define_deadline_s,
             closed=self._closed,
             paused_s=self._paused_s(),
+            hung=order.hung,
         )
 
     def _paused_s(self) -> float:
@@ -139,7 +148,7 @@ class RecoverVm:
 
 def _sentence(order: RecoverVmOrder, verdict: Verdict, settled: Settled) -> str:
     if settled.runs_after_all:
-        return f"{order.vm_name} runs on {order.run.host_name} after all"
+        return settled.why or f"{order.vm_name} runs on {order.run.host_name} after all"
     if settled.start_id is not None:
         return f"{verdict.why}; started again by {settled.start_id}"
     return verdict.why

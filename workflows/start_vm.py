@@ -28,6 +28,7 @@ from workflows import options
 from workflows.operation import (
     failure_of,
     go_on,
+    go_on_anew,
     problem_of,
     run_operation,
     show_running,
@@ -91,7 +92,7 @@ class StartVm:
         order, looks = self._order, self._looks_wanted
         await show_waiting(order, problem.code, problem.detail)
         if workflow.info().is_continue_as_new_suggested():
-            workflow.continue_as_new(order.model_copy(update={"run": self._run_ref}))
+            go_on_anew(order.model_copy(update={"run": self._run_ref}))
         wait_s = min(order.policy.hold_retry_s * 2.0 ** min(self._frozen, 10), FROZEN_LOOK_MAX_S)
         self._frozen += 1
         awaited = "see whether recoveries are frozen"
@@ -186,7 +187,7 @@ class StartVm:
     async def _wait_for_room(self, looks: int) -> None:
         # The next run would not know of a pause.
         if workflow.info().is_continue_as_new_suggested() and not self._pausing.wanted:
-            workflow.continue_as_new(self._order)
+            go_on_anew(self._order)
         await wait_up_to(
             self._order.policy.capacity_retry_s,
             lambda: self._looks_wanted > looks or self._pausing.wanted,
