@@ -200,14 +200,22 @@ class Backend:
         return await self.database.write(attempt)
 
     async def run_child(
-        self, params: Params, parent: Row, terms: Terms, *, reason: str = ""
+        self,
+        params: Params,
+        parent: Row,
+        terms: Terms,
+        *,
+        reason: str = "",
+        incident_id: UUID | None = None,
     ) -> UUID:
         """Accept an action as a part of an operation, in the transaction that is open.
 
         It inherits whose request it is, as part of what, and the urgency; who asked was authorised
-        with the parent. Conflict (`TRANSACTION_REQUIRED`) outside a transaction.
+        with the parent. `incident_id`: it serves this incident, where its parent serves none.
+        Conflict (`TRANSACTION_REQUIRED`) outside a transaction.
         """
         part = {"reason": reason or parent["reason"], "parent_id": parent["id"]}
+        part |= {"incident_id": incident_id or parent["incident_id"]}
         context = context_of(parent).model_copy(update=part)
 
         async def accept(connection: AsyncConnection) -> UUID:

@@ -177,7 +177,8 @@ async def settle(tx: Tx, row: Row) -> Settled:
         return await _abandoned(tx, row, led)
     if row["target_type"] == "vm":
         return await _settled_vm(tx, row)
-    return Settled(await tx.door.undo(of_operation(tx, row), row))
+    done = await tx.door.undo(of_operation(tx, row), row)
+    return Settled(done, await tx.door.kind_of(row).left(of_operation(tx, row), row))
 
 
 async def _settled_vm(tx: Tx, row: Row) -> Settled:

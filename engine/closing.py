@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OperationState, Outcome
-from store import locks, operations, plumbing
+from store import locks, made_room, operations, plumbing
 from store.ids import new_id
 from store.notify import announce
 from store.rows import Row
@@ -16,8 +16,14 @@ LOOK_AGAIN = "look_again"
 """The signal that only says: something may have changed."""
 
 BATCH = "batch"
+STOP = "vm.stop"
 MAINTAIN = "host.maintain"
-WATCHING = (BATCH, MAINTAIN)
+SHUTDOWN = "host.shutdown"
+REBOOT = "host.reboot"
+EMPTYING = frozenset({MAINTAIN, SHUTDOWN, REBOOT})
+"""Kinds of operations that empty a host: its failure, or its reboot by itself, outranks them."""
+
+WATCHING = (BATCH, *sorted(EMPTYING))
 """Kinds of operations that watch their children by their rows."""
 
 
@@ -50,6 +56,10 @@ async def close_operation(
     row = await operations.with_parent(connection, outcome.operation_id)
     assert row is not None
     await plumbing.append_event(connection, closed_event(row, outcome, now))
+    if row["kind"] == STOP:
+        waiter = await made_room.waiting_for(connection, outcome.operation_id)
+        if waiter is not None:
+            await look_again(connection, waiter, now)
     if row["parent_kind"] == BATCH and row["parent_state"] in operations.OPEN:
         await look_again(connection, row["parent_id"], now)
     return True

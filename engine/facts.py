@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.capacity import vcpus_allowed
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import Held, Lock
 from store import inventory, licences, locks, runs, vms
@@ -111,6 +112,20 @@ class Facts:
             known = [host["memory_mib"] for host in hosts if host["memory_mib"] > 0]
             self._largest[cluster_id] = (len(known), max(known, default=0))
         return self._largest[cluster_id]
+
+    async def most_vcpus(self, cluster_id: UUID, host_id: UUID | None = None) -> int | None:
+        """The most vCPUs that any host of a cluster, or this one, may promise in all.
+
+        None: there is no limit, or a host that has not said how many CPUs it has may have room.
+        """
+        cluster = await self.get("cluster", cluster_id)
+        if cluster is None or cluster["vcpu_overcommit"] is None:
+            return None
+        hosts = await self.hosts_of(cluster_id)
+        asked = [host for host in hosts if host_id in (None, host["id"])]
+        allowed = [vcpus_allowed(host["cpus"], cluster["vcpu_overcommit"]) for host in asked]
+        known = [one for one in allowed if one is not None]
+        return max(known) if known and len(known) == len(allowed) else None
 
     async def state_of_vm(self, vm_id: UUID) -> VmState:
         """What a person sees of the VM."""

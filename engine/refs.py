@@ -5,9 +5,11 @@ A VM's cards stand in a table of their own (`store.vms.nics_of`), so they come a
 
 from collections.abc import Sequence
 from functools import cache
+from uuid import UUID
 
-from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, VirtType
+from domain.inventory import DEFAULT_MACHINE, FenceDevice, GuestSpec, Nic, OnHang, VirtType
 from domain.orders import HostRef, RunRef, StartLimits
+from domain.placement import Guest
 from domain.profiles import Policy, Profile, policy_for
 from domain.readiness import ReadyRule, ReadyWhen
 from store.rows import Row
@@ -30,7 +32,25 @@ def guest_spec(vm: Row, virt_type: str, nics: Sequence[Row]) -> GuestSpec:
         boot=vm["spec"]["boot"],
         nics=tuple(nic_of(row) for row in nics),
         machine=vm["spec"].get("machine", DEFAULT_MACHINE),
-        agent=(vm["ready"] or {}).get("when") == ReadyWhen.AGENT,
+        agent=_asks_agent(vm),
+    )
+
+
+def _asks_agent(vm: Row) -> bool:
+    return (vm["ready"] or {}).get("when") == ReadyWhen.AGENT or vm["on_hang"] != OnHang.OFF
+
+
+def guest_of(vm: Row, depends_on: tuple[UUID, ...] = ()) -> Guest:
+    """A VM as the planner sees it."""
+    return Guest(
+        vm_id=vm["id"],
+        name=vm["name"],
+        memory_mib=vm["memory_mib"],
+        protected=vm["protected"],
+        priority=vm["priority"],
+        depends_on=depends_on,
+        home_id=vm["home_id"],
+        vcpus=vm["vcpus"],
     )
 
 
@@ -71,10 +91,11 @@ def fence_device(row: Row) -> FenceDevice:
 
 
 def policy_of(cluster: Row) -> Policy:
-    """The policy of a cluster: its profile, and how long a fence may take."""
-    return _policies(Profile(cluster["profile"]), cluster["fence_limit_s"])
+    """The policy of a cluster: its profile, and what it says otherwise."""
+    own = {name: cluster[name] for name in ("fence_limit_s", "starts_per_host")}
+    return _policies(Profile(cluster["profile"]), **own)
 
 
 @cache
-def _policies(profile: Profile, fence_limit_s: float) -> Policy:
-    return policy_for(profile, fence_limit_s=fence_limit_s)
+def _policies(profile: Profile, **own: float) -> Policy:
+    return policy_for(profile, **own)

@@ -17,10 +17,10 @@ from domain.operations import OPEN_STATES, OperationState
 from engine.actions.base import Tx
 from engine.actions.batch import RunBatch
 from engine.cancelling import of_operation
-from engine.closing import BATCH
+from engine.closing import BATCH, EMPTYING
 from engine.savepoints import savepoint
 from engine.writes import Writes
-from store import batches, control, locks, operations, plumbing
+from store import batches, control, locks, operations, planned, plumbing
 from store.ids import new_id
 from store.rows import Row
 
@@ -189,6 +189,8 @@ async def reopen(tx: Tx, row: Row) -> int:
     order = row["order"] | {"attempt": attempt}
     await operations.accept_again(tx.connection, row["id"], order, attempt)
     await locks.pass_on(tx.connection, row["id"], attempt)
+    if row["kind"] in EMPTYING:
+        await planned.begin_anew(tx.connection, row["target_id"])
     tx.facts.forget("operation", row["id"])
     tx.writes.post(plumbing.posting(new_id(), row["id"], tx.now))
     return attempt

@@ -9,7 +9,7 @@ still run        that step may be at work somewhere, and neither a next try nor 
                  locks must meet it. Until then the operation says so and keeps its locks.
 It has ended     though the row is open: nobody else will close it. A recovery is begun again
                  instead: nobody else would restart its VMs; so is a migration, which alone reads
-                 whose its VM is.
+                 whose its VM is, and a rehearsal, which has switched its host off.
 Temporal does    never claimed: it is started again under the same id, or closed where it was to be
 not know it      cancelled. Claimed: its next try starts with the same order, and each step reads
                  back what is done. One that its parent's workflow starts is left to it while the
@@ -54,6 +54,11 @@ LOOKED_AT = 200
 """Operations that one round looks for. Higher: longer rounds. Lower: with more open ones than this,
 each is looked for less often."""
 
+AHEAD = timedelta(seconds=EVERY_S)
+"""How far a look may lie ahead of this clock. Higher: one noted by a clock that was set back since
+keeps a vanished workflow unnoticed for longer. Lower: where clocks differ a little, each look is
+repeated by everybody."""
+
 AT_ONCE = 10
 """Questions to Temporal side by side."""
 
@@ -86,8 +91,9 @@ class Sweeper:
 
         Repeatable, and safe beside others.
         """
-        before = self._clock() - self._every
-        rows = await self._database.read(lambda c: control.to_sweep(c, before, LOOKED_AT))
+        now = self._clock()
+        before, after = now - self._every, now + AHEAD
+        rows = await self._database.read(lambda c: control.to_sweep(c, before, after, LOOKED_AT))
         acted = 0
         for row, state in await self._looked_for(rows):
             if state not in FINE:

@@ -11,8 +11,10 @@ from domain.base import Frozen
 from domain.errors import EngineError
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
+from domain.planned import HostPower
 from domain.readiness import ReadyRule
 from engine.fence_views import HostFencingView
+from engine.soft_views import OneSoftStepView
 
 T = TypeVar("T", default=Any)
 
@@ -40,67 +42,17 @@ class HostView(Frozen):
     state: HostState
     state_reason: str
     state_since: datetime
+    power: HostPower | None = None  # of one in maintenance, where the engine switches it
     epoch: int
     memory_mib: int
     memory_reserved_mib: int
     cpus: int
+    vcpus_reserved: int = 0
+    vcpus_allowed: int | None = None  # by its cluster's `vcpu_overcommit`; null: no limit
     vms: int
     last_answer_at: datetime | None
     open_incident_id: UUID | None
     fencing: HostFencingView
-    version: int
-
-
-class HostSampleView(Frozen):
-    """One answered poll of one host."""
-
-    at: datetime
-    memory_total_mib: int
-    memory_free_mib: int
-    cpus: int
-    took_s: float
-    guests: list[dict[str, Any]]
-
-
-class ForeignGuestView(Frozen):
-    """One guest that runs on a host and is none of ours. `memory_mib` is what it has now."""
-
-    guest_id: UUID
-    name: str
-    state: str
-    memory_mib: int
-
-
-class ForeignGuestsView(Frozen):
-    """What a host ran that is none of ours when it last answered; `at` None: it never has."""
-
-    host_id: UUID
-    at: datetime | None
-    guests: tuple[ForeignGuestView, ...]
-
-
-class FenceDeviceView(Frozen):
-    """One power controller, without its secrets."""
-
-    id: UUID
-    host_id: UUID
-    host_name: str
-    name: str
-    agent: str
-    options: dict[str, str]
-    deadline_s: float
-    level: int
-    delay_s: float
-    retries: int
-    shares_power: bool
-    host_budget_s: float
-    last_reading: str | None
-    last_read_at: datetime | None
-    last_tested_at: datetime | None
-    test_reading: str | None
-    test_took_s: float | None
-    test_identity: str | None
-    silent_since: datetime | None
     version: int
 
 
@@ -126,9 +78,22 @@ class VmView(Frozen):
     budget_s: int | None = None
     on_guest_shutdown: str = "stay"
     on_io_error: str = "resume"
+    on_hang: str = "off"
+    hang_after_s: int = 60
     ready: ReadyRule | None = None
     max_restart: int = 3
     max_relocate: int = 3
+    may_be_stopped: bool = True
+    failback: str = "off"
+    home_id: UUID | None = None
+
+
+class FailbackView(Frozen):
+    """How a VM stands to its home: the reason for which it is not moved there now."""
+
+    code: str
+    detail: str
+    tries_at: datetime | None = None  # where a time is waited for
 
 
 class NicView(Frozen):
@@ -153,7 +118,15 @@ class VmDetailView(VmView):
 
     gave_way    soft affinity rules that its present place breaks
     end_reason  why its last run ended, while it has no other
+    agent_heard          whether its guest agent has answered in this run: until then no silence
+                         counts; None of one that is not listened to (`on_hang`)
+    agent_silent_since   since when its guest agent is silent, while the guest is held to be hung
     paused      why QEMU has stopped its guest by itself, while it has
+    migrating_to       the host that it is moved to, while it is
+    starts_again_with  the host that it was shut down with, and comes back with
+    stops_again_at     when its stop for another VM, which failed half way, is tried again
+    also_seen_on       hosts in service whose last poll shows it, and where it should not run
+    home, goes_home    the host that is its home, and whether it is moved there now
     """
 
     disks: tuple[dict[str, Any], ...] = ()
@@ -164,6 +137,14 @@ class VmDetailView(VmView):
     gave_way: tuple[str, ...] = ()
     end_reason: str | None = None
     paused: str | None = None
+    migrating_to: str | None = None
+    starts_again_with: str | None = None
+    stops_again_at: datetime | None = None
+    also_seen_on: tuple[str, ...] = ()
+    agent_heard: bool | None = None
+    agent_silent_since: datetime | None = None
+    home: str | None = None
+    goes_home: FailbackView | None = None
     ended_at: datetime | None = None
 
 
@@ -361,6 +342,7 @@ class IncidentView(Frozen):
     evidence: tuple[EvidenceView, ...] = ()
     certificate: CertificateView | None = None
     vms: tuple[IncidentVmView, ...] = ()
+    soft_steps: tuple[OneSoftStepView, ...] = ()  # in the hour before it
 
 
 class EventView(Frozen):

@@ -28,4 +28,10 @@ class ClusterView(Frozen):
     rack_fences_percent: int | None = None
     site_fences_max: int | None = None
     site_fences_percent: int | None = None
+    starts_per_host: int = 8
+    make_room: str = "off"
+    make_room_max: int = 10
+    failback_after_s: int = 600
+    soft_step: bool = True
+    vcpu_overcommit: float | None = None
     version: int

@@ -7,13 +7,16 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
+from domain.capacity import VCPU_OVERCOMMIT_LEAST, VCPU_OVERCOMMIT_MOST
 from domain.context import PriorityClass
 from domain.disarming import DISARMED, DisarmMode
 from domain.errors import Conflict
+from domain.failback import FAILBACK_AFTER_MAX_S, FAILBACK_AFTER_S
 from domain.inventory import NAME, VirtType
 from domain.locks import exclusive
+from domain.make_room import MAKE_ROOM_MAX, MAKE_ROOM_MAX_MOST, MakeRoom
 from domain.permissions import Permission
-from domain.profiles import Profile
+from domain.profiles import STARTS_PER_HOST, STARTS_PER_HOST_MAX, Profile
 from domain.topology import FENCE_LIMIT_S
 from engine.actions.base import (
     Action,
@@ -48,8 +51,17 @@ from store.ids import new_id
 from store.rows import Row
 
 WINDOW_MAX_S = 86_400
+NO_ROOM = "NO_ROOM"
+"""The reason of a start or a migration that waits for memory or vCPUs."""
+
 SHARE: Any = Field(default=None, ge=1, le=100)
 COUNT: Any = Field(default=None, ge=0, le=10_000)
+RATIO: Any = Field(
+    default=None,
+    ge=VCPU_OVERCOMMIT_LEAST,
+    le=VCPU_OVERCOMMIT_MOST,
+    strict=True,
+)
 
 
 class FenceBudgets(Frozen):
@@ -65,7 +77,13 @@ class FenceBudgets(Frozen):
     site_fences_percent: int | None = SHARE
 
 
-class CreateCluster(FenceBudgets, Params):
+class Capacity(Frozen):
+    """What hosts may promise: so many vCPUs for each of their logical CPUs; None: no limit."""
+
+    vcpu_overcommit: float | None = RATIO
+
+
+class CreateCluster(FenceBudgets, Capacity, Params):
     """Add a cluster; its profile sets the timing of everything in it."""
 
     name: str = Field(pattern=NAME)
@@ -74,6 +92,11 @@ class CreateCluster(FenceBudgets, Params):
     fence_limit_s: float = Field(default=FENCE_LIMIT_S, ge=1, le=3600)
     fence_window_s: int = Field(default=300, ge=60, le=WINDOW_MAX_S)
     fences_max: int = Field(default=1, ge=0, le=10_000)
+    starts_per_host: int = Field(default=STARTS_PER_HOST, ge=1, le=STARTS_PER_HOST_MAX)
+    make_room: MakeRoom = MakeRoom.OFF
+    make_room_max: int = Field(default=MAKE_ROOM_MAX, ge=1, le=MAKE_ROOM_MAX_MOST)
+    failback_after_s: int = Field(default=FAILBACK_AFTER_S, ge=0, le=FAILBACK_AFTER_MAX_S)
+    soft_step: bool = True
 
 
 class CreateClusterAction(Action[CreateCluster, None]):
@@ -156,10 +179,10 @@ def _would_go_on(cluster: Row, waiting: Sequence[str]) -> Conflict:
     )
 
 
-class ClusterChanges(FenceBudgets, Changes):
+class ClusterChanges(FenceBudgets, Capacity, Changes):
     """What can be changed of a cluster. Switching automatic action is an action of its own."""
 
-    may_be_null = frozenset(FenceBudgets.model_fields)
+    may_be_null = frozenset(FenceBudgets.model_fields) | frozenset(Capacity.model_fields)
 
     name: str | None = Field(default=None, pattern=NAME)
     profile: Profile | None = None
@@ -167,6 +190,11 @@ class ClusterChanges(FenceBudgets, Changes):
     fence_limit_s: float | None = Field(default=None, ge=1, le=3600)
     fence_window_s: int | None = Field(default=None, ge=60, le=WINDOW_MAX_S)
     fences_max: int | None = COUNT
+    starts_per_host: int | None = Field(default=None, ge=1, le=STARTS_PER_HOST_MAX)
+    make_room: MakeRoom | None = None
+    make_room_max: int | None = Field(default=None, ge=1, le=MAKE_ROOM_MAX_MOST)
+    failback_after_s: int | None = Field(default=None, ge=0, le=FAILBACK_AFTER_MAX_S)
+    soft_step: bool | None = None
 
 
 class EditCluster(ClusterChanges, Edit):
@@ -205,7 +233,16 @@ class EditClusterAction(Action[EditCluster, Change]):
             notes.append("monitors take up the new timing with their next round")
         if "virt_type" in plan.facts.values:
             notes.append("VMs that run keep their type until their next start")
+        if "vcpu_overcommit" in plan.facts.values:
+            notes.append("VMs that run stay where they are")
+            await _look_for_room(tx, params.cluster_id)
         return plan.facts.done(*notes)
+
+
+async def _look_for_room(tx: Tx, cluster_id: UUID) -> None:
+    """Let what waits for room look again at once: there may be more of it."""
+    for operation_id in await control.waiting_for(tx.connection, cluster_id, NO_ROOM):
+        await post_once(tx, operation_id, plumbing.SIGNAL, LOOK_AGAIN)
 
 
 class RemoveCluster(Removal):

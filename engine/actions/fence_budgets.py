@@ -1,7 +1,5 @@
 """Whether a fence ends in time: the budget of a host's devices against its cluster's limit."""
 
-from collections.abc import Iterable
-
 from domain.errors import Conflict, Refused
 from domain.inventory import FenceDevice
 from domain.profiles import Policy
@@ -23,7 +21,7 @@ async def too_slow(tx: Tx, host: Row, changed: FenceDevice) -> list[Refused]:
     """
     cluster = await existing(tx, "cluster", host["cluster_id"])
     policy = policy_of(cluster)
-    known = await _devices(tx, host)
+    known = await devices_of(tx, host)
     before = fence_budget(known, policy)
     after = fence_budget((*(d for d in known if d.id != changed.id), changed), policy)
     if after.total_s <= max(cluster["fence_limit_s"], before.total_s):
@@ -42,11 +40,37 @@ async def too_slow(tx: Tx, host: Row, changed: FenceDevice) -> list[Refused]:
     ]
 
 
+async def too_slow_without(tx: Tx, host: Row, gone: Row) -> list[Refused]:
+    """FENCE_BUDGET_EXCEEDED if taking this device away makes its host's fence too long.
+
+    The last level is tried several times, and without this device that may be a slower one.
+    """
+    cluster = await existing(tx, "cluster", host["cluster_id"])
+    policy = policy_of(cluster)
+    known = await devices_of(tx, host)
+    before = fence_budget(known, policy)
+    after = fence_budget((device for device in known if device.id != gone["id"]), policy)
+    if after.total_s <= max(cluster["fence_limit_s"], before.total_s):
+        return []
+    return [
+        Conflict(
+            "FENCE_BUDGET_EXCEEDED",
+            f"without {gone['name']} a fence of {host['name']} could take {told(after, policy)};"
+            f" cluster {cluster['name']} allows {cluster['fence_limit_s']:g} s",
+            next_step="lower deadline, delay or retries of what is left, or raise the limit:"
+            f" `holdfast cluster edit {cluster['name']} --fence-limit {after.total_s:.0f}s`",
+            host=host["name"],
+            budget_s=round(after.total_s, 1),
+            limit_s=cluster["fence_limit_s"],
+        )
+    ]
+
+
 async def slower_than(tx: Tx, cluster: Row, limit_s: float) -> list[Refused]:
     """FENCE_BUDGET_EXCEEDED for each host of a cluster whose fence could take longer."""
     policy, found = policy_of(cluster), []
     for host in await inventory.listing(tx.connection, "host", cluster_id=cluster["id"]):
-        budget = fence_budget(await _devices(tx, host), policy)
+        budget = fence_budget(await devices_of(tx, host), policy)
         if budget.total_s > limit_s:
             found.append((host["name"], budget))
     return [
@@ -69,6 +93,7 @@ def told(budget: FenceBudget, policy: Policy) -> str:
     return f"{budget.total_s:.1f} s ({', '.join(parts)}{last})"
 
 
-async def _devices(tx: Tx, host: Row) -> Iterable[FenceDevice]:
+async def devices_of(tx: Tx, host: Row) -> tuple[FenceDevice, ...]:
+    """The power controllers of a host."""
     rows = await inventory.listing(tx.connection, "fence_device", host_id=host["id"])
     return tuple(fence_device(row) for row in rows)

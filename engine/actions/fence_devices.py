@@ -2,6 +2,7 @@
 
 A device may be changed while its host is being recovered: a wrong password is often what a recovery
 waits for. It is not removed meanwhile, since how many devices there are is what proof is asked for.
+None is added while a rehearsal cuts one level after the other: that would shift them.
 """
 
 import contextlib
@@ -16,8 +17,9 @@ from domain.context import PriorityClass
 from domain.controllers import controller_of
 from domain.errors import Conflict, Refused
 from domain.inventory import NAME, FenceDevice
-from domain.locks import exclusive, shared
+from domain.locks import Lock, exclusive, shared
 from domain.permissions import Permission
+from domain.topology import provable, survives_power_loss
 from engine.actions.base import (
     Action,
     Done,
@@ -40,10 +42,11 @@ from engine.actions.edits import (
     target_of,
     write_change,
 )
-from engine.actions.fence_budgets import TIMES, too_slow
+from engine.actions.fence_budgets import TIMES, devices_of, too_slow, too_slow_without
 from engine.actions.named import taken
-from engine.refs import fence_device
-from store import edits, inventory
+from engine.actions.rehearsals import RehearseFencingAction
+from engine.refs import fence_device, policy_of
+from store import edits, inventory, locks
 from store.ids import new_id
 from store.rows import Row
 
@@ -56,7 +59,7 @@ HANDED_OVER = frozenset({"agent", "options"})
 
 
 TESTED = ("last_tested_at", "test_reading", "test_took_s", "test_identity", "silent_since")
-SAID = ("last_reading", "last_read_at", *TESTED)
+SAID = ("last_reading", "last_read_at", "rehearsal", "rehearsed_at", *TESTED)
 """Columns of what a device has said, which may have been another device's word."""
 
 
@@ -128,7 +131,7 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
         return Plan(
             target=Target("fence_device", device.id, params.name, host["cluster_id"]),
             facts=host,
-            locks=(shared("cluster", host["cluster_id"]),),
+            locks=(*await _rehearsed(tx, host), shared("cluster", host["cluster_id"])),
             steps=("write the fence device",),
         )
 
@@ -144,6 +147,13 @@ class AddFenceDeviceAction(Action[AddFenceDevice, Row]):
         data = {"host": plan.facts["name"], "agent": params.agent}
         after = params.model_dump(mode="json", exclude={"secrets"})
         return Done(summary="added", data=data, after=after)
+
+
+async def _rehearsed(tx: Tx, host: Row) -> tuple[Lock, ...]:
+    """The lock on a host whose devices are rehearsed; none where something else is under way."""
+    holder = await locks.holder(tx.connection, "host", host["id"])
+    rehearsed = holder is not None and holder.kind == RehearseFencingAction.kind
+    return (shared("host", host["id"]),) if rehearsed else ()
 
 
 class FenceDeviceChanges(Changes):
@@ -279,7 +289,11 @@ class RemoveFenceDevice(Removal):
 
 
 class RemoveFenceDeviceAction(Action[RemoveFenceDevice, Row]):
-    """`fence.remove`: allowed for a host's last one, too, with a warning in the summary."""
+    """`fence.remove`: allowed for a host's last one, too, with a warning in the summary.
+
+    Refused where what is left would take too long. A device that is broken has to go, so what its
+    host cannot prove any more without it is no reason to refuse, but is said.
+    """
 
     params = RemoveFenceDevice
     kind = "fence.remove"
@@ -291,6 +305,7 @@ class RemoveFenceDeviceAction(Action[RemoveFenceDevice, Row]):
         row = await existing(tx, "fence_device", params.fence_device_id)
         check_version(params.expected_version, "fence_device", row, problems)
         host = await existing(tx, "host", row["host_id"])
+        problems.extend(await too_slow_without(tx, host, row))
         device, on_host = exclusive("fence_device", row["id"]), shared("host", host["id"])
         return Plan(
             target=target_of("fence_device", row, host["cluster_id"]),
@@ -302,19 +317,32 @@ class RemoveFenceDeviceAction(Action[RemoveFenceDevice, Row]):
     async def execute(self, tx: Tx, params: RemoveFenceDevice, plan: Plan[Row]) -> Done:
         """Delete it."""
         row = plan.facts
+        before_it = await devices_of(tx, await existing(tx, "host", row["host_id"]))
         deleted = await edits.delete(tx.connection, "fence_device", row["id"], row["version"])
         confirm(tx, "fence_device", row, written=deleted)
         host = await existing(tx, "host", row["host_id"])
-        summary = "; ".join(("removed", *await _defenceless(tx, host)))
+        summary = "; ".join(("removed", *await _lost(tx, host, before_it)))
         before = {name: row[name] for name in (*PLAIN, "options")}
         return Done(summary=summary, before=before, data={"host": host["name"]})
 
 
-async def _defenceless(tx: Tx, host: Row) -> list[str]:
-    """A warning when a host has no device any more, and what that means for protected VMs."""
-    if await inventory.listing(tx.connection, "fence_device", host_id=host["id"]):
-        return []
-    warning = f"warning: {host['name']} has none left, so its death cannot be proven"
+async def _lost(tx: Tx, host: Row, before: tuple[FenceDevice, ...]) -> list[str]:
+    """Warnings of what a host's devices cannot prove any more, and what that means for its VMs."""
+    policy = policy_of(await existing(tx, "cluster", host["cluster_id"]))
+    proofs, left = policy.timing.proofs_required, await devices_of(tx, host)
+    if not provable(left, proofs):
+        return await _unprovable(tx, host, len(left), proofs)
+    if survives_power_loss(before, proofs) and not survives_power_loss(left, proofs):
+        return [
+            f"warning: {host['name']} now blocks on power loss: what is left of its devices shares"
+            " its supply"
+        ]
+    return []
+
+
+async def _unprovable(tx: Tx, host: Row, left: int, proofs: int) -> list[str]:
+    few = f"{left} left of the {proofs} that its profile wants" if left else "none left"
+    warning = f"warning: {host['name']} has {few}, so its death cannot be proven"
     count = await edits.protected_in(tx.connection, host["cluster_id"])
     if count == 0:
         return [warning]

@@ -23,6 +23,7 @@ from domain.locks import exclusive, shared
 from domain.orders import ActivateHostOrder, HostRef
 from domain.permissions import Permission
 from domain.profiles import Profile, policy_for
+from domain.ssh_access import fingerprint
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.edits import (
     Change,
@@ -36,8 +37,16 @@ from engine.actions.edits import (
     listed,
     target_of,
 )
+from engine.actions.fence_devices import SecretSealer
 from engine.actions.named import taken
-from store import edits, hosts, incidents, inventory
+from engine.actions.ssh_access import (
+    NO_CHANGE,
+    Access,
+    AccessChange,
+    access_change,
+    write_access,
+)
+from store import edits, failbacks, hosts, incidents, inventory
 from store.ids import new_id
 from store.rows import Row
 
@@ -121,13 +130,27 @@ class AddHostAction(Action[AddHost, Row]):
 
 
 class HostChanges(Changes):
-    """What can be changed of a host."""
+    """What can be changed of a host. `ssh` is given as a whole; null takes it away."""
+
+    may_be_null = frozenset({"ssh"})
 
     name: str | None = Field(default=None, pattern=NAME)
     uri: Address | None = None
     own_host: bool | None = None
     rack: str | None = Field(default=None, pattern=PLACE)
     site: str | None = Field(default=None, pattern=PLACE)
+    ssh: Access | None = None
+
+
+PLAIN = tuple(field for field in HostChanges.model_fields if field != "ssh")
+
+
+@dataclass(frozen=True)
+class HostChange:
+    """What is to change of a host, and of the SSH access to it."""
+
+    change: Change
+    access: AccessChange
 
 
 class EditHost(HostChanges, Edit):
@@ -136,7 +159,7 @@ class EditHost(HostChanges, Edit):
     host_id: UUID
 
 
-class EditHostAction(Action[EditHost, Change]):
+class EditHostAction(Action[EditHost, HostChange]):
     """`host.edit`: done within the transaction; the machine itself is not asked."""
 
     params = EditHost
@@ -145,34 +168,52 @@ class EditHostAction(Action[EditHost, Change]):
     priority = PriorityClass.INVENTORY
     idempotent = True
 
-    async def plan(self, tx: Tx, params: EditHost, problems: Problems) -> Plan[Change]:
+    def __init__(self, sealer: SecretSealer) -> None:
+        self._sealer = sealer
+
+    async def plan(self, tx: Tx, params: EditHost, problems: Problems) -> Plan[HostChange]:
         """Check version and name, and whether another address may be given now."""
-        fields = HostChanges.model_fields
-        change = await change_of(tx, "host", params, params.host_id, fields, problems)
-        host = change.row
+        change = await change_of(tx, "host", params, params.host_id, PLAIN, problems)
+        host, access = change.row, NO_CHANGE
         if "uri" in change.values:
             problems.extend(await _address_taken(tx, change.values["uri"], host["id"]))
             problems.extend(_in_service(host))
             problems.extend(await _copies(tx, host))
+        if "ssh" in params.model_fields_set:
+            after = host | change.values
+            access = await access_change(tx, self._sealer, after, params.ssh, problems)
         return Plan(
             target=target_of("host", host),
-            facts=change,
+            facts=HostChange(change, access),
             state=host["state"],
             locks=(exclusive("host", host["id"]), shared("cluster", host["cluster_id"])),
             steps=("write the host",),
         )
 
-    async def execute(self, tx: Tx, params: EditHost, plan: Plan[Change]) -> Done:
+    async def execute(self, tx: Tx, params: EditHost, plan: Plan[HostChange]) -> Done:
         """Write what differs; for another address the statement itself asks for the conditions."""
-        change = plan.facts
-        if not change.values:
+        change, access = plan.facts.change, plan.facts.access
+        if not change.values and not access.changes:
             return change.done()
         row = change.row
         write = edits.move_address if "uri" in change.values else edits.edit_host
         written = await write(tx.connection, row["id"], row["version"], change.values)
         confirm(tx, "host", row, written=written)
-        notes = ("check that its fence devices are those of that machine",)
-        return change.done(*(notes if "uri" in change.values else ()))
+        await write_access(tx, self._sealer, row, access)
+        return _edited(change, access)
+
+
+def _edited(change: Change, access: AccessChange) -> Done:
+    notes = ["check that its fence devices are those of that machine"]
+    names = sorted(change.values)
+    if not access.changes:
+        return change.done(*(notes if "uri" in names else ()))
+    notes = notes if "uri" in names else []
+    if access.given is not None:
+        notes.append(f"its SSH key has to be {fingerprint(access.given.host_key)}")
+    summary = "; ".join((f"changed {', '.join((*names, 'ssh'))}", *notes))
+    before = change.before | access.told_before()
+    return Done(summary=summary, before=before, after=change.values | access.told())
 
 
 class RemoveHost(Removal):
@@ -229,10 +270,12 @@ class RemoveHostAction(Action[RemoveHost, Leaving]):
         groups = [row["name"] for row in plan.facts.groups]
         removed = await edits.remove_host(tx.connection, host, tx.now)
         confirm(tx, "host", host, written=removed)
+        homeless = await failbacks.forget_home(tx.connection, host["id"])
         having = counted(len(devices), "fence device", "fence devices")
         leaving = counted(len(groups), "affinity group", "affinity groups")
         notes = [f"with {having}: {listed(devices)}"] if devices else []
         notes += [f"taken out of {leaving}: {listed(groups)}"] if groups else []
+        notes += [f"no longer the home of {listed(homeless)}"] if homeless else []
         notes.append("nothing was changed on the machine itself")
         before = {name: host[name] for name in STAYS} | {"fence_devices": devices}
         return Done(summary="; ".join(("removed", *notes)), before=before)

@@ -1,6 +1,6 @@
 """Recovering, fencing and activating hosts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,16 +13,19 @@ from domain.errors import Conflict, Refused, Superseded
 from domain.hosts import PUT_BACK, HostEvent, advance
 from domain.inventory import HostState, RunState
 from domain.locks import exclusive
-from domain.matrix import REBOOTED
+from domain.matrix import REBOOTED, is_allowed
 from domain.operations import Order
 from domain.orders import ActivateHostOrder, FenceHostOrder, RecoverHostOrder
 from domain.permissions import Permission
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
-from engine.closing import MAINTAIN
+from engine.closing import EMPTYING
 from engine.refs import host_ref, policy_of
 from store import hosts, incidents, runs
 from store.ids import new_id
 from store.rows import Row
+
+RESTART = "host.restart_libvirtd"
+"""What a host's failure, or its reboot, leaves without an object."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class RecoverHostAction(Action[RecoverHost, HostFacts]):
     external = False
     # An import waits for the host that is dead, and would for minutes. An activation has ended but
     # for its last note: while it has work to do its host is `reconciling`, which forbids this.
-    preempts = frozenset({"vm.import", "host.activate", "host.add", MAINTAIN})
+    preempts = frozenset({"vm.import", "host.activate", "host.add", RESTART}) | EMPTYING
 
     async def plan(self, tx: Tx, params: RecoverHost, problems: Problems) -> Plan[HostFacts]:
         """Check that the report is about this epoch and the first one; else there is no more."""
@@ -263,6 +266,10 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
         busy = known is not None and known["phase"] in ("decide", "prove")
         stale = params.rebooted_epoch not in (None, host["epoch"])
         plan = _plan(facts, "power it on", "wait for its answer", "settle its copies", "admit it")
+        again = tx.attempt > 1 and params.rebooted_epoch is not None
+        if again and is_allowed("host", self.kind, host["state"]):
+            # A person has it tried again, and an earlier try took the host out of service.
+            plan = replace(plan, state=HostState.UP)
         if busy or stale:
             problems.append(self.forbidden(params, plan, ()))
         return plan
@@ -290,7 +297,7 @@ class ActivateHostAction(Action[ActivateHost, HostFacts]):
 
     def outranks(self, params: ActivateHost) -> frozenset[str]:
         """An import, or a drain, waits for what was on the host before it rebooted."""
-        return frozenset() if params.rebooted_epoch is None else frozenset({"vm.import", MAINTAIN})
+        return frozenset() if params.rebooted_epoch is None else EMPTYING | {"vm.import", RESTART}
 
     def rule(self, params: ActivateHost) -> str:
         """A host in service is activated anew only because it has rebooted."""

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from domain.errors import Conflict, NotFound, Refused
+from domain.errors import Conflict, Refused
 from domain.inventory import HostState, RunState, VmState
 from domain.locks import exclusive
 from domain.orders import MigrateVmOrder
 from domain.permissions import Permission
-from engine.actions.base import Action, Done, Params, Plan, Problems, Tx, existing
-from engine.actions.vms import VmFacts, moving, silent, vm_facts, vm_target
+from engine.actions.base import Action, Done, Params, Plan, Problems, Tx
+from engine.actions.vms import VmFacts, host_for, moving, silent, vm_facts, vm_target
 from engine.refs import policy_of
 from store import migrating
 from store.rows import Row
@@ -45,7 +45,9 @@ class MigrateVmAction(Action[MigrateVm, _Where]):
         """Check that the VM runs, and that its target is another host in service."""
         facts = await vm_facts(tx, params.vm_id)
         vm, run = facts.vm, facts.run
-        target = None if params.host_id is None else await _target(tx, vm, params.host_id)
+        next_step = "choose a host of its cluster, or leave the choice to the engine"
+        named = params.host_id
+        target = None if named is None else await host_for(tx, vm, named, next_step=next_step)
         if target is not None:
             problems.extend(_unfit(facts, target))
         mine = run is not None and run["moved_by"] == tx.operation_id
@@ -100,18 +102,6 @@ class MigrateVmAction(Action[MigrateVm, _Where]):
             vm=vm["name"],
             state=RunState.ENDED.value if run is None else run["state"],
         )
-
-
-async def _target(tx: Tx, vm: Row, host_id: UUID) -> Row:
-    host = await existing(tx, "host", host_id)
-    if host["cluster_id"] != vm["cluster_id"]:
-        raise NotFound(
-            "HOST_NOT_FOUND",
-            f"{host['name']} is no host of the VM's cluster",
-            next_step="choose a host of its cluster, or leave the choice to the engine",
-            id=str(host_id),
-        )
-    return host
 
 
 def _unfit(facts: VmFacts, target: Row) -> list[Refused]:

@@ -12,13 +12,25 @@ from pydantic import Field
 
 from domain.context import PriorityClass
 from domain.errors import Conflict, Refused
-from domain.inventory import MAX_PRIORITY, NAME, Boot, Disk, OnGuestShutdown, OnIoError, VmState
+from domain.failback import Failback
+from domain.hung_guests import HANG_AFTER_MAX_S, HANG_AFTER_MIN_S, HANG_AFTER_S
+from domain.inventory import (
+    MAX_PRIORITY,
+    NAME,
+    Boot,
+    Disk,
+    OnGuestShutdown,
+    OnHang,
+    OnIoError,
+    VmState,
+)
 from domain.locks import exclusive, shared
 from domain.permissions import Permission
 from domain.readiness import ReadyRule
 from engine.actions.base import Action, Done, Params, Plan, Problems, Target, Tx, existing
 from engine.actions.edits import Changes, Edit, Removal, check_version, confirm, counted, listed
 from engine.actions.named import taken
+from engine.actions.vm_homes import begin_anew, check_home
 from engine.actions.vm_parts import (
     DEPENDENCIES_MAX,
     GROUPS_MAX,
@@ -44,9 +56,14 @@ TRIES_MAX = 100
 COLUMNS = frozenset({"name", "memory_mib", "vcpus", "protected", "priority", "budget_s"}) | {
     "on_guest_shutdown",
     "on_io_error",
+    "on_hang",
+    "hang_after_s",
     "max_restart",
     "max_relocate",
+    "may_be_stopped",
     "ready",
+    "failback",
+    "home_id",
 }
 SPEC = frozenset({"disks", "boot"})
 AT_NEXT_START = frozenset({"memory_mib", "vcpus", "nics"}) | SPEC
@@ -59,7 +76,9 @@ class CreateVm(Params):
     `budget_s` is the time within which a protected VM should run again after its host failed. Once
     its start has failed or its guest has ended by itself, it is started again `max_restart` times
     on one host, and on `max_relocate` other hosts. Those that depend on it start once it is `ready`
-    (`domain.readiness`).
+    (`domain.readiness`). It hangs once its guest agent is silent for `hang_after_s` (`on_hang`).
+    Where its cluster makes room, it `may_be_stopped` for one of higher priority. It is started at
+    its home where that can be, and moved back there by itself with `failback` (`domain.failback`).
     """
 
     cluster_id: UUID
@@ -71,8 +90,13 @@ class CreateVm(Params):
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
     on_guest_shutdown: OnGuestShutdown = OnGuestShutdown.STAY
     on_io_error: OnIoError = OnIoError.RESUME
+    on_hang: OnHang = OnHang.OFF
+    hang_after_s: int = Field(default=HANG_AFTER_S, ge=HANG_AFTER_MIN_S, le=HANG_AFTER_MAX_S)
     max_restart: int = Field(default=3, ge=0, le=TRIES_MAX)
     max_relocate: int = Field(default=3, ge=0, le=TRIES_MAX)
+    may_be_stopped: bool = True
+    failback: Failback = Failback.OFF
+    home_id: UUID | None = None
     ready: ReadyRule | None = None
     depends_on: tuple[UUID, ...] = Field(default=(), max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] = Field(default=(), max_length=DISKS_MAX)
@@ -94,6 +118,7 @@ class CreateVmAction(Action[CreateVm, tuple[Row, ...]]):
         await existing(tx, "cluster", params.cluster_id)
         problems.extend(await taken(tx, "vm", params.name))
         vm = Subject(new_id(), params.name, params.cluster_id)
+        await check_home(tx, vm.name, vm.cluster_id, params.home_id, problems)
         if params.depends_on:
             await check_dependencies(tx, vm, params.depends_on, problems, new=True)
         if params.affinity_group_ids:
@@ -126,7 +151,7 @@ class CreateVmAction(Action[CreateVm, tuple[Row, ...]]):
 class VmChanges(Changes):
     """What can be changed of a VM; cards, disks, dependencies and groups are given whole."""
 
-    may_be_null: ClassVar[frozenset[str]] = frozenset({"budget_s", "boot", "ready"})
+    may_be_null: ClassVar[frozenset[str]] = frozenset({"budget_s", "boot", "ready", "home_id"})
 
     name: str | None = Field(default=None, pattern=NAME)
     memory_mib: int | None = Field(default=None, ge=16, le=MEMORY_MIB_MAX)
@@ -136,8 +161,13 @@ class VmChanges(Changes):
     budget_s: int | None = Field(default=None, ge=1, le=BUDGET_S_MAX)
     on_guest_shutdown: OnGuestShutdown | None = None
     on_io_error: OnIoError | None = None
+    on_hang: OnHang | None = None
+    hang_after_s: int | None = Field(default=None, ge=HANG_AFTER_MIN_S, le=HANG_AFTER_MAX_S)
     max_restart: int | None = Field(default=None, ge=0, le=TRIES_MAX)
     max_relocate: int | None = Field(default=None, ge=0, le=TRIES_MAX)
+    may_be_stopped: bool | None = None
+    failback: Failback | None = None
+    home_id: UUID | None = None
     ready: ReadyRule | None = None
     depends_on: tuple[UUID, ...] | None = Field(default=None, max_length=DEPENDENCIES_MAX)
     disks: tuple[Disk, ...] | None = Field(default=None, max_length=DISKS_MAX)
@@ -199,10 +229,12 @@ class EditVmAction(Action[EditVm, VmChange]):
     async def execute(self, tx: Tx, params: EditVm, plan: Plan[VmChange]) -> Done:
         """Write what differs."""
         change = plan.facts
-        if not change.after:
-            return Done(summary="nothing to change")
         row, after = change.row, change.after
+        woken = await begin_anew(tx, row, set(params.model_fields_set), set(after))
+        if not after:
+            return Done(summary="it goes home by itself again" if woken else "nothing to change")
         values = {name: after[name] for name in COLUMNS & after.keys()}
+        values |= {"home_id": params.home_id} if "home_id" in after else {}
         if SPEC & after.keys():
             values["spec"] = row["spec"] | {name: after[name] for name in SPEC & after.keys()}
         written = await edits.edit(tx.connection, "vm", row["id"], row["version"], values)
@@ -223,6 +255,7 @@ async def _change(tx: Tx, params: EditVm, row: Row, problems: Problems) -> VmCha
     cards = await vms.nics_of(tx.connection, [row["id"]])
     vm = Subject(row["id"], row["name"], row["cluster_id"], cards.get(row["id"], ()))
     planned: tuple[Row, ...] = ()
+    await check_home(tx, vm.name, vm.cluster_id, params.home_id, problems)
     if params.depends_on is not None:
         await check_dependencies(tx, vm, params.depends_on, problems)
         said["depends_on"] = _ids(params.depends_on)
@@ -245,6 +278,7 @@ async def _plain(tx: Tx, row: Row, cards: tuple[Row, ...]) -> dict[str, Any]:
     return {name: row[name] for name in COLUMNS} | {
         "disks": disks,
         "boot": row["spec"]["boot"],
+        "home_id": row["home_id"] and str(row["home_id"]),
         "nics": plain_cards(cards),
         "depends_on": _ids(await vms.depends_on(tx.connection, row["id"])),
         "affinity_group_ids": _ids(group["id"] for group in groups),

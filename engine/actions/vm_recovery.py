@@ -18,12 +18,13 @@ from store.rows import Row
 
 
 class RecoverVm(Params):
-    """The guest of a run is not running any more, though nobody asked for its end."""
+    """The guest of a run is not running any more, or `hung`, though nobody asked for that."""
 
     vm_id: UUID
     run_id: UUID
     why: str = Field(max_length=1000)
     reported_by: str = Field(max_length=64)
+    hung: bool = Field(default=False, exclude_if=lambda hung: not hung)
 
 
 class RecoverVmAction(Action[RecoverVm, VmFacts]):
@@ -77,6 +78,7 @@ class RecoverVmAction(Action[RecoverVm, VmFacts]):
             vm_name=vm["name"],
             run=run_ref(run, vm, host, virt_type, nics),
             closed=run["active"] is None,
+            hung=params.hung,
         )
         return Done(order, data={"why": params.why, "host": host["name"]})
 

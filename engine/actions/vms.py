@@ -126,10 +126,16 @@ class StartVmAction(Action[StartVm, VmFacts]):
 
 
 class StopVm(Params):
-    """Stop a VM: gracefully first, or hard at once with `force`."""
+    """Stop a VM: gracefully first, or hard at once with `force`.
+
+    `planned`: it is stopped with its host and comes back, so that it stays wanted.
+    For the VM `for_vm_id`, which needs its room: then it stays wanted, and is started again.
+    """
 
     vm_id: UUID
     force: bool = False
+    planned: bool = False
+    for_vm_id: UUID | None = None
 
 
 class StopVmAction(Action[StopVm, VmFacts]):
@@ -137,6 +143,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
 
     params = StopVm
     kind = "vm.stop"
+    own_fields = frozenset({"planned", "for_vm_id"})
     permission = Permission.VM_OPERATE
     workflow = "StopVm"
     pausable = True
@@ -161,9 +168,11 @@ class StopVmAction(Action[StopVm, VmFacts]):
         )
 
     async def execute(self, tx: Tx, params: StopVm, plan: Plan[VmFacts]) -> Done:
-        """Note that the VM is not wanted any more, and order its stop."""
+        """Note that the VM is not wanted any more, unless it is to come back; order its stop."""
         vm = plan.facts.vm
-        tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": False})
+        comes_back = params.planned or params.for_vm_id is not None
+        wish = comes_back and vm["wanted"]
+        tx.writes.update(inventory.WANT_VM, {"key": vm["id"], "wish": wish})
         order = StopVmOrder(
             operation_id=tx.operation_id,
             attempt=tx.attempt,
@@ -174,7 +183,7 @@ class StopVmAction(Action[StopVm, VmFacts]):
             run=await _ref(tx, plan.facts),
             force=params.force,
         )
-        return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": False})
+        return Done(order=order, before={"wanted": vm["wanted"]}, after={"wanted": wish})
 
     def forbidden(self, params: StopVm, plan: Plan[VmFacts], allowed: tuple[str, ...]) -> Refused:
         """It is down, or nobody knows."""
@@ -223,6 +232,19 @@ async def unproven(tx: Tx, vm: Row) -> tuple[Refused, ...]:
     )
 
 
+async def host_for(tx: Tx, vm: Row, host_id: UUID, *, next_step: str) -> Row:
+    """A host that is named for a VM; NotFound unless it is one of the VM's cluster."""
+    host = await existing(tx, "host", host_id)
+    if host["cluster_id"] != vm["cluster_id"]:
+        raise NotFound(
+            "HOST_NOT_FOUND",
+            f"{host['name']} is no host of the VM's cluster",
+            next_step=next_step,
+            id=str(host_id),
+        )
+    return host
+
+
 def silent(vm: Row, host: Row) -> Conflict:
     """The refusal to touch a VM whose host nobody hears."""
     return Conflict(
@@ -266,7 +288,7 @@ async def _too_big(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]
             )
         known, largest = int(chosen[0] > 0), chosen[0]
     if known and vm["memory_mib"] <= largest:
-        return ()
+        return await _too_wide(tx, vm, host_id)
     return (
         Invalid(
             "VM_TOO_BIG",
@@ -276,5 +298,24 @@ async def _too_big(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]
             vm=vm["name"],
             needs_mib=vm["memory_mib"],
             largest_mib=largest,
+        ),
+    )
+
+
+async def _too_wide(tx: Tx, vm: Row, host_id: UUID | None) -> tuple[Refused, ...]:
+    most = await tx.facts.most_vcpus(vm["cluster_id"], host_id)
+    if most is None or vm["vcpus"] <= most:
+        return ()
+    where = "any host" if host_id is None else "this host"
+    return (
+        Invalid(
+            "VM_TOO_MANY_VCPUS",
+            f"{vm['name']} has {vm['vcpus']} vCPUs; {where} of its cluster may promise {most} in "
+            "all, even when it is empty",
+            next_step="give the VM fewer vCPUs, or allow more: "
+            "`holdfast cluster edit --vcpu-overcommit`",
+            vm=vm["name"],
+            needs_vcpus=vm["vcpus"],
+            allowed_vcpus=most,
         ),
     )

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.profiles import Profile, policy_for
 from domain.topology import fence_budget, survives_power_loss
 from engine.fence_views import FenceLevelView, HostFencingView
-from engine.refs import fence_device, policy_of
+from engine.refs import fence_device
 from store import inventory
 from store.rows import Row
 
@@ -24,12 +25,12 @@ async def fencing_of(
 
 def _fencing(rows: list[Row]) -> HostFencingView:
     known = [fence_device(row) for row in rows if row["id"] is not None]
-    cluster = {"profile": rows[0]["profile"], "fence_limit_s": rows[0]["limit_s"]}
-    policy = policy_of(cluster)
+    limit_s = rows[0]["limit_s"]
+    policy = policy_for(Profile(rows[0]["profile"]), fence_limit_s=limit_s)
     budget = fence_budget(known, policy)
     return HostFencingView(
         budget_s=round(budget.total_s, 1),
-        limit_s=cluster["fence_limit_s"],
+        limit_s=limit_s,
         levels=tuple(
             FenceLevelView(
                 level=level.level, devices=level.devices, budget_s=round(level.total_s, 1)

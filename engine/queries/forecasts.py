@@ -11,7 +11,8 @@ from domain.profiles import TIMINGS, Profile, predict
 from engine.affinity import affinity_of
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.fencing import fencing_of
-from engine.records.runs import guest_of, rooms_of
+from engine.records.runs import rooms_of
+from engine.refs import guest_of
 from engine.views_explained import ForecastView, ReturnView
 from store import inventory, runs
 from store.rows import Row

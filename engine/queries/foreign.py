@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.queries.base import Query, QueryParams, missing
-from engine.views import ForeignGuestsView, ForeignGuestView
+from engine.views_hosts import ForeignGuestsView, ForeignGuestView
 from store import inventory, observations
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.pages import ID_KEY, PageParams, shown
+from engine.soft_views import soft_before
 from engine.views import CertificateView, EvidenceView, IncidentView, IncidentVmView, Page
 from engine.views_explained import DecisionView, ExplanationView
 from store import decisions, incidents, inventory, pages
@@ -56,11 +57,13 @@ class GetIncidentQuery(Query[GetIncident, IncidentView]):
             raise missing("incident", params.incident_id)
         facts = await incidents.evidence_of(connection, row["id"])
         certificates = await incidents.certificates_of(connection, row["id"])
+        before = (row["host_id"], row["epoch"], row["opened_at"])
         return _incident(row).model_copy(
             update={
                 "evidence": tuple(_evidence(fact) for fact in facts),
                 "certificate": _certificate(certificates[-1]) if certificates else None,
                 "vms": await self._vms(connection, row),
+                "soft_steps": await soft_before(connection, *before),
             }
         )
 

@@ -6,14 +6,16 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.capacity import vcpus_allowed
 from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.fencing import fencing_of
 from engine.queries.pages import NAME_KEY, NamedParams, listed, shown
-from engine.views import FenceDeviceView, HostSampleView, HostView, Page, VmView
+from engine.views import HostView, Page, VmView
 from engine.views_cluster import ClusterView
+from engine.views_hosts import FenceDeviceView, HostSampleView
 from store import inventory, observations, pages, vms
 from store.pages import Activity, List, Named, Slice
 from store.rows import Row
@@ -83,7 +85,7 @@ class ListHostsQuery(Query[ListHosts, Page[HostView]]):
         """By name."""
         whole = pages.hosts(params.named, cluster_id=params.cluster_id, state=params.state)
         rows, cursor, total = await listed(connection, whole, params, NAME_KEY)
-        return Page(items=await _hosts(connection, rows), next_cursor=cursor, total=total)
+        return Page(items=await _hosts(connection, rows, now), next_cursor=cursor, total=total)
 
 
 class GetHost(QueryParams):
@@ -100,15 +102,23 @@ class GetHostQuery(Query[GetHost, HostView]):
     async def answer(self, connection: AsyncConnection, params: GetHost, now: datetime) -> HostView:
         """NotFound when it is not there."""
         whole = pages.hosts(ANY, host_id=params.host_id)
-        (view,) = await _hosts(connection, [await _only(connection, whole, "host", params.host_id)])
+        row = await _only(connection, whole, "host", params.host_id)
+        (view,) = await _hosts(connection, [row], now)
         return view
 
 
-async def _hosts(connection: AsyncConnection, rows: list[Row]) -> tuple[HostView, ...]:
-    fencing = await fencing_of(connection, [row["id"] for row in rows])
-    same = set(HostView.model_fields) - {"fencing"}
+async def _hosts(
+    connection: AsyncConnection, rows: list[Row], now: datetime
+) -> tuple[HostView, ...]:
+    ids = [row["id"] for row in rows]
+    fencing = await fencing_of(connection, ids)
+    same = set(HostView.model_fields) - {"fencing", "vcpus_allowed"}
     return tuple(
-        HostView(**{field: row[field] for field in same}, fencing=fencing[row["id"]])
+        HostView(
+            **{field: row[field] for field in same},
+            vcpus_allowed=vcpus_allowed(row["cpus"], row["vcpu_overcommit"]),
+            fencing=fencing[row["id"]],
+        )
         for row in rows
     )
 

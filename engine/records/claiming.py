@@ -13,7 +13,7 @@ from domain.explain_vms import explain_fate, explain_place
 from domain.inventory import RunState
 from domain.operations import Problem
 from domain.orders import Restart, RestartPlan
-from domain.placement import Guest, Placed, Told, place_and_tell
+from domain.placement import Guest, Placed, Told, place_and_tell, runs_elsewhere
 from domain.recovery import Fate, fate_of, restart_sequence
 from engine.acceptance import Terms
 from engine.actions.vms import StartVm
@@ -23,10 +23,10 @@ from engine.cancelling import supersede
 from engine.records.explaining import note_explanations
 from engine.records.hosts import host_row
 from engine.records.migrating import tell_of_death
-from engine.records.runs import guest_of, ref_of, rooms_of
-from engine.refs import ready_rule, start_limits
+from engine.records.runs import ref_of, rooms_of
+from engine.refs import guest_of, ready_rule, start_limits
 from engine.rows import context_of
-from store import incidents, inventory, locks, operations, runs
+from store import failbacks, incidents, inventory, locks, operations, planned, runs, shown
 from store.rows import Row
 
 
@@ -97,13 +97,16 @@ class Claim:
     async def _judged(self, lost: list[Row]) -> list[Judged]:
         depends = await inventory.dependencies(self._connection)
         vms = await inventory.get_many(self._connection, "vm", [run["vm_id"] for run in lost])
+        coming_back = await planned.remembered_vms(self._connection)
         judged = []
         for run in lost:
             vm = vms.get(run["vm_id"])
             if vm is None:
                 continue
-            # A run that its own start was taking back is no stop that somebody asked for.
+            # A run that its own start was taking back is no stop that somebody asked for, nor is
+            # the shutdown of its host.
             asked_to_end = run["state"] == RunState.STOPPING and run["end_reason"] is None
+            asked_to_end = asked_to_end and run["vm_id"] not in coming_back
             fate = fate_of(wanted=vm["wanted"], stop_asked=asked_to_end, protected=vm["protected"])
             guest = guest_of(vm, depends.get(vm["id"], ()))
             judged.append(Judged(guest, fate, str(run["state"])))
@@ -130,9 +133,8 @@ class Claim:
         self, parent: Row, host: Row, wanted: tuple[Guest, ...]
     ) -> dict[UUID, Told]:
         """A start for each VM, with a place where there is room: where each goes, and why."""
-        rooms = await rooms_of(self._connection, host["cluster_id"])
-        rules = await affinity_of(self._connection, host["cluster_id"])
-        places = {told.guest.vm_id: told for told in place_and_tell(wanted, rooms, rules)}
+        places = await self._places(host["cluster_id"], wanted)
+        await failbacks.wake_all(self._connection, [guest.vm_id for guest in wanted])
         for guest in wanted:
             start = StartVm(vm_id=guest.vm_id, licence_id=self._order.certificate_id)
             terms = Terms(by_parent=True, preempt=True)
@@ -141,6 +143,19 @@ class Claim:
             if isinstance(choice, Placed):
                 await self._place(choice, child_id)
         return places
+
+    async def _places(self, cluster_id: UUID, wanted: tuple[Guest, ...]) -> dict[UUID, Told]:
+        """Where each goes, and why; none that another host shows already."""
+        rooms = await rooms_of(self._connection, cluster_id)
+        rules = await affinity_of(self._connection, cluster_id)
+        seen = await shown.shown(self._connection, cluster_id, [guest.vm_id for guest in wanted])
+        here = tuple(guest for guest in wanted if guest.vm_id not in seen)
+        told = [
+            runs_elsewhere(guest, tuple(one.name for one in seen[guest.vm_id]))
+            for guest in wanted
+            if guest.vm_id in seen
+        ]
+        return {one.guest.vm_id: one for one in (*place_and_tell(here, rooms, rules), *told)}
 
     async def _place(self, choice: Placed, child_id: UUID) -> None:
         run = await runs.place(

@@ -14,7 +14,7 @@ from domain.orders import Certificate, Evidence
 from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanations
 from engine.refs import fence_device
-from store import certificates, incidents, inventory, operations
+from store import certificates, fence_claims, incidents, inventory, operations
 from store.database import Database
 from store.ids import new_id
 from store.judged import Judged
@@ -56,7 +56,7 @@ class FenceRecords:
 
         async def work(connection: AsyncConnection) -> bool:
             known = await _known(connection, step.operation_id)
-            return await incidents.claim_fence(
+            return await fence_claims.claim_fence(
                 connection,
                 step.host.host_id,
                 step.host.epoch,
@@ -70,7 +70,7 @@ class FenceRecords:
                 "FENCE_NOT_ALLOWED",
                 f"{step.host.name} may not be fenced now: it was heard again, a monitor that "
                 "did not hear it is gone or has left it, the cluster is disarmed, the fence budget "
-                "is spent, or the host has moved on",
+                "is spent, its recovery was cancelled, or the host has moved on",
                 next_step="nothing was cut; the recovery judges anew",
                 host=step.host.name,
                 epoch=step.host.epoch,
@@ -105,6 +105,7 @@ class FenceRecords:
             heard = (await _known(connection, order.operation_id)).heard
             why = _why_dead(order.evidence)
             if not await incidents.issue_certificate(connection, row, heard=heard, why=why):
+                await _refuse_ended(connection, order)
                 raise Refused(
                     "SIGN_OF_LIFE",
                     f"{host.name} was heard again since its recovery judged it to be silent",
@@ -124,6 +125,20 @@ class FenceRecords:
             host_id=host.host_id,
             epoch=host.epoch,
             evidence=found["evidence"],
+        )
+
+
+async def _refuse_ended(connection: AsyncConnection, order: CertifyOrder) -> None:
+    """Refused once the incident is closed: nobody would start VMs under its certificate."""
+    incident = await incidents.get(connection, order.incident_id)
+    if incident is None or incident["open"] != 1:
+        raise Refused(
+            "INCIDENT_CLOSED",
+            f"the recovery of {order.host.name} has ended: its death is not certified for it",
+            next_step=f"`holdfast host show {order.host.name}` tells how it stands; if it is still "
+            "silent, retry that recovery",
+            host=order.host.name,
+            epoch=order.host.epoch,
         )
 
 

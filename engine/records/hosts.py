@@ -19,7 +19,8 @@ from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.fencing import FenceRecords
-from store import hosts, inventory, left_down, locks, migrating, operations, runs
+from engine.records.planned import start_due
+from store import hosts, inventory, left_down, locks, migrating, operations, planned, runs
 from store.database import Database
 from store.left_down import FOUND_GONE
 from store.rows import Row
@@ -48,6 +49,8 @@ class HostRecords(FenceRecords):
         and nothing newer was ever claimed for a start: then it is the VM's only copy, and its run
         is revived. Conflict SAME_MACHINE when one is the very process of another host's run: an old
         copy has an older generation, so this is that host's machine under a second address.
+        Conflict COPY_NEWER when one that lives is newer than that run: an adoption has marked it,
+        and its books were never written.
 
         Of domains without our mark only those count that our rows place here; see `_unmarked`.
         """
@@ -75,8 +78,11 @@ class HostRecords(FenceRecords):
             current: bool = run["generation"] == domain.generation
             if run["host_id"] == host.host_id:
                 return current
-            if current and domain.alive:
-                raise await _same_machine(connection, host, domain, run)
+            if domain.alive and domain.generation is not None:
+                if current:
+                    raise await _same_machine(connection, host, domain, run)
+                if domain.generation > run["generation"]:
+                    raise await _newer_copy(connection, host, domain, run)
             return False
         if not domain.alive or domain.generation is None:
             return False
@@ -159,6 +165,8 @@ class HostRecords(FenceRecords):
             await migrating.follow(connection, host.host_id, epoch)
             for name in settled.ended:
                 await self._start_again(connection, order, name)
+            waiting = await planned.remembered(connection, host_id=host.host_id)
+            await start_due(connection, self._backend, waiting, order.operation_id)
             return True
 
         if not await self._database.write(work):
@@ -242,8 +250,7 @@ def _moved_on(host: HostRef) -> Superseded:
 async def _same_machine(
     connection: AsyncConnection, host: HostRef, domain: Domain, run: Row
 ) -> Conflict:
-    other = await inventory.get(connection, "host", run["host_id"])
-    name = other["name"] if other else str(run["host_id"])
+    name = await _name_of(connection, run["host_id"])
     return Conflict(
         "SAME_MACHINE",
         f"{domain.name} runs on {host.name} with generation {run['generation']}, which is the copy "
@@ -254,6 +261,29 @@ async def _same_machine(
         other=name,
         generation=run["generation"],
     )
+
+
+async def _newer_copy(
+    connection: AsyncConnection, host: HostRef, domain: Domain, run: Row
+) -> Conflict:
+    name = await _name_of(connection, run["host_id"])
+    return Conflict(
+        "COPY_NEWER",
+        f"{domain.name} runs on {host.name} with generation {domain.generation}, and should run on "
+        f"{name} with generation {run['generation']}: it may be the only copy, which somebody has "
+        "moved, and its adoption did not end; nothing was touched",
+        next_step=f"look whether {domain.name} runs on {name}: if not, move it back there by hand "
+        f"or shut it down on {host.name}; then activate {host.name} again",
+        host=host.name,
+        other=name,
+        guest=domain.name,
+        generation=domain.generation,
+    )
+
+
+async def _name_of(connection: AsyncConnection, host_id: UUID) -> str:
+    found = await inventory.get(connection, "host", host_id)
+    return found["name"] if found else str(host_id)
 
 
 def _copy_unmarked(host: HostRef, domain: Domain, run: Row) -> Conflict:

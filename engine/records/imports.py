@@ -216,5 +216,6 @@ def _run_row(step: ImportStep, guest: ForeignGuest) -> Row:
         "state": RunState.RUNNING.value,
         "active": 1,
         "memory_mib": guest.memory_mib,
+        "vcpus": guest.vcpus,
         "operation_id": step.operation_id,
     }

@@ -6,17 +6,20 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.maintaining import Drained, DrainStep
-from domain.errors import Superseded
+from domain.errors import Conflict, Superseded
 from domain.hosts import HostEvent
 from domain.inventory import HostState, RunState
 from domain.operations import OperationState
+from domain.planned import PlannedVms
 from engine.acceptance import Terms
+from engine.actions.base import Params
 from engine.actions.migrate_vm import MigrateVm, MigrateVmAction
+from engine.actions.vms import StopVm, StopVmAction
 from engine.backend import Backend
 from engine.cancelling import cancel_operation, of_operation
 from engine.clock import Clock, utc_now
 from engine.rows import context_of
-from store import hosts, inventory, locks, migrating, operations, runs
+from store import hosts, inventory, locks, migrating, operations, planned, runs
 from store.database import Database
 from store.rows import Row
 
@@ -30,9 +33,26 @@ class MaintenanceRecords:
         self._clock = clock
 
     async def advance(self, step: DrainStep) -> Drained:
-        """Order the moves that the limit allows, or take an empty host out of service."""
+        """Order the moves that the limit allows, or take an empty host out of service.
+
+        Conflict HOST_NOT_BACK where an earlier try was lost while it reconciled the host: it is out
+        of service from then on.
+        """
+        try:
+            return await self._database.write(
+                lambda connection: _Look(connection, step, self._backend, self._clock()).run()
+            )
+        except Superseded:
+            if await self._leave_out(step):
+                raise _lost(step) from None
+            raise
+
+    async def _leave_out(self, step: DrainStep) -> bool:
+        host, now = step.host, self._clock()
+        why = "its reboot was lost while it was reconciled"
+        mine = (host.host_id, host.epoch, step.operation_id)
         return await self._database.write(
-            lambda connection: _Look(connection, step, self._backend, self._clock()).run()
+            lambda connection: planned.leave_out(connection, *mine, why, now, since_try=2)
         )
 
     async def stay(self, step: DrainStep) -> str:
@@ -43,7 +63,7 @@ class MaintenanceRecords:
             if drain is None or drain["state"] not in operations.OPEN:
                 # A recovery took the host over, whose state is its to change.
                 return f"{step.host.name} is left to whoever took it over"
-            children = await _moves(connection, step.operation_id)
+            children = await _moves(connection, step)
             open_ = [child for child in children if child["state"] in operations.OPEN]
             for child in open_:
                 tx = of_operation(self._backend.transaction(connection, context_of(child)), child)
@@ -73,6 +93,7 @@ class _Look:
         self._backend = backend
         self._now = now
         self._stuck: list[str] = []
+        self._needed: dict[UUID, str] = {}
         self._under_way = 0
 
     async def run(self) -> Drained:
@@ -82,7 +103,7 @@ class _Look:
         draining = (HostState.PREPARING_MAINTENANCE, HostState.MAINTENANCE)
         if host is None or host["state"] not in draining or host["epoch"] != step.host.epoch:
             raise Superseded("EPOCH_STALE", f"{step.host.name} is not being drained any more")
-        children = await _moves(connection, step.operation_id)
+        children = await _moves(connection, step)
         moved = len({c["target_id"] for c in children if c["state"] == OperationState.SUCCEEDED})
         here = await runs.active_runs(connection, host["id"])
         coming = [
@@ -101,6 +122,8 @@ class _Look:
             )
             return Drained(moved=moved, left=0, under_way=0, empty=done)
         newest = {child["target_id"]: child for child in children}
+        if step.stops:
+            self._needed = await self._needed_by({run["vm_id"] for run in here})
         for run in (*coming, *here):
             await self._look_at(run, newest.get(run["vm_id"]))
         return Drained(moved=moved, left=left, under_way=self._under_way, stuck=tuple(self._stuck))
@@ -120,18 +143,50 @@ class _Look:
                 self._stuck.append(f"{name}: {_why(child)}")
                 return
         holder = await locks.holder(self._connection, "vm", run["vm_id"])
-        if holder is not None or run["state"] != RunState.RUNNING:
+        if holder is not None or run["state"] not in self._may_go:
             busy = f"{holder.kind} holds it" if holder else f"it is {run['state']}"
             self._stuck.append(f"{name}: {busy}")
+        elif run["vm_id"] in self._needed:
+            self._stuck.append(f"{name}: {self._needed[run['vm_id']]} depends on it and is here")
         elif self._under_way < self._step.at_once:
-            await self._move(run["vm_id"])
+            await self._move(run)
             self._under_way += 1
 
-    async def _move(self, vm_id: UUID) -> None:
-        parent = await operations.get(self._connection, self._step.operation_id)
+    async def _move(self, run: Row) -> None:
+        step, vm_id = self._step, run["vm_id"]
+        parent = await operations.get(self._connection, step.operation_id)
         assert parent is not None
-        why = f"{self._step.host.name} is taken out of service"
-        await self._backend.run_child(MigrateVm(vm_id=vm_id), parent, Terms(), reason=why)
+        what: Params = MigrateVm(vm_id=vm_id)
+        if step.stops:
+            what, frozen = StopVm(vm_id=vm_id, planned=True), step.vms is PlannedVms.FREEZE
+            mine = (run["host_id"], step.operation_id)
+            await planned.remember(self._connection, vm_id, *mine, self._now, frozen=frozen)
+        why = f"{step.host.name} is taken out of service"
+        await self._backend.run_child(what, parent, Terms(), reason=why)
+
+    @property
+    def _may_go(self) -> tuple[str, ...]:
+        """States of a run from which it is moved, or stopped: an end that was asked for goes on."""
+        return (RunState.RUNNING, *((RunState.STOPPING,) if self._step.stops else ()))
+
+    async def _needed_by(self, here: set[UUID]) -> dict[UUID, str]:
+        """VMs that others which are still here depend on, each with one of those."""
+        needed: dict[UUID, str] = {}
+        for vm_id, others in (await inventory.dependencies(self._connection)).items():
+            if vm_id in here and (vm := await inventory.get(self._connection, "vm", vm_id)):
+                needed |= {other: str(vm["name"]) for other in others if other in here}
+        return needed
+
+
+def _lost(step: DrainStep) -> Conflict:
+    name = step.host.name
+    return Conflict(
+        "HOST_NOT_BACK",
+        f"{name} has rebooted, and its reboot was lost while it was reconciled: it is out of "
+        "service",
+        next_step=f"`holdfast host activate {name}` brings it and the VMs that wait for it back",
+        host=name,
+    )
 
 
 def _why(child: Row) -> str:
@@ -140,7 +195,8 @@ def _why(child: Row) -> str:
     return f"{said} (tried again later)"
 
 
-async def _moves(connection: AsyncConnection, operation_id: UUID) -> list[Row]:
-    """The moves that a drain has ordered, oldest first."""
-    children = await operations.children(connection, operation_id)
-    return [child for child in children if child["kind"] == MigrateVmAction.kind]
+async def _moves(connection: AsyncConnection, step: DrainStep) -> list[Row]:
+    """The moves (or stops) that a drain has ordered, oldest first."""
+    kind = StopVmAction.kind if step.stops else MigrateVmAction.kind
+    children = await operations.children(connection, step.operation_id)
+    return [child for child in children if child["kind"] == kind]

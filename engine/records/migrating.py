@@ -7,20 +7,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.migrating import Deaths, Reservation, ReserveOrder, Settled
 from domain.errors import NotFound, Superseded
+from domain.explain_vms import explain_lost_on_the_way
 from domain.inventory import RunState
 from domain.migration import Settling
 from domain.orders import MigrationRef
 from domain.placement import NoRoom, place_one
 from domain.readings import Migration
+from domain.recovery import Fate, fate_of
 from engine.acceptance import Terms
 from engine.actions.vms import StartVm
 from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.closing import look_again
-from engine.records.runs import guest_of, ref_of, rooms_of
-from engine.refs import host_ref
-from store import incidents, inventory, locks, migrating, operations, runs
+from engine.records.explaining import note_explanations
+from engine.records.resting import note_move
+from engine.records.runs import ref_of, rooms_of
+from engine.refs import guest_of, host_ref
+from store import incidents, inventory, locks, migrating, operations, runs, shown, soft_steps
 from store.database import Database
 from store.rows import Row
 
@@ -48,6 +52,9 @@ class MigrationRecords:
                 return Reservation(migration=await _ref(connection, run))
             if run["host_id"] == order.host_id:
                 return Reservation(summary=f"{vm['name']} runs there already")
+            seen = await shown.elsewhere(connection, vm, {run["host_id"]})
+            if seen:
+                return Reservation(no_room=_elsewhere(vm["name"], seen))
             return await self._choose(connection, order, vm, run)
 
         return await self._database.write(work)
@@ -59,16 +66,19 @@ class MigrationRecords:
         if leaving[run["host_id"]] >= order.per_host:
             return Reservation(no_room=_busy(vm["name"], "its host", order.per_host))
         rooms = await rooms_of(connection, vm["cluster_id"])
-        wished = order.host_id
+        restarting = await soft_steps.hosts_restarting(connection)
+        if {run["host_id"], order.host_id} & restarting:
+            return Reservation(no_room=_restarts(vm["name"]))
+        wished, but = order.host_id, restarting | {run["host_id"]}
         rooms = tuple(
-            room
-            for room in rooms
-            if room.host_id != run["host_id"] and wished in (None, room.host_id)
+            room for room in rooms if room.host_id not in but and wished in (None, room.host_id)
         )
         free = tuple(room for room in rooms if coming[room.host_id] < order.per_host)
         if rooms and not free:
             return Reservation(no_room=_busy(vm["name"], "each other host", order.per_host))
-        choice = place_one(guest_of(vm), free, await affinity_of(connection, vm["cluster_id"]))
+        # It may have been edited since: what moves is what its run has taken.
+        guest = guest_of(vm | {"memory_mib": run["memory_mib"], "vcpus": run["vcpus"]})
+        choice = place_one(guest, free, await affinity_of(connection, vm["cluster_id"]))
         if isinstance(choice, NoRoom):
             return Reservation(no_room=choice.detail)
         moving = await migrating.begin(
@@ -128,11 +138,15 @@ class MigrationRecords:
             if run is None or run["moved_by"] != migration.operation_id:
                 return _as_it_is(migration, run)
             if move is Settling.NOWHERE:
-                return await self._nowhere(connection, migration, deaths)
+                return await self._nowhere(connection, migration, run, deaths)
             mine = (run["id"], migration.operation_id)
             if move is Settling.ON_TARGET:
                 now = self._clock()
-                done = await migrating.arrived(connection, *mine, generation, now) is not None
+                new = await migrating.arrived(connection, *mine, generation, now)
+                done = new is not None
+                if new is not None:
+                    vm = await _found(connection, "vm", new["vm_id"])
+                    await note_move(connection, vm, new["host_id"], migration.operation_id)
             else:
                 proof = deaths.target
                 done = await migrating.stayed(connection, *mine, certificate_id=proof)
@@ -141,15 +155,21 @@ class MigrationRecords:
         return await self._database.write(work)
 
     async def _nowhere(
-        self, connection: AsyncConnection, migration: MigrationRef, deaths: Deaths
+        self, connection: AsyncConnection, migration: MigrationRef, run: Row, deaths: Deaths
     ) -> Settled:
         """Close the run; a protected VM is started again, where its cluster is armed."""
         vm = await _found(connection, "vm", migration.run.spec.vm_id)
         cluster = await _found(connection, "cluster", vm["cluster_id"])
-        back = bool(vm["protected"] and vm["wanted"])
+        fate = fate_of(wanted=vm["wanted"], stop_asked=False, protected=vm["protected"])
+        back = fate is Fate.RESTART
         if back and not cluster["armed"]:
             detail = f"{vm['name']} runs on neither host, and {cluster['name']} is disarmed"
             return Settled(move=Settling.WAIT, code="DISARMED", detail=detail)
+        both = {run["host_id"], run["target_host_id"]}
+        seen = await shown.elsewhere(connection, vm, both)
+        if back and seen:
+            detail = _elsewhere(vm["name"], seen)
+            return Settled(move=Settling.WAIT, code="GUEST_ELSEWHERE", detail=detail)
         closed = await migrating.gone(
             connection,
             migration.run.run_id,
@@ -160,6 +180,12 @@ class MigrationRecords:
         )
         if not closed:
             return _void()
+        incident_id = await _incident_of(connection, run, deaths)
+        if incident_id is not None:
+            hosts = (migration.run.host_name, migration.target.name)
+            told = explain_lost_on_the_way(guest_of(vm), fate, *hosts)
+            subject = (vm["id"], vm["name"], told)
+            await note_explanations(connection, incident_id, [subject], self._clock())
         if not back:
             return _told(migration, Settling.NOWHERE)
         parent = await operations.get(connection, migration.operation_id)
@@ -167,8 +193,35 @@ class MigrationRecords:
         await locks.free(connection, migration.operation_id, "vm")  # its start takes it over
         start = StartVm(vm_id=vm["id"], licence_id=deaths.target or deaths.source)
         why = "its guest was lost while it was moved"
-        await self._backend.run_child(start, parent, Terms(), reason=why)
+        await self._backend.run_child(start, parent, Terms(), reason=why, incident_id=incident_id)
         return _told(migration, Settling.NOWHERE, "it is started again")
+
+
+def _elsewhere(name: str, hosts: tuple[str, ...]) -> str:
+    where = " and ".join(hosts)
+    return (
+        f"the last poll of {where} shows a process of {name}, which somebody has moved or started "
+        "by hand: it is neither moved nor started beside that. Shut it down there, or let it "
+        f"become the VM's run: `holdfast vm adopt-copy {name} --host {hosts[0]}`"
+    )
+
+
+async def _incident_of(connection: AsyncConnection, run: Row, deaths: Deaths) -> UUID | None:
+    """The incident that a VM lost on its way counts in; None where both hosts were read.
+
+    Of two dead hosts the one proven dead last: until then nobody could tell that the VM was lost.
+    """
+    sides = (
+        (deaths.source, run["host_id"], run["epoch"]),
+        (deaths.target, run["target_host_id"], run["target_epoch"]),
+    )
+    proofs = [
+        await incidents.valid_certificate(connection, host_id, epoch)
+        for certificate_id, host_id, epoch in sides
+        if certificate_id is not None
+    ]
+    known = [(proof["issued_at"], proof["id"], proof["incident_id"]) for proof in proofs if proof]
+    return max(known)[2] if known else None
 
 
 async def _ref(connection: AsyncConnection, run: Row) -> MigrationRef:
@@ -191,6 +244,10 @@ async def _found(connection: AsyncConnection, entity: str, entity_id: UUID) -> R
 
 def _busy(name: str, where: str, limit: int) -> str:
     return f"{name} waits its turn: {where} has {limit} migrations under way, which is the limit"
+
+
+def _restarts(name: str) -> str:
+    return f"{name} waits: libvirtd on a host of its is being restarted, which would cut the move"
 
 
 def _as_it_is(migration: MigrationRef, run: Row | None) -> Settled:

@@ -90,23 +90,31 @@ class StepRecords:
         }
         await self._database.write(lambda connection: operations.begin_step(connection, row))
 
+    async def renew(
+        self, operation_id: UUID, attempt: int, step_id: str, tries: int, limit_s: float
+    ) -> bool:
+        """This try of a step may be at work for so long from now; False: it is no more."""
+        until = self._clock() + timedelta(seconds=limit_s)
+        key = (operation_id, attempt, step_id)
+        return await self._database.write(lambda c: control.renew_step(c, *key, tries, until))
+
     async def finish(
         self,
         operation_id: UUID,
         attempt: int,
         step_id: str,
         *,
+        tries: int,
         detail: str | None = None,
         problem: Problem | None = None,
     ) -> None:
         """A try of a step ended, well or with a problem."""
         state = StepState.SUCCEEDED if problem is None else StepState.FAILED
         plain = None if problem is None else problem.model_dump(mode="json")
-        now = self._clock()
+        key = (operation_id, attempt, step_id)
+        end = operations.StepEnd(state, self._clock(), tries, detail, plain)
 
         async def work(connection: AsyncConnection) -> None:
-            await operations.finish_step(
-                connection, operation_id, attempt, step_id, state, now, detail=detail, problem=plain
-            )
+            await operations.finish_step(connection, *key, end)
 
         await self._database.write(work)

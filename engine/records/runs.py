@@ -5,32 +5,46 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.guests import PlaceOrder
+from domain.capacity import vcpus_allowed
 from domain.disarming import DISARMED, starts_known
 from domain.errors import NotFound, Refused, Superseded
 from domain.explain_vms import explain_place
+from domain.inventory import RunState
 from domain.orders import Placement, RunRef
-from domain.placement import Guest, NoRoom, Room, place_again_and_tell
+from domain.placement import NoRoom, Room, place_again_and_tell, runs_elsewhere
 from engine.affinity import affinity_of
+from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanations
-from engine.refs import run_ref
-from store import inventory, locks, operations, runs, vms
+from engine.records.making_room import NotMade, Wanting, room_is_made
+from engine.records.resting import note_place
+from engine.refs import guest_of, run_ref
+from store import ended_runs, inventory, locks, made_room, operations, runs, shown, starts, vms
 from store.database import Database, Work
 from store.rows import Row
+
+END_REASON_MAX = 64
+"""As many letters as a run's row has for why it ended."""
 
 
 class RunRecords:
     """Implements the port of `activities.guests`."""
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, backend: Backend, clock: Clock = utc_now) -> None:
         self._database = database
+        self._backend = backend
         self._clock = clock
 
     async def place(self, order: PlaceOrder) -> Placement:
         """Choose a host and write the next run as placed, or say why there is no room."""
-        return await self._database.write(lambda connection: self._place(connection, order))
+        try:
+            return await self._database.write(lambda c: self._place(c, order, may_stop=True))
+        except NotMade:  # somebody was quicker: it waits, and looks again
+            return await self._database.write(lambda c: self._place(c, order, may_stop=False))
 
-    async def _place(self, connection: AsyncConnection, order: PlaceOrder) -> Placement:
+    async def _place(
+        self, connection: AsyncConnection, order: PlaceOrder, *, may_stop: bool
+    ) -> Placement:
         vm = await _row(connection, "vm", order)
         active = await runs.active_run(connection, vm["id"])
         if active is not None and active["operation_id"] != order.operation_id:
@@ -41,17 +55,24 @@ class RunRecords:
         if active is not None:
             return Placement(run=await ref_of(connection, active))
         await _refuse_frozen(connection, order, vm)
-        rooms = await rooms_of(connection, vm["cluster_id"])
+        rooms = await rooms_of(connection, vm["cluster_id"], but_for=vm["id"])
         if order.host_id is not None:
             rooms = tuple(room for room in rooms if room.host_id == order.host_id)
         rules = await affinity_of(connection, vm["cluster_id"])
         told = place_again_and_tell(guest_of(vm), rooms, rules, order.prefer_id, order.avoid)
+        seen = await _shown(connection, vm)
+        told = runs_elsewhere(guest_of(vm), seen) if seen else told
         if order.incident_id is not None:
             place = (vm["id"], vm["name"], explain_place(told))
             await note_explanations(connection, order.incident_id, [place], self._clock())
         choice = told.choice
         if isinstance(choice, NoRoom):
-            return Placement(no_room=choice.detail)
+            made = None
+            may_stop = may_stop and not choice.shown_on
+            if may_stop and order.incident_id is not None and not order.avoid:
+                wanting = Wanting(order, order.incident_id, vm, rooms, rules)
+                made = await room_is_made(connection, self._backend, wanting, self._clock())
+            return Placement(no_room=made or choice.detail)
         run = await runs.place(
             connection,
             vm["id"],
@@ -64,8 +85,18 @@ class RunRecords:
         )
         if run is None:
             return Placement(no_room=f"the room for {vm['name']} was taken meanwhile")
+        await made_room.served(connection, vm["id"])
+        own = order.incident_id is not None
+        named = order.host_id is not None
+        await note_place(connection, vm, choice.host_id, named=named, recovery=own)
         run = await runs.note_gave_way(connection, run, choice.gave_way)
         return Placement(run=await ref_of(connection, run))
+
+    async def expect(self, run: RunRef) -> None:
+        """Superseded when the run is not to be started any more; changes nothing."""
+        asked = (run.run_id, run.operation_id)
+        if not await self._database.read(lambda c: starts.expected(c, *asked)):
+            raise _superseded(run, "is not to be started any more")
 
     async def begin_start(self, run: RunRef) -> None:
         """Claim the run for `create()`; Superseded when it may not start any more."""
@@ -99,6 +130,7 @@ class RunRecords:
                 return None
             if not await runs.end_unclaimed(connection, vm_id, operation_id, now):
                 return None
+            await made_room.keep_again(connection, operation_id)
             return await ref_of(connection, run)
 
         return await self._database.write(work)
@@ -126,34 +158,59 @@ class RunRecords:
             found = await runs.get(connection, run.run_id)
             reason = found["end_reason"] if found else None
             await runs.end(connection, run.run_id, reason or "withdrawn", now)
+            await made_room.keep_again(connection, run.operation_id)
 
         await self._database.write(work)
 
     async def begin_stop(self, run: RunRef) -> None:
-        """Record that the run's end was asked for."""
-        await self._must(lambda c: runs.begin_stop(c, run.run_id), run, "is not running any more")
+        """Record that the run's end was asked for; Refused (`DISARMED`) of one that makes room."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if await runs.begin_stop(connection, run.run_id):
+                return True
+            if await made_room.held_back(connection, run.run_id):
+                raise stays(run.spec.name)
+            return False
+
+        await self._must(work, run, "is not running any more")
 
     async def ended(self, run: RunRef, reason: str) -> None:
         """Close the run and free its memory; closed already is success."""
         now = self._clock()
-        await self._database.write(lambda c: runs.end(c, run.run_id, reason, now))
+
+        async def work(connection: AsyncConnection) -> None:
+            name = await made_room.made_for(connection, run.run_id)
+            why = reason if name is None else f"made room for {name}"[:END_REASON_MAX]
+            await runs.end(connection, run.run_id, why, now)
+
+        await self._database.write(work)
 
     async def _must(self, work: Work[bool], run: RunRef, what: str) -> None:
         if not await self._database.write(work):
-            raise Superseded(
-                "SUPERSEDED",
-                f"run {run.generation} of {run.spec.name} on {run.host_name} {what}",
-                next_step="look at the VM: a recovery or another operation took it over",
-                vm=run.spec.name,
-                generation=run.generation,
-            )
+            raise _superseded(run, what)
+
+
+def _superseded(run: RunRef, what: str) -> Superseded:
+    return Superseded(
+        "SUPERSEDED",
+        f"run {run.generation} of {run.spec.name} on {run.host_name} {what}",
+        next_step="look at the VM: a recovery or another operation took it over",
+        vm=run.spec.name,
+        generation=run.generation,
+    )
 
 
 async def _refuse_frozen(connection: AsyncConnection, order: PlaceOrder, vm: Row) -> None:
-    if order.incident_id is None:
+    again = order.incident_id is None and await made_room.starts_again(
+        connection, order.operation_id
+    )
+    if order.incident_id is None and not again:
         return
     cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-    if cluster and not starts_known(armed=cluster["armed"], mode=cluster["disarm_mode"]):
+    if cluster is None or cluster["armed"]:
+        return
+    # What was stopped for others belongs to no recovery: it starts by itself only where all may.
+    if again or not starts_known(armed=cluster["armed"], mode=cluster["disarm_mode"]):
         raise frozen(vm["name"])
 
 
@@ -167,6 +224,16 @@ def frozen(vm: str) -> Refused:
     )
 
 
+def stays(vm: str) -> Refused:
+    """The refusal to stop a VM for another while its cluster is disarmed."""
+    return Refused(
+        DISARMED,
+        f"{vm} is not stopped for another: its cluster is disarmed",
+        next_step="`holdfast cluster arm NAME`: it is decided anew",
+        vm=vm,
+    )
+
+
 async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
     """A run's row with what a step needs of its VM, host and cluster."""
     vm = await vms.of_run(connection, run["id"])
@@ -176,33 +243,69 @@ async def ref_of(connection: AsyncConnection, run: Row) -> RunRef:
     return run_ref(run, vm, host, vm["virt_type"], nics.get(vm["id"], ()))
 
 
-async def rooms_of(connection: AsyncConnection, cluster_id: UUID) -> tuple[Room, ...]:
-    """Hosts of a cluster that may receive VMs, by name."""
+async def rooms_of(
+    connection: AsyncConnection, cluster_id: UUID, *, but_for: UUID | None = None
+) -> tuple[Room, ...]:
+    """Hosts of a cluster that may receive VMs, by name.
+
+    Room that others were stopped for counts as taken, but for the VM that it is kept for.
+    """
+    cluster = await inventory.get(connection, "cluster", cluster_id)
+    overcommit = None if cluster is None else cluster["vcpu_overcommit"]
+    kept = await made_room.promised(connection, cluster_id, but_for)
     counts = await runs.active_counts(connection, cluster_id)
     hosts = await inventory.listing(connection, "host", cluster_id=cluster_id, state="up")
+    rooms = (_room(host, counts.get(host["id"], 0), overcommit) for host in hosts)
     return tuple(
-        Room(
-            host_id=host["id"],
-            name=host["name"],
-            epoch=host["epoch"],
-            memory_mib=host["memory_mib"],
-            reserved_mib=host["memory_reserved_mib"],
-            vms=counts.get(host["id"], 0),
-        )
-        for host in hosts
+        _without(room, kept[room.host_id]) if room.host_id in kept else room for room in rooms
     )
 
 
-def guest_of(vm: Row, depends_on: tuple[UUID, ...] = ()) -> Guest:
-    """A VM as the planner sees it."""
-    return Guest(
-        vm_id=vm["id"],
-        name=vm["name"],
-        memory_mib=vm["memory_mib"],
-        protected=vm["protected"],
-        priority=vm["priority"],
-        depends_on=depends_on,
+def _room(host: Row, vms: int, overcommit: float | None) -> Room:
+    return Room(
+        host_id=host["id"],
+        name=host["name"],
+        epoch=host["epoch"],
+        memory_mib=host["memory_mib"],
+        reserved_mib=host["memory_reserved_mib"],
+        vms=vms,
+        vcpus_reserved=host["vcpus_reserved"],
+        vcpus_most=vcpus_allowed(host["cpus"], overcommit),
     )
+
+
+def _without(room: Room, kept: made_room.Kept) -> Room:
+    """The room that is left beside what is kept for others, as if that was reserved."""
+    taken = {"reserved_mib": _raised(room.reserved_mib, kept.memory_mib, room.memory_mib)}
+    if room.vcpus_most is not None:
+        taken["vcpus_reserved"] = _raised(room.vcpus_reserved, kept.vcpus, room.vcpus_most)
+    return room.model_copy(update=taken)
+
+
+def _raised(reserved: int, kept: int, most: int) -> int:
+    return max(reserved, min(most, reserved + kept))
+
+
+async def _shown(connection: AsyncConnection, vm: Row) -> tuple[str, ...]:
+    """Hosts that show a process of a VM that has run before, whoever starts it now.
+
+    Where it was read as gone, a poll of before that says nothing: who starts a VM that has just
+    ended is not made to wait for the next one.
+    """
+    if vm["generation"] == 0:
+        return ()
+    found = await shown.shown(connection, vm["cluster_id"], [vm["id"]])
+    if vm["id"] not in found:
+        return ()
+    last = await ended_runs.last(connection, vm["id"])
+    return tuple(one.name for one in found[vm["id"]] if not _left(one, last))
+
+
+def _left(seen: shown.Shower, last: Row | None) -> bool:
+    """Whether a VM was read as gone from a host since that host was polled."""
+    if last is None or last["state"] != RunState.ENDED or last["host_id"] != seen.host_id:
+        return False
+    return bool(seen.at <= last["ended_at"])
 
 
 async def _is_in(

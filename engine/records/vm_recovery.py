@@ -8,7 +8,7 @@ from activities.vm_recovery import ExamineOrder, SettleOrder
 from domain.disarming import acts_on_known
 from domain.ended_guests import RESTART_WINDOW, EndedGuest, NextMove, PastEnd
 from domain.errors import NotFound, Superseded
-from domain.inventory import HostState, OnGuestShutdown, OnIoError, RunState
+from domain.inventory import HostState, OnGuestShutdown, OnHang, OnIoError, RunState
 from domain.orders import RunRef
 from domain.readings import StateReason
 from engine.acceptance import Terms
@@ -16,7 +16,7 @@ from engine.actions.vm_recovery import disarmed
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from store import ended_runs, inventory, locks, observations, operations, plumbing
+from store import ended_runs, inventory, locks, operations, plumbing, shown
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
@@ -49,10 +49,11 @@ class VmRecoveryRecords:
                 protected=vm["protected"],
                 on_guest_shutdown=OnGuestShutdown(vm["on_guest_shutdown"]),
                 on_io_error=OnIoError(vm["on_io_error"]),
+                on_hang=OnHang(vm["on_hang"]),
                 max_restart=vm["max_restart"],
                 max_relocate=vm["max_relocate"],
                 armed=await _armed(connection, vm),
-                elsewhere=await _seen_on(connection, vm["id"], others, but=home),
+                elsewhere=await shown.elsewhere(connection, vm, {home}, tuple(HostState)),
                 hosts=tuple(host["id"] for host in others if host["state"] == HostState.UP),
                 past=tuple(
                     PastEnd(host_id=end["host_id"], host_name=end["host_name"], at=end["ended_at"])
@@ -153,20 +154,6 @@ async def _armed(connection: AsyncConnection, vm: Row) -> bool:
     if cluster is None:
         return False
     return acts_on_known(armed=cluster["armed"], mode=cluster["disarm_mode"])
-
-
-async def _seen_on(
-    connection: AsyncConnection, vm_id: UUID, hosts: list[Row], *, but: UUID
-) -> tuple[str, ...]:
-    """Names of the other hosts whose last poll showed a process of a VM."""
-    found = []
-    for host in hosts:
-        sample = (
-            None if host["id"] == but else await observations.newest_sample(connection, host["id"])
-        )
-        if sample is not None and str(vm_id) in {guest["vm_id"] for guest in sample["guests"]}:
-            found.append(host["name"])
-    return tuple(sorted(found))
 
 
 def _moved_on(run: RunRef) -> Superseded:

@@ -13,6 +13,8 @@ from domain.profiles import Profile
 from domain.readings import HostReading
 from engine.clock import Clock, utc_now
 from engine.records.eyes import EyeRecords
+from engine.records.hanging import HangRecords
+from engine.records.soft_steps import SoftStepRecords
 from engine.refs import fence_device
 from store import (
     ended_runs,
@@ -75,6 +77,8 @@ class WatchRecords:
         self._database = database
         self._clock = clock
         self.eyes = EyeRecords(database, clock)
+        self.hangs = HangRecords(database, clock)
+        self.soft = SoftStepRecords(database, clock)
 
     async def register(self, name: str, me: Me = NOBODY, was: str | None = None) -> Watched:
         """Begin a monitor's view afresh; the counts that it goes on with.
@@ -159,7 +163,8 @@ class WatchRecords:
             for row in await ended_runs.strays(connection, host.id, sorted(vm_ids)):
                 should = f"on {row['host_name']}" if row["host_name"] else "nowhere"
                 why = f"{row['name']} runs on {host.name} and should run {should}"
-                alarm = _alarm(host, "vm.stray", {"host": host.name, "why": why}, self._clock())
+                data = {"host": host.name, "why": why, "next_step": _of_stray(row, host)}
+                alarm = _alarm(host, "vm.stray", data, self._clock())
                 alarm |= {"subject_type": "vm", "subject_id": row["id"]}
                 await plumbing.append_event(connection, alarm)
 
@@ -274,6 +279,16 @@ def _sample(host_id: UUID, reading: HostReading) -> Row:
         "took_s": reading.took_s,
         "guests": reading.model_dump(mode="json", include={"guests"})["guests"],
     }
+
+
+def _of_stray(row: Row, host: WatchedHost) -> str:
+    there = f"{row['name']} --host {host.name}"
+    if not row["host_name"]:
+        return f"`holdfast vm end-copy {there}` with `--last-copy` ends it there"
+    return (
+        f"`holdfast vm end-copy {there}` ends it there; where it is the only one, "
+        f"`holdfast vm adopt-copy {there}` makes it the VM's run"
+    )
 
 
 def _alarm(host: WatchedHost, kind: str, data: Row, now: datetime) -> Row:
