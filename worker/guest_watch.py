@@ -9,10 +9,12 @@ while a start or stop is under way there, or after a while: a quiet round compar
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 
+from activities.ports import Hypervisor
 from domain.context import ActionContext, PriorityClass
 from domain.errors import EngineError, Refused
 from domain.readings import HostReading, StateReason
@@ -20,6 +22,7 @@ from engine.actions.vm_recovery import RecoverVm
 from engine.backend import Backend
 from engine.records.watching import WatchedHost, WatchRecords
 from store.ended_runs import Running
+from worker.hang_watch import HangWatch
 
 log = structlog.get_logger()
 
@@ -32,6 +35,9 @@ REPORT_AGAIN_MAX_S = 30.0
 """First and longest wait before a report that came to nothing is made again; doubled each time."""
 
 
+Shape: TypeAlias = tuple[int, ...]
+
+
 @dataclass
 class _Known:
     """What a host should run, as it was before the next poll."""
@@ -42,6 +48,7 @@ class _Known:
     paused: frozenset[UUID]
     reserved_mib: int
     read_at_s: float
+    quiet: Shape | None = None  # of the last poll that showed nothing new
 
     @property
     def moving(self) -> bool:
@@ -60,8 +67,11 @@ class _Reported:
 class GuestWatch:
     """One monitor's view of the guests of its hosts."""
 
-    def __init__(self, name: str, records: WatchRecords, backend: Backend) -> None:
+    def __init__(
+        self, name: str, records: WatchRecords, backend: Backend, hypervisor: Hypervisor
+    ) -> None:
         self._name = name
+        self._hangs = HangWatch(name, records.hangs, hypervisor, self._report_hung)
         self._records = records
         self._backend = backend
         self._known: dict[UUID, _Known] = {}
@@ -70,10 +80,16 @@ class GuestWatch:
         self._reporting: dict[UUID, asyncio.Task[None]] = {}
 
     async def compare(self, host: WatchedHost, reading: HostReading) -> None:
-        """Report the runs of a host in service that a poll of it has not shown."""
+        """Report the runs of a host in service that a poll of it has not shown, or that hang."""
+        await self._compare(host, reading)
+        self._hangs.listen(host, self._known[host.id].runs, reading)
+
+    async def _compare(self, host: WatchedHost, reading: HostReading) -> None:
+        known, shape = self._known.get(host.id), _shape(host, reading)
+        if known is not None and known.quiet == shape and not self._is_old(known):
+            return
         guests = frozenset(guest.vm_id for guest in reading.guests)
         paused = frozenset(g.vm_id for g in reading.guests if g.reason is StateReason.IO_ERROR)
-        known, now_s = self._known.get(host.id), asyncio.get_running_loop().time()
         if known is None or known.epoch != host.epoch:
             known = await self._read(host, guests, paused)
             await self._look_for_strays(host, guests - {run.vm_id for run in known.runs})
@@ -82,8 +98,8 @@ class GuestWatch:
         seen = (guests, paused, host.reserved_mib)
         same = seen == (known.guests, known.paused, known.reserved_mib)
         same = same and all(self._strays.get(host.id, {}).values())
-        old = now_s - known.read_at_s >= READ_AGAIN_S
-        if not (wrong or known.moving or old) and same:
+        if not (wrong or known.moving or self._is_old(known)) and same:
+            known.quiet = shape
             return
         known = await self._read(host, guests, paused)
         await self._look_for_strays(host, guests - {run.vm_id for run in known.runs})
@@ -96,10 +112,13 @@ class GuestWatch:
             self._reporting[host.id] = task
             task.add_done_callback(lambda _done: self._reporting.pop(host.id, None))
 
+    def _is_old(self, known: _Known) -> bool:
+        return asyncio.get_running_loop().time() - known.read_at_s >= READ_AGAIN_S
+
     @property
     def reporting(self) -> tuple[asyncio.Task[None], ...]:
-        """Reports that are being made."""
-        return tuple(self._reporting.values())
+        """Reports that are being made, and questions that are being asked."""
+        return (*self._reporting.values(), *self._hangs.asking)
 
     async def _look_for_strays(self, host: WatchedHost, unknown: frozenset[UUID]) -> None:
         """Raise an alarm for VMs of ours that two looks have found where they should not run."""
@@ -116,6 +135,11 @@ class GuestWatch:
     def forget(self, host: WatchedHost) -> None:
         """A host out of service is read anew once it is back."""
         self._known.pop(host.id, None)
+        self._hangs.forget(host.id)
+
+    async def _report_hung(self, host: WatchedHost, run: Running, silent_s: float) -> None:
+        why = f"its guest agent on {host.name} has been silent for {silent_s:.0f} s"
+        await self._report(host, run, why, hung=True)
 
     async def _read(
         self, host: WatchedHost, guests: frozenset[UUID], paused: frozenset[UUID]
@@ -142,7 +166,9 @@ class GuestWatch:
             except Exception:  # one run's defect must not hide the others
                 log.exception("end of a guest not reported", vm_id=str(run.vm_id))
 
-    async def _report(self, host: WatchedHost, run: Running, why: str) -> None:
+    async def _report(
+        self, host: WatchedHost, run: Running, why: str, *, hung: bool = False
+    ) -> None:
         now_s = asyncio.get_running_loop().time()
         reported = self._reported.setdefault(host.id, {})
         before = reported.get(run.run_id)
@@ -150,7 +176,9 @@ class GuestWatch:
             return
         wait_s = REPORT_AGAIN_S if before is None else min(2 * before.wait_s, REPORT_AGAIN_MAX_S)
         reported[run.run_id] = _Reported(now_s + wait_s, wait_s)
-        action = RecoverVm(vm_id=run.vm_id, run_id=run.run_id, why=why, reported_by=self._name)
+        action = RecoverVm(
+            vm_id=run.vm_id, run_id=run.run_id, why=why, reported_by=self._name, hung=hung
+        )
         try:
             receipt = await self._backend.run_action(action, self._context(host, run))
         except Refused as error:
@@ -170,9 +198,16 @@ class GuestWatch:
         return ActionContext(
             principal=f"monitor:{self._name}",
             correlation_id=f"{run.vm_id.hex}:{run.generation}",
-            reason=f"its guest ended or is paused on {host.name}",
+            reason=f"its guest ended, is paused or hangs on {host.name}",
             priority=PriorityClass.RECOVERY,
         )
+
+
+def _shape(host: WatchedHost, reading: HostReading) -> Shape:
+    """All of a poll that is compared, in numbers: comparing ids takes ten times as long."""
+    ids = (guest.vm_id.int for guest in reading.guests)
+    paused = (guest.vm_id.int for guest in reading.guests if guest.reason is StateReason.IO_ERROR)
+    return (host.epoch, host.reserved_mib, *ids, -1, *paused)
 
 
 def _is_wrong(run: Running, guests: frozenset[UUID], paused: frozenset[UUID]) -> bool:

@@ -26,6 +26,7 @@ from temporalio.worker import (
 
 from domain.errors import EngineError, Refused, Unavailable
 from domain.operations import Problem, parse_workflow_id
+from worker.lease import first_limit_s, leased
 
 log = structlog.get_logger()
 
@@ -53,12 +54,19 @@ class Steps(Protocol):
         """A step, or its next try, begins."""
         ...
 
+    async def renew(
+        self, operation_id: UUID, attempt: int, step_id: str, tries: int, limit_s: float
+    ) -> bool:
+        """This try of a step may be at work for so long from now; False: it is no more."""
+        ...
+
     async def finish(
         self,
         operation_id: UUID,
         attempt: int,
         step_id: str,
         *,
+        tries: int,
         detail: str | None = None,
         problem: Problem | None = None,
     ) -> None:
@@ -103,13 +111,19 @@ class _Inbound(ActivityInboundInterceptor):
         key = (*owner, info.activity_id)
         limit = info.start_to_close_timeout
         limit_s = limit.total_seconds() if limit else LIMIT_UNKNOWN_S
-        begun = (*key, info.activity_type, info.attempt, limit_s)
+        begun = (*key, info.activity_type, info.attempt, first_limit_s(limit_s))
         await _past_outages(lambda: self._steps.begin(*begun))
         try:
-            result = await _past_outages(lambda: self.next.execute_activity(input))
+            result = await leased(
+                lambda: _past_outages(lambda: self.next.execute_activity(input)),
+                lambda lease_s: self._steps.renew(*key, info.attempt, lease_s),
+                limit_s,
+            )
         except EngineError as error:
             problem = Problem.of(error)
-            await _past_outages(lambda: self._steps.finish(*key, problem=problem))
+            await _past_outages(
+                lambda: self._steps.finish(*key, tries=info.attempt, problem=problem)
+            )
             log.warning(
                 "step failed",
                 step=info.activity_type,
@@ -122,15 +136,17 @@ class _Inbound(ActivityInboundInterceptor):
         except asyncio.CancelledError:
             problem = Problem(code="CANCELLED", detail="the step was cancelled")
             with contextlib.suppress(EngineError):
-                await asyncio.shield(self._steps.finish(*key, problem=problem))
+                await asyncio.shield(self._steps.finish(*key, tries=info.attempt, problem=problem))
             raise
         except Exception as error:
             # A defect of ours: it is tried again like any other, and shown like any other.
             problem = Problem(code="STEP_FAILED", detail=f"{type(error).__name__}: {error}")
             with contextlib.suppress(EngineError):
-                await self._steps.finish(*key, problem=problem)
+                await self._steps.finish(*key, tries=info.attempt, problem=problem)
             raise
-        await _past_outages(lambda: self._steps.finish(*key, detail=_sentence(result)))
+        await _past_outages(
+            lambda: self._steps.finish(*key, tries=info.attempt, detail=_sentence(result))
+        )
         return result
 
 

@@ -23,8 +23,8 @@ from uuid import UUID
 import structlog
 
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import ask
-from domain.errors import EngineError, Unavailable
+from activities.power import Said, ask, proves_off
+from domain.errors import EngineError, NoAnswer, Unavailable
 from domain.eyes import BEAT_S, Eye
 from domain.hosts import MARKED
 from domain.inventory import HostState, PowerReading
@@ -35,16 +35,17 @@ from domain.liveness import (
     after_knock,
     after_poll,
     after_power_reading,
+    for_next_poll,
     judgeable,
     wants_recovery,
 )
 from domain.profiles import TIMINGS, Profile, Timing
 from domain.readings import HostReading, Knock
-from domain.topology import proven_level
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.watching import Seen, WatchedHost, WatchRecords
 from store.observations import Me
+from worker.early import LATE_S, EarlyQuestions
 from worker.guest_watch import GuestWatch
 from worker.owners import Identity, take_name
 from worker.reports import Reports
@@ -84,7 +85,7 @@ class Monitor:
         self._records = records
         self._hypervisor = hypervisor
         self._power = power
-        self._guests = GuestWatch(name, records, backend)
+        self._guests = GuestWatch(name, records, backend, hypervisor)
         self._reports = Reports(name, records, backend)
         self._sight = Sight(name, records.eyes, now)
         self._now = now
@@ -92,6 +93,7 @@ class Monitor:
         self._answers: dict[UUID, datetime] = {}
         self._heard_in: dict[UUID, int] = {}  # the last round in which each answered
         self._asking: dict[UUID, asyncio.Task[None]] = {}
+        self._early = EarlyQuestions(power, self._off_early)
         self._known: dict[Profile, tuple[WatchedHost, ...]] = {}
         self._sequence = 0
         self._watched_since_s = 0.0
@@ -223,13 +225,18 @@ class Monitor:
         return self._known.get(profile, ())
 
     async def _poll(self, host: WatchedHost, timing: Timing) -> HostReading | EngineError:
+        timing = for_next_poll(self._watch(host), _monotonic_s(), timing)
+        late = self._early.about(host, timing)
         try:
             reading = await self._hypervisor.poll(host.uri, timing.poll_deadline_s)
         except EngineError as error:
+            late.end()  # what follows here takes its time
             result = PollResult.REFUSED if said_no(error) else PollResult.SILENT
             with _contained(host):
                 await self._missed(host, result, timing, error)
             return error
+        finally:
+            late.end()
         now_s = asyncio.get_running_loop().time()
         self._watches[host.id] = after_poll(self._watch(host), PollResult.ANSWERED, now_s, timing)
         self._answers[host.id] = self._now()
@@ -242,8 +249,19 @@ class Monitor:
         now_s = asyncio.get_running_loop().time()
         return self._watches.get(host.id) or Watch(heard_at_s=now_s)
 
+    async def _off_early(self, host: WatchedHost, timing: Timing, said: Said) -> None:
+        """A poll that is late and a host that reads off: nobody waits for the deadline."""
+        why = f"{host.name} did not answer within {LATE_S} s, and its power reads off"
+        with _contained(host):
+            await self._missed(host, PollResult.SILENT, timing, NoAnswer("HOST_OFF", why), said)
+
     async def _missed(
-        self, host: WatchedHost, result: PollResult, timing: Timing, error: EngineError
+        self,
+        host: WatchedHost,
+        result: PollResult,
+        timing: Timing,
+        error: EngineError,
+        said: Said | None = None,
     ) -> None:
         if not host.judged:
             return
@@ -256,26 +274,29 @@ class Monitor:
             await self._records.missed(host, error.detail, self._name)
             log.info("host missed a poll", host=host.name, why=error.detail, misses=watch.misses)
         if result is PollResult.SILENT and host.id not in self._asking:
-            task = asyncio.create_task(self._ask(host))
+            task = asyncio.create_task(self._ask(host, said))
             self._asking[host.id] = task
             task.add_done_callback(lambda _done: self._asking.pop(host.id, None))
 
-    async def _ask(self, host: WatchedHost) -> None:
-        """Ask the power controllers of a silent host, and report what follows."""
+    async def _ask(self, host: WatchedHost, said: Said | None = None) -> None:
+        """Ask the power controllers of a silent host, unless they have `said`, and report."""
         # A power cut is told by its controllers alone: nobody waits for a door that stays silent.
         early = self._watch(host).verdict is Verdict.NON_RESPONSIVE
         knocking = asyncio.create_task(self._knock(host)) if early else None
-        said = await ask(self._power, host.devices)
+        said = said or await ask(self._power, host.devices)
         watch = self._watch(host)
-        words = [(d.level, word) for d, (word, _s) in zip(host.devices, said, strict=True)]
-        if proven_level(words) is not None:
+        if proves_off(host.devices, said):
             watch = after_power_reading(watch, PowerReading.OFF)
         if watch.verdict is Verdict.NON_RESPONSIVE:
             door = await (knocking or asyncio.create_task(self._knock(host)))
-            watch = after_knock(self._watch(host), door, _monotonic_s())
-            if watch.verdict is Verdict.CONNECTING:
+            silent = self._watch(host)
+            watch = after_knock(silent, door, _monotonic_s())
+            if watch.verdict is Verdict.CONNECTING and door is not None:
                 self._watches[host.id] = watch
                 log.warning("libvirtd hangs, its host lives", host=host.name, door=door)
+                with _contained(host):
+                    power = tuple(word for word, _took_s in said)
+                    await self._reports.hung(host, silent.silent_s, door, power)
         if not wants_recovery(watch):
             return
         self._watches[host.id] = watch

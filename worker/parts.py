@@ -9,21 +9,28 @@ from temporalio.client import Client
 from temporalio.worker import Interceptor, Worker, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.adoptions import Adoptions
 from activities.batches import Batches
 from activities.fence_checks import FenceChecks
 from activities.fencing import Fencing
 from activities.guests import Guests
+from activities.host_power import HostPowers, Reboots
 from activities.hosts import Hosts
 from activities.imports import Imports
 from activities.maintaining import Maintenance
 from activities.migrating import Migrating
 from activities.operations import Operations
+from activities.planned import Planned
 from activities.ports import Hypervisor, PowerSwitch
 from activities.readiness import Doors, Readiness
 from activities.recovery import Recovery
+from activities.rehearsing import Rehearsing
+from activities.soft_steps import SoftSteps, Ssh
+from activities.stray_copies import StrayCopies
 from activities.vm_recovery import VmRecovery
 from engine.backend import Backend
 from engine.clock import utc_now
+from engine.records.adoptions import AdoptionRecords
 from engine.records.batches import BatchRecords
 from engine.records.fence_checks import FenceCheckRecords
 from engine.records.fencing import FenceRecords
@@ -32,22 +39,31 @@ from engine.records.imports import ImportRecords
 from engine.records.maintaining import MaintenanceRecords
 from engine.records.migrating import MigrationRecords
 from engine.records.operations import OperationRecords, StepRecords
+from engine.records.planned import PlannedRecords
 from engine.records.readiness import ReadyRecords
 from engine.records.recovery import RecoveryRecords
+from engine.records.rehearsals import RehearsalRecords
 from engine.records.runs import RunRecords
+from engine.records.soft_steps import SoftStepRecords
+from engine.records.stray_copies import StrayCopyRecords
 from engine.records.vm_recovery import VmRecoveryRecords
 from store.database import Database
 from worker.interceptors import StepInterceptor
 from workflows import options
 from workflows.activate_host import ActivateHost
+from workflows.adopt_copy import AdoptCopy
 from workflows.check_fencing import CheckFencing
+from workflows.end_copy import EndCopy
 from workflows.fence_host import FenceHost
 from workflows.import_vm import ImportVm
 from workflows.maintain_host import MaintainHost
 from workflows.migrate_vm import MigrateVm
 from workflows.recover_host import RecoverHost
 from workflows.recover_vm import RecoverVm
+from workflows.rehearse_fencing import RehearseFencing
+from workflows.restart_libvirtd import RestartLibvirtd
 from workflows.run_batch import RunBatch
+from workflows.shut_down_host import ShutDownHost
 from workflows.start_vm import StartVm
 from workflows.stop_vm import StopVm
 
@@ -61,8 +77,13 @@ WORKFLOWS: tuple[type, ...] = (
     ActivateHost,
     RecoverVm,
     MaintainHost,
+    ShutDownHost,
     RunBatch,
     CheckFencing,
+    RehearseFencing,
+    RestartLibvirtd,
+    EndCopy,
+    AdoptCopy,
 )
 
 PASSED_THROUGH = ("domain", "activities")
@@ -86,6 +107,7 @@ class Parts:
     hypervisor: Hypervisor
     power: PowerSwitch
     doors: Doors
+    ssh: Ssh
 
 
 def sandbox() -> SandboxedWorkflowRunner:
@@ -138,9 +160,12 @@ def fencing_worker(
 def fencing_steps(parts: Parts) -> list[Any]:
     """The steps of the queue `fencing`."""
     records, checks = FenceRecords(parts.database), FenceCheckRecords(parts.database)
+    rehearsals = RehearsalRecords(parts.database)
     return [
         *_methods(Fencing(parts.power, parts.hypervisor, records, now=utc_now)),
         *_methods(FenceChecks(parts.power, parts.hypervisor, checks, now=utc_now)),
+        *_methods(Rehearsing(parts.power, parts.hypervisor, rehearsals, now=utc_now)),
+        *_methods(HostPowers(parts.hypervisor, parts.power, _planned(parts))),
     ]
 
 
@@ -148,7 +173,7 @@ def ordinary_steps(parts: Parts) -> list[Any]:
     """The steps of the queue `operations`."""
     subjects = (
         Operations(OperationRecords(parts.database)),
-        Guests(parts.hypervisor, RunRecords(parts.database)),
+        Guests(parts.hypervisor, RunRecords(parts.database, parts.backend)),
         Maintenance(MaintenanceRecords(parts.database, parts.backend)),
         Migrating(parts.hypervisor, MigrationRecords(parts.database, parts.backend)),
         Imports(parts.hypervisor, ImportRecords(parts.database)),
@@ -156,9 +181,18 @@ def ordinary_steps(parts: Parts) -> list[Any]:
         Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),
         Readiness(parts.hypervisor, parts.doors, ReadyRecords(parts.database)),
         VmRecovery(parts.hypervisor, VmRecoveryRecords(parts.database, parts.backend)),
+        StrayCopies(parts.hypervisor, StrayCopyRecords(parts.database)),
+        Adoptions(parts.hypervisor, AdoptionRecords(parts.database)),
         Batches(BatchRecords(parts.database, parts.backend)),
+        Reboots(parts.hypervisor, _planned(parts)),
+        Planned(_planned(parts)),
+        SoftSteps(parts.hypervisor, parts.ssh, SoftStepRecords(parts.database)),
     )
     return [method for subject in subjects for method in _methods(subject)]
+
+
+def _planned(parts: Parts) -> PlannedRecords:
+    return PlannedRecords(parts.database, parts.backend)
 
 
 def _methods(subject: object) -> list[Any]:

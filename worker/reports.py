@@ -14,8 +14,12 @@ import structlog
 from domain.context import ActionContext, PriorityClass
 from domain.disarming import FAILURE_IGNORED
 from domain.errors import EngineError, Refused
+from domain.inventory import PowerReading
 from domain.liveness import Verdict, Watch
+from domain.readings import Knock
+from domain.soft_step import Hung
 from engine.actions.hosts import ActivateHost, RecoverHost
+from engine.actions.soft_steps import RestartLibvirtd
 from engine.backend import Backend
 from engine.records.watching import WatchedHost, WatchRecords
 
@@ -26,6 +30,15 @@ REACTIVATE_MAX_S = 600.0
 """First and longest wait between activations of a host that keeps no mark of its boot: doubled
 each time, so that a host which loses it at once does not raise its epoch at every poll."""
 
+BUSY = frozenset({"LOCK_HELD", "HOST_STATE_FORBIDS"})
+"""Refusals that say nothing of the hanging: another operation, or another monitor, was first."""
+
+
+def told(error: Refused) -> str:
+    """The first of a refusal's reasons, with its code and what to do."""
+    first: EngineError = error.problems[0] if error.problems else error
+    return f"{first.code}, {first.detail}; {first.next_step}"
+
 
 class Reports:
     """One monitor's reports."""
@@ -34,6 +47,7 @@ class Reports:
         self._name = name
         self._records = records
         self._backend = backend
+        self._soft = records.soft
         self._reboots: dict[UUID, tuple[int, float]] = {}  # tries, not before
 
     async def failed(
@@ -79,6 +93,32 @@ class Reports:
             operation_id=str(receipt.operation_id),
         )
 
+    async def hung(
+        self, host: WatchedHost, silent_s: float, door: Knock, power: tuple[PowerReading, ...]
+    ) -> None:
+        """Report that libvirt is silent behind a door that opens; a no is told on the host."""
+        report = Hung(
+            epoch=host.epoch,
+            silent_s=round(silent_s, 1),
+            door=door,
+            power=power,
+            reported_by=self._name,
+        )
+        try:
+            action = RestartLibvirtd(host_id=host.id, hung=report)
+            receipt = await self._backend.run_action(action, self._context(host, "libvirtd hangs"))
+        except Refused as error:
+            log.info("libvirtd not restarted", host=host.name, code=error.code, why=error.detail)
+            if error.code not in BUSY:
+                why = f"its libvirtd hangs, its guests run on; not restarted: {told(error)}"
+                await self._soft.refused(host.id, host.epoch, why)
+            return
+        except EngineError as error:
+            log.warning("hung libvirtd not reported", host=host.name, code=error.code)
+            return
+        operation = str(receipt.operation_id)
+        log.warning("libvirtd is to be restarted", host=host.name, operation_id=operation)
+
     async def rebooted(self, host: WatchedHost, mark: int | None) -> None:
         """Have a host reconciled that has lost the mark of its boot, not too often."""
         now_s = asyncio.get_running_loop().time()
@@ -96,10 +136,10 @@ class Reports:
         """A host in service carries the mark of its boot."""
         self._reboots.pop(host.id, None)
 
-    def _context(self, host: WatchedHost) -> ActionContext:
+    def _context(self, host: WatchedHost, reason: str = "host failure") -> ActionContext:
         return ActionContext(
             principal=f"monitor:{self._name}",
             correlation_id=f"{host.id.hex}:{host.epoch}",
-            reason="host failure",
+            reason=reason,
             priority=PriorityClass.RECOVERY,
         )

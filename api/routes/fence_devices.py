@@ -15,7 +15,8 @@ from engine.actions.fence_devices import (
     RemoveFenceDevice,
 )
 from engine.queries.inventory import GetFenceDevice, ListFenceDevices
-from engine.views import FenceDeviceView, Page
+from engine.views import Page
+from engine.views_hosts import FenceDeviceView
 
 router = APIRouter(
     prefix="/fence-devices",

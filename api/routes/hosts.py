@@ -14,13 +14,19 @@ from engine.actions.fence_tests import CheckFencing
 from engine.actions.host_config import AddHost, EditHost, HostChanges, RemoveHost
 from engine.actions.hosts import ActivateHost
 from engine.actions.maintain_host import MaintainHost
+from engine.actions.rehearsals import RehearseFencing
+from engine.actions.shut_down_host import RebootHost, ShutdownHost, VmsPolicy
+from engine.actions.soft_steps import RestartLibvirtd
 from engine.eye_views import EyeView
 from engine.queries.eyes import HostMonitors
 from engine.queries.forecasts import ForecastLoss
 from engine.queries.foreign import ForeignGuests
 from engine.queries.inventory import GetHost, HostSamples, ListHosts
-from engine.views import ForeignGuestsView, HostSampleView, HostView, Page
+from engine.queries.ssh import HostSsh
+from engine.soft_views import HostSshView
+from engine.views import HostView, Page
 from engine.views_explained import ForecastView
+from engine.views_hosts import ForeignGuestsView, HostSampleView
 
 router = APIRouter(
     prefix="/hosts", tags=["hosts"], dependencies=[Depends(get_principal)], responses=RESPONSES
@@ -43,7 +49,10 @@ async def host(host_id: UUID, backend: BackendDep, response: Response) -> HostVi
 
 @router.patch("/{host_id}", **ACTION)
 async def edit_host(host_id: UUID, body: HostChanges, door: DoorDep, version: VersionDep) -> Answer:
-    """Change what the body names; another address only out of service and without our VMs."""
+    """Change what the body names; another address only out of service and without our VMs.
+
+    SSH access (`ssh`) is given as a whole, its private key among it; null takes it away.
+    """
     found = {"host_id": host_id, "expected_version": version}
     return await door.run(EditHost(**found, **said(body)))
 
@@ -66,6 +75,13 @@ async def monitors(host_id: UUID, backend: BackendDep) -> list[EyeView]:
     """Who watches it, since when, and what each said last."""
     found: Any = await backend.run_query(HostMonitors(host_id=host_id))
     return list(found)
+
+
+@router.get("/{host_id}/ssh")
+async def ssh(host_id: UUID, backend: BackendDep) -> HostSshView:
+    """How it is reached over SSH, and how its libvirtd was restarted so in the last hour."""
+    found: HostSshView = await backend.run_query(HostSsh(host_id=host_id))
+    return found
 
 
 @router.get("/{host_id}/samples")
@@ -106,10 +122,34 @@ async def check_fencing(host_id: UUID, door: DoorDep, body: Empty | None = None)
     return await door.run(CheckFencing(host_id=host_id))
 
 
+@router.post("/{host_id}/actions/rehearse-fencing", **ACTION)
+async def rehearse_fencing(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Switch a host in maintenance off and on again through each level of its fence devices."""
+    return await door.run(RehearseFencing(host_id=host_id))
+
+
+@router.post("/{host_id}/actions/restart-libvirtd", **ACTION)
+async def restart_libvirtd(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
+    """Restart a host's libvirtd over SSH; its guests run on."""
+    return await door.run(RestartLibvirtd(host_id=host_id))
+
+
 @router.post("/{host_id}/actions/maintain", **ACTION)
 async def maintain(host_id: UUID, door: DoorDep, body: Empty | None = None) -> Answer:
     """Move a host's VMs elsewhere, then take it out of service."""
     return await door.run(MaintainHost(host_id=host_id))
+
+
+@router.post("/{host_id}/actions/shutdown", **ACTION)
+async def shutdown(host_id: UUID, door: DoorDep, body: VmsPolicy | None = None) -> Answer:
+    """See to a host's VMs, then switch its power off and read that back."""
+    return await door.run(ShutdownHost(host_id=host_id, **(body or VmsPolicy()).model_dump()))
+
+
+@router.post("/{host_id}/actions/reboot", **ACTION)
+async def reboot(host_id: UUID, door: DoorDep, body: VmsPolicy | None = None) -> Answer:
+    """See to a host's VMs, switch its power off and on, and bring it back into service."""
+    return await door.run(RebootHost(host_id=host_id, **(body or VmsPolicy()).model_dump()))
 
 
 @router.post("/{host_id}/actions/confirm-dead", **ACTION)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from api.deps import BackendDep, get_principal
 from api.problems import RESPONSES
 from engine.queries.certificates import VerifyCertificates
+from engine.queries.incident_stats import IncidentStats, IncidentStatsView
 from engine.queries.incidents import ExplainIncident, GetIncident, ListIncidents
 from engine.views import IncidentView, Page
 from engine.views_explained import ChainView, ExplanationView
@@ -27,6 +28,13 @@ async def incidents(
     """Host failures, newest first."""
     page: Page[IncidentView] = await backend.run_query(query)
     return page
+
+
+@router.get("/stats")
+async def stats(backend: BackendDep, query: Annotated[IncidentStats, Query()]) -> IncidentStatsView:
+    """How long closed incidents took, how many VMs were back in time, and what was waited for."""
+    view: IncidentStatsView = await backend.run_query(query)
+    return view
 
 
 @router.get("/certificates/chain")

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.deps import ACTION, Answer, BackendDep, DoorDep, get_principal
 from api.problems import RESPONSES
 from api.routes.shared import Empty, VersionDep, said, tagged
+from engine.actions.adoptions import AdoptCopy
 from engine.actions.imports import ImportVm
 from engine.actions.migrate_vm import MigrateVm
+from engine.actions.stray_copies import EndCopy
 from engine.actions.vm_config import CreateVm, DeleteVm, EditVm, VmChanges
 from engine.actions.vms import StartVm, StopVm
 from engine.queries.inventory import ListVms
@@ -37,6 +39,19 @@ class StopBody(Empty):
     """How to stop: gracefully first, or hard at once."""
 
     force: bool = False
+
+
+class EndCopyBody(Empty):
+    """Where the copy runs, and whether it may be the VM's last one."""
+
+    host_id: UUID
+    last_copy: bool = False
+
+
+class AdoptCopyBody(Empty):
+    """Where the VM's one living copy runs."""
+
+    host_id: UUID
 
 
 @router.get("")
@@ -93,3 +108,16 @@ async def stop_vm(vm_id: UUID, door: DoorDep, body: StopBody | None = None) -> A
 async def migrate_vm(vm_id: UUID, door: DoorDep, body: MigrateBody | None = None) -> Answer:
     """Move a running VM to another host without stopping it."""
     return await door.run(MigrateVm(vm_id=vm_id, host_id=body.host_id if body else None))
+
+
+@router.post("/{vm_id}/actions/end-copy", **ACTION)
+async def end_copy(vm_id: UUID, door: DoorDep, body: EndCopyBody) -> Answer:
+    """End a copy of a VM on a host where it should not run."""
+    wish = EndCopy(vm_id=vm_id, host_id=body.host_id, last_copy=body.last_copy)
+    return await door.run(wish)
+
+
+@router.post("/{vm_id}/actions/adopt-copy", **ACTION)
+async def adopt_copy(vm_id: UUID, door: DoorDep, body: AdoptCopyBody) -> Answer:
+    """Make the copy of a VM that somebody moved to another host the VM's run."""
+    return await door.run(AdoptCopy(vm_id=vm_id, host_id=body.host_id))
