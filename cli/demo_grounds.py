@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from cli.demo_report import Count
 from lab import requirements
 from lab.guest_image import cache_folder
-from lab.lab import HostInventory, Inventory, Lab
+from lab.inventory import HostInventory, Inventory
+from lab.lab import Lab
 from simulator.fleet.control import Copies
 from simulator.fleet.drivers import AGENT, FarControl
 from simulator.fleet.place import socket_of

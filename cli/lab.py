@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     AnyHostStatus = HostStatus | FleetHostStatus
 
 app = typer.Typer(
-    help="A data centre in a box: real libvirtd, QEMU and IPMI controllers (needs root), or the "
-    "fleet of `holdfast up --fleet`.",
+    help="A data centre in a box: real libvirtd, QEMU, IPMI and Redfish (needs root), or the fleet "
+    "of `holdfast up --fleet`.",
     no_args_is_help=True,
 )
 
@@ -157,10 +157,15 @@ def _row(host: "AnyHostStatus") -> tuple[str, ...]:
         "on" if host.power else "off",
         "up" if host.link else "down",
         host.libvirt,
-        host.bmc,
+        _controllers(host),
         _guests(host.guests),
         host.uri,
     )
+
+
+def _controllers(host: "AnyHostStatus") -> str:
+    redfish = getattr(host, "redfish", "absent")  # a fleet's hosts have none
+    return host.bmc if redfish == "absent" else f"{host.bmc}, redfish {redfish}"
 
 
 def _guests(names: tuple[str, ...]) -> str:
@@ -207,7 +212,17 @@ def power_on(host: HostName, name: Name = LAB) -> None:
 
 @app.command()
 def bmc(host: HostName, mode: Mode, name: Name = LAB) -> None:
-    """Change how a host's power controller behaves."""
+    """Change how a host's power controller (IPMI) behaves."""
     _on_lab(
         name, lambda lab: lab.bmc(host, mode.value), f"the power controller of {host}: {mode.value}"
+    )
+
+
+@app.command()
+def redfish(host: HostName, mode: Mode, name: Name = LAB) -> None:
+    """Change how a host's Redfish controller behaves; the first time, it gets one."""
+    _on_lab(
+        name,
+        lambda lab: lab.redfish(host, mode.value),
+        f"the Redfish controller of {host}: {mode.value}",
     )

@@ -54,3 +54,11 @@ class FleetLab:
     def bmc(self, host: str, mode: str) -> None:
         """Change how a host's power controller behaves."""
         asyncio.run(self._control.bmc(host, Mode(mode)))
+
+    def redfish(self, host: str, mode: str) -> None:
+        """No controller here speaks it."""
+        raise Conflict(
+            "LAB_IS_FLEET",
+            f"the controller of {host} speaks no Redfish",
+            next_step=f"holdfast lab bmc {host} {mode}",
+        )

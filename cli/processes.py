@@ -26,6 +26,7 @@ from domain.permissions import Role
 from drivers.fence_agents import FenceAgents
 from drivers.fence_metadata import check_options
 from drivers.secrets import SecretBox
+from drivers.ssh import OpenSsh
 from drivers.tcp_doors import TcpDoors
 from engine.backend import Backend
 from engine.delivery import Delivery
@@ -35,7 +36,8 @@ from engine.registry import all_actions, all_queries
 from engine.roles import Roles
 from simulator.fleet.drivers import FarHypervisor, FarPower
 from simulator.fleet.place import socket_of
-from store import inventory
+from simulator.fleet.ssh import FarSsh
+from store import inventory, soft_steps
 from store.database import Database
 from worker.duties import relay_duties
 from worker.exit import exit_process, leave
@@ -52,6 +54,7 @@ from worker.tracing import set_up_traces, tracing_interceptor
 
 if TYPE_CHECKING:
     from activities.ports import Hypervisor
+    from activities.soft_steps import Ssh
 
 log = structlog.get_logger()
 
@@ -87,8 +90,18 @@ class Process:
 
     async def parts(self) -> Parts:
         """What a worker's steps stand on."""
-        found = (await self.backend(), self.hypervisor(), self.power, TcpDoors())
+        found = (await self.backend(), self.hypervisor(), self.power, TcpDoors(), self.ssh())
         return Parts(self.database, *found)
+
+    def ssh(self) -> "Ssh":
+        """Hosts over SSH, real ones unless there is a fleet."""
+        if self.settings.fleet:
+            return FarSsh(socket_of(self.settings.var))
+        return OpenSsh(self._ssh_secrets)
+
+    async def _ssh_secrets(self, host_id: UUID) -> dict[str, SecretStr]:
+        row = await self.database.read(lambda c: soft_steps.access_of(c, host_id))
+        return {} if row is None else self.box.open(row["secrets"])
 
     async def _secrets(self, device_id: UUID) -> dict[str, SecretStr]:
         row = await self.database.read(lambda c: inventory.get(c, "fence_device", device_id))

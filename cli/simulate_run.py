@@ -17,14 +17,21 @@ from cli.terminal import say
 if TYPE_CHECKING:
     from simulator.campaign import Tally
     from simulator.report import Report
+    from simulator.setup import Setup
     from simulator.shrink import Progress
-    from simulator.stage import Setup
 
 DEFAULT_SEEDS = 100
 FOLDER = Path("var/simulate")
 TELL_EVERY_S = 5.0
 """How long a search for a smaller plan is silent while it finds none."""
 
+LINE_EVERY_S = 60.0
+"""How often a line tells the progress where no terminal shows it."""
+
+LOSSES = "Each seed loses so many hosts, turn after turn, in one long run."
+RECOVERIES = "As many seeds as it takes to recover so many hosts."
+Losses = Annotated[int | None, typer.Option(min=1, help=LOSSES)]
+Recoveries = Annotated[int | None, typer.Option(min=1, help=RECOVERIES)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -42,6 +49,8 @@ def run(
     profile: Annotated[
         Profile | None, typer.Option(help="Timing profile; drawn by default.")
     ] = None,
+    losses: Losses = None,
+    recoveries: Recoveries = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where evidence is written.")] = FOLDER,
     coverage: Annotated[
@@ -53,23 +62,39 @@ def run(
     from simulator.campaign import campaign
     from simulator.covered import covered
 
-    if seed is not None and (seeds is not None or minutes is not None):
-        raise failure(Exit.USAGE, "SEED_OR_SEEDS", "--seed goes with neither --seeds nor --minutes")
-    wanted = [seed] if seed is not None else _seeds(first, seeds, minutes)
+    endless = minutes is not None or recoveries is not None
+    if seed is not None and (seeds is not None or endless):
+        why = "--seed goes with none of --seeds, --minutes and --recoveries"
+        raise failure(Exit.USAGE, "SEED_OR_SEEDS", why)
+    wanted = [seed] if seed is not None else _seeds(first, seeds, endless=endless)
     began = time.monotonic()
     ends_at = None if minutes is None else began + 60 * minutes
     setup = _setup(hosts, vms, profile)
     with _Progress(quiet=as_json) as told:
-        tally = campaign(wanted, setup=setup, workers=workers, ends_at=ends_at, told=told.tell)
+        tally = campaign(
+            wanted,
+            setup=setup,
+            workers=workers,
+            ends_at=ends_at,
+            told=told.tell,
+            losses=losses,
+            recoveries=recoveries,
+        )
     files = list(_kept(tally.bad, folder))
     took_s = time.monotonic() - began
     sample = Sample(coverage, covered(first, coverage)) if coverage else None
+    _print(tally, files, took_s, sample, as_json=as_json)
+    if tally.bad:
+        raise typer.Exit(int(Exit.FAILED))
+
+
+def _print(
+    tally: "Tally", files: list[Path], took_s: float, sample: Sample | None, *, as_json: bool
+) -> None:
     if as_json:
         print_json(as_json_of(tally, files, took_s, sample))
     else:
         print_tally(tally, files, took_s, sample)
-    if tally.bad:
-        raise typer.Exit(int(Exit.FAILED))
 
 
 def replay(
@@ -94,15 +119,15 @@ def replay(
         raise typer.Exit(int(Exit.FAILED))
 
 
-def _seeds(first: int, number: int | None, minutes: float | None) -> Iterator[int]:
-    if number is None and minutes is not None:
+def _seeds(first: int, number: int | None, *, endless: bool) -> Iterator[int]:
+    if number is None and endless:
         return count(first)
     return iter(range(first, first + (number or DEFAULT_SEEDS)))
 
 
 def _setup(hosts: int | None, vms: int | None, profile: Profile | None) -> "Setup | None":
     from domain import profiles
-    from simulator.stage import Setup
+    from simulator.setup import Setup
 
     if hosts is None and vms is None and profile is None:
         return None
@@ -143,7 +168,7 @@ def _smaller(report: "Report") -> "Report":
 
 
 class _Progress:
-    """One line on the terminal while seeds run."""
+    """One line on the terminal while seeds run; elsewhere a line a minute. A violation at once."""
 
     def __init__(self, *, quiet: bool) -> None:
         from rich.console import Console
@@ -151,6 +176,8 @@ class _Progress:
         self._console = Console(stderr=True)
         self._status = self._console.status("the first seed runs")
         self._shown = self._console.is_terminal and not quiet
+        self._quiet = quiet
+        self._told_s = time.monotonic()
 
     def __enter__(self) -> "_Progress":
         if self._shown:
@@ -161,10 +188,18 @@ class _Progress:
         if self._shown:
             self._status.stop()
 
-    def tell(self, tally: "Tally", _report: "Report") -> None:
+    def tell(self, tally: "Tally", report: "Report") -> None:
         """After each seed."""
+        for found in () if self._quiet else (*report.inside, *report.defects):
+            line = f"seed {report.seed}: {found!s}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        line = (
+            f"{tally.seeds} seeds, {tally.virtual_s / 3600:.1f} virtual hours, "
+            f"{sum(tally.injected.values())} faults, "
+            f"{tally.recoveries['recovered']} recoveries, {tally.violations} violations"
+        )
         if self._shown:
-            self._status.update(
-                f"{tally.seeds} seeds, {tally.virtual_s / 3600:.1f} virtual hours, "
-                f"{sum(tally.injected.values())} faults, {tally.violations} violations"
-            )
+            self._status.update(line)
+        elif not self._quiet and time.monotonic() >= self._told_s + LINE_EVERY_S:
+            self._told_s = time.monotonic()
+            say(line)

@@ -45,6 +45,13 @@ def size_mib(text: str | int) -> int:
     return int(match[1]) * UNITS_MIB[match[2]]
 
 
+def ratio(text: str | float) -> float:
+    """A plain number such as `4` or `1.5`; typer.BadParameter for anything else."""
+    if re.fullmatch(r"\d+(\.\d+)?", str(text).strip()) is None:
+        raise typer.BadParameter(f"{text} is not a ratio: write 4 or 1.5")
+    return float(text)
+
+
 def as_id(text: str) -> str | None:
     """The id that a text is, in the API's spelling; None for everything else."""
     try:

@@ -9,7 +9,7 @@ from cli.failures import Json
 from cli.nouns.shared import VersionOption, change
 from cli.render import clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
-from cli.values import duration_s
+from cli.values import duration_s, ratio
 
 app = typer.Typer(
     help="Clusters: timing profile, automatic action on and off.", no_args_is_help=True
@@ -36,13 +36,14 @@ class DisarmMode(StrEnum):
 
 
 class Limit(StrEnum):
-    """Limits of fences that a cluster need not have, as options are spelt."""
+    """Limits that a cluster need not have, as options are spelt."""
 
     FENCES_PERCENT = "fences-percent"
     RACK_FENCES = "rack-fences"
     RACK_PERCENT = "rack-fences-percent"
     SITE_FENCES = "site-fences"
     SITE_PERCENT = "site-fences-percent"
+    VCPU_OVERCOMMIT = "vcpu-overcommit"
 
 
 FIELDS = {
@@ -51,7 +52,22 @@ FIELDS = {
     Limit.RACK_PERCENT: "rack_fences_percent",
     Limit.SITE_FENCES: "site_fences_max",
     Limit.SITE_PERCENT: "site_fences_percent",
+    Limit.VCPU_OVERCOMMIT: "vcpu_overcommit",
 }
+
+
+class MakeRoom(StrEnum):
+    """Whether VMs are stopped for others (as `domain.make_room.MakeRoom`)."""
+
+    OFF = "off"
+    SHUTDOWN = "shutdown"
+
+
+class Switch(StrEnum):
+    """Whether something is done."""
+
+    ON = "on"
+    OFF = "off"
 
 
 class VirtType(StrEnum):
@@ -93,9 +109,44 @@ SitePercent = Annotated[
     int | None,
     typer.Option("--site-fences-percent", min=1, max=100, help="… or percent of its hosts."),
 ]
+StartsPerHost = Annotated[
+    int | None,
+    typer.Option(min=1, max=1000, help="VMs that a recovery starts on one host at the same time."),
+]
+MakeRoomOption = Annotated[
+    MakeRoom | None,
+    typer.Option(
+        help="shutdown: VMs are stopped for those of higher priority that a recovery cannot place."
+    ),
+]
+MakeRoomMax = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="… at most so many for one failed host.")
+]
+FailbackAfter = Annotated[
+    float | None,
+    typer.Option(
+        parser=duration_s,
+        metavar="DURATION",
+        help="So long a home is up before VMs with --failback auto go back to it.",
+    ),
+]
+SoftStep = Annotated[
+    Switch | None,
+    typer.Option(
+        help="Whether a libvirtd that hangs is restarted over SSH, where there is access."
+    ),
+]
+VcpuOvercommit = Annotated[
+    float | None,
+    typer.Option(
+        parser=ratio,
+        metavar="RATIO",
+        help="vCPUs that a host may promise for each of its logical CPUs: 0.1 to 100.",
+    ),
+]
 Unlimited = Annotated[
     list[Limit] | None,
-    typer.Option(help="Drop this limit of fences; may be repeated."),
+    typer.Option(help="Drop this limit; may be repeated."),
 ]
 
 
@@ -150,10 +201,26 @@ def show(session: Session, cluster: ClusterName) -> None:
             (f"fences in {window}", _limits(found, "fences_max", "fences_percent")),
             ("of one rack", _limits(found, "rack_fences_max", "rack_fences_percent")),
             ("of one site", _limits(found, "site_fences_max", "site_fences_percent")),
+            ("make room", _made_room(found)),
+            ("vCPU overcommit", _overcommit(found)),
+            ("starts at once", f"{found['starts_per_host']} on a host, of one recovery"),
+            ("failback after", lasting(found["failback_after_s"])),
+            ("soft step", "on" if found["soft_step"] else "off"),
             ("version", found["version"]),
             ("id", found["id"]),
         )
     )
+
+
+def _made_room(found: Json) -> str:
+    if found["make_room"] == MakeRoom.OFF:
+        return "no VM is stopped for another"
+    return f"at most {found['make_room_max']} VMs are stopped for those of higher priority"
+
+
+def _overcommit(found: Json) -> str:
+    most = found["vcpu_overcommit"]
+    return "no limit" if most is None else f"at most {most:g} vCPUs for each logical CPU"
 
 
 def _limits(found: Json, most: str, percent: str) -> str:
@@ -224,15 +291,25 @@ def edit(
     site_fences: SiteFences = None,
     site_percent: SitePercent = None,
     unlimited: Unlimited = None,
+    starts_per_host: StartsPerHost = None,
+    make_room: MakeRoomOption = None,
+    make_room_max: MakeRoomMax = None,
+    failback_after: FailbackAfter = None,
+    soft_step: SoftStep = None,
+    vcpu_overcommit: VcpuOvercommit = None,
     version: VersionOption = None,
 ) -> None:
     """Change a cluster; of several limits of fences the strictest holds."""
     wanted: Json = {"name": name, "profile": profile, "virt_type": virt_type}
     wanted |= {"fence_limit_s": fence_limit, "fences_max": fences}
     wanted |= {"fence_window_s": None if fence_window is None else int(fence_window)}
-    wanted |= {"fences_percent": fences_percent}
+    wanted |= {"fences_percent": fences_percent, "starts_per_host": starts_per_host}
+    wanted |= {"make_room": make_room, "make_room_max": make_room_max}
+    wanted |= {"failback_after_s": None if failback_after is None else int(failback_after)}
     wanted |= {"rack_fences_max": rack_fences, "rack_fences_percent": rack_percent}
     wanted |= {"site_fences_max": site_fences, "site_fences_percent": site_percent}
+    wanted |= {"soft_step": None if soft_step is None else soft_step is Switch.ON}
+    wanted |= {"vcpu_overcommit": vcpu_overcommit}
     emptied = [FIELDS[limit] for limit in unlimited or ()]
     change(act, "/clusters", act.api.find("cluster", cluster), wanted, version, emptied)
 

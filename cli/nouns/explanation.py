@@ -10,6 +10,7 @@ QUESTIONS = {
     "host_proof": "What proves that {} is dead?",
     "vm_fate": "Does {} come back?",
     "vm_place": "Where does {} start?",
+    "make_room": "Who is stopped to make room for {}?",
 }
 
 RULES = {
@@ -23,8 +24,11 @@ RULES = {
     "NOT_WANTED": "what somebody wanted down stays down",
     "STOP_ASKED": "a stop that was under way is done",
     "NOT_PROTECTED": "only what is protected is brought back without a person",
-    "BEST_HOST": "the best of the hosts that hard rules and memory allow",
+    "BEST_HOST": "the best of the hosts that hard rules and room allow",
     "NO_HOST": "hard rules and memory leave no host now",
+    "RUNS_ELSEWHERE": "what a host shows already is not started a second time",
+    "LEAST_LOSS": "the least important VMs whose end makes room on one host",
+    "NOBODY_TO_STOP": "no host would have room without those that may be stopped",
 }
 
 
@@ -117,10 +121,16 @@ def _vote(vote: Json) -> str:
 def _of_place(inputs: dict[str, Any]) -> list[str]:
     protected = "protected" if inputs["protected"] else "not protected"
     return [
-        f"{inputs['memory_mib']} MiB wanted",
+        f"{_size(inputs)} wanted",
         f"{inputs['hosts']} usable hosts",
         f"priority {inputs['priority']}, {protected}",
     ]
+
+
+def _size(vm: Json) -> str:
+    """Its memory, and its vCPUs unless that was decided before they counted."""
+    vcpus = f" and {vm['vcpus']} vCPUs" if "vcpus" in vm else ""
+    return f"{vm['memory_mib']} MiB{vcpus}"
 
 
 def _of_proof(inputs: Json) -> list[str]:
@@ -141,9 +151,20 @@ def _of_fate(inputs: Json) -> list[str]:
     return facts
 
 
+def _of_room(inputs: Json) -> list[str]:
+    stopped = [
+        f"{vm['name']}: priority {vm['priority']}, {_size(vm)}"
+        f"{', protected' if vm['protected'] else ''}"
+        for vm in inputs["stopped"]
+    ]
+    wanted = f"{_size(inputs)} wanted at priority {inputs['priority']}"
+    return [wanted, f"at most {inputs['may_be_stopped_at_most']} may be stopped", *stopped]
+
+
 FACTS = {
     "host_fate": _of_host,
     "host_proof": _of_proof,
     "vm_fate": _of_fate,
     "vm_place": _of_place,
+    "make_room": _of_room,
 }

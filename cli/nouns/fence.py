@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.failures import Exit, Json, failure
-from cli.nouns.devices import tested
+from cli.nouns.devices import rehearsed, tested
 from cli.nouns.host import HostName
 from cli.nouns.shared import VersionOption, change
 from cli.render import clock, lasting, print_json, print_table
@@ -68,6 +68,7 @@ def list_(
             item["last_reading"],
             clock(item["last_read_at"]),
             tested(item),
+            rehearsed(item),
             lasting(item["deadline_s"]),
             lasting(item["delay_s"]) if item["delay_s"] else "-",
             item["retries"],
@@ -77,7 +78,7 @@ def list_(
         )
         for item in found
     ]
-    read = ("LAST READING", "READ AT", "TEST", "DEADLINE", "DELAY", "RETRIES", "POWER")
+    read = ("LAST READING", "READ AT", "TEST", "REHEARSAL", "DEADLINE", "DELAY", "RETRIES", "POWER")
     header = ("NAME", "HOST", "LEVEL", "AGENT", *read, "HOST BUDGET", "OPTIONS")
     return print_table(header, rows, empty="no fence devices; add one with `holdfast fence add`")
 
@@ -191,16 +192,26 @@ def edit(
     change(act, "/fence-devices", act.api.find("fence device", device), wanted, version)
 
 
-@app.command()
+@app.command("test")
 @actions
-def test(act: Act, host: HostName) -> None:
+def check(
+    act: Act,
+    host: HostName,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Switch the host off and on, too: it is in maintenance."),
+    ] = False,
+) -> None:
     """Ask each fence device of a host for its status, and which machine it manages.
 
     Nothing is switched. Fails when a device does not answer, manages another machine than the
     host, or reads off while the host answers.
+
+    With --rehearse a host in maintenance is then switched off and on again through each level of
+    its devices, which shows whose power they cut.
     """
     found = act.api.find("host", host)
-    act.run(f"/hosts/{found['id']}/actions/test-fencing", {})
+    act.run(f"/hosts/{found['id']}/actions/{'rehearse' if rehearse else 'test'}-fencing", {})
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """`holdfast host`: the machines that run VMs."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from cli.failures import Json
+from cli.nouns import ssh
 from cli.nouns.devices import tested
 from cli.nouns.forecast import tell_forecast
 from cli.nouns.shared import VersionOption, change, cluster_id
@@ -35,6 +37,24 @@ Site = Annotated[
 ]
 
 
+class PlannedVms(StrEnum):
+    """What becomes of a host's VMs (as `domain.planned.PlannedVms`)."""
+
+    MIGRATE = "migrate"
+    FAILOVER = "failover"
+    FREEZE = "freeze"
+    CONDITIONAL = "conditional"
+
+
+VmsOption = Annotated[
+    PlannedVms,
+    typer.Option(
+        help="Its VMs: moved away live; shut down and started on other hosts; shut down until it "
+        "is back; or freeze for a reboot and failover for a shutdown."
+    ),
+]
+
+
 @app.command("list")
 @queries
 def list_(
@@ -56,18 +76,42 @@ def list_(
     rows = [
         (
             item["name"],
-            item["state"],
+            _state(item),
             ago(item["last_answer_at"], now),
             item["vms"],
             f"{item['memory_reserved_mib']}/{item['memory_mib']} MiB",
+            _vcpus(item, "{}/{}"),
             item["epoch"],
             "blocks" if item["fencing"]["blocks_on_power_loss"] else "proven",
             item["state_reason"],
         )
         for item in found
     ]
-    header = ("NAME", "STATE", "LAST ANSWER", "VMS", "MEMORY", "EPOCH", "POWER LOSS", "WHY")
+    header = (
+        "NAME",
+        "STATE",
+        "LAST ANSWER",
+        "VMS",
+        "MEMORY",
+        "VCPUS",
+        "EPOCH",
+        "POWER LOSS",
+        "WHY",
+    )
     return print_table(header, rows, empty="no hosts; add one with `holdfast host add`")
+
+
+def _vcpus(host: Json, form: str) -> str:
+    """How many are promised, and of how many where the cluster has a limit."""
+    most = host["vcpus_allowed"]
+    held = str(host["vcpus_reserved"])
+    return held if most is None else form.format(held, most)
+
+
+def _state(host: Json) -> str:
+    """With its power, where the engine switches that."""
+    power = host["power"]
+    return f"{host['state']} (power {power.replace('_', ' ')})" if power else str(host["state"])
 
 
 @app.command()
@@ -82,6 +126,7 @@ def show(session: Session, host: HostName) -> None:
         (
             ("name", found["name"]),
             ("state", found["state"]),
+            ("power", (found["power"] or "").replace("_", " ") or None),
             ("why", found["state_reason"] or None),
             ("since", f"{clock(found['state_since'])} ({ago(found['state_since'], now)})"),
             ("last answer", ago(found["last_answer_at"], now)),
@@ -90,7 +135,9 @@ def show(session: Session, host: HostName) -> None:
             ("site", found["site"] or None),
             ("memory", f"{found['memory_reserved_mib']} of {found['memory_mib']} MiB reserved"),
             ("processors", found["cpus"]),
+            ("vCPUs", f"{_vcpus(found, '{} of {}')} reserved"),
             ("epoch", found["epoch"]),
+            *ssh.shown(session.api.get(f"/hosts/{found['id']}/ssh"), now),
             ("open incident", found["open_incident_id"]),
             ("fence takes", _fence_takes(found["fencing"])),
             ("on power loss", _on_power_loss(found["fencing"])),
@@ -199,11 +246,34 @@ def activate(act: Act, host: HostName) -> None:
     act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/activate", {})
 
 
+@app.command("restart-libvirtd")
+@actions
+def restart_libvirtd(act: Act, host: HostName) -> None:
+    """Restart libvirtd on a host over SSH; its guests run on."""
+    act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/restart-libvirtd", {})
+
+
 @app.command()
 @actions
 def maintain(act: Act, host: HostName) -> None:
     """Move its VMs elsewhere, a few at a time, then take it out of service; cancel to keep it."""
     act.run(f"/hosts/{act.api.find('host', host)['id']}/actions/maintain", {})
+
+
+@app.command()
+@actions
+def shutdown(act: Act, host: HostName, vms: VmsOption = PlannedVms.CONDITIONAL) -> None:
+    """See to its VMs, then switch its power off; `host activate` brings it back."""
+    found = act.api.find("host", host)
+    act.run(f"/hosts/{found['id']}/actions/shutdown", {"vms": vms.value})
+
+
+@app.command()
+@actions
+def reboot(act: Act, host: HostName, vms: VmsOption = PlannedVms.CONDITIONAL) -> None:
+    """See to its VMs, switch its power off and on, and bring it back into service."""
+    found = act.api.find("host", host)
+    act.run(f"/hosts/{found['id']}/actions/reboot", {"vms": vms.value})
 
 
 @app.command("confirm-dead")
@@ -243,11 +313,19 @@ def edit(
     ] = None,
     rack: Rack = None,
     site: Site = None,
+    ssh_user: ssh.SshUser = None,
+    ssh_port: ssh.SshPort = None,
+    ssh_key_file: ssh.SshKeyFile = None,
+    ssh_host_key: ssh.SshHostKey = None,
+    no_ssh: ssh.NoSsh = False,
     version: VersionOption = None,
 ) -> None:
     """Change a host; the machine itself is left as it is."""
     wanted = {"name": name, "uri": uri, "own_host": own_host, "rack": rack, "site": site}
-    change(act, "/hosts", act.api.find("host", host), wanted, version)
+    access = ssh.access(ssh_user, ssh_port, ssh_key_file, ssh_host_key)
+    emptied = ("ssh",) if no_ssh else ()
+    found = act.api.find("host", host)
+    change(act, "/hosts", found, wanted | {"ssh": access or None}, version, emptied)
 
 
 @app.command()

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.failures import Exit, Json, failure
+from cli.nouns.audit import When
 from cli.nouns.explanation import tell_explanation
+from cli.nouns.incident_stats import tell_stats
 from cli.render import (
     clock,
     lasting,
@@ -77,6 +79,7 @@ def show(
     if session.as_json:
         return print_json(found)
     _tell_summary(found)
+    _tell_soft_steps(found["soft_steps"])
     _tell_evidence(found)
     _tell_certificate(found["certificate"])
     _tell_phases(found)
@@ -96,6 +99,26 @@ def explain(
     if session.as_json:
         return print_json(told)
     return tell_explanation(told)
+
+
+@app.command()
+@queries
+def stats(
+    session: Session,
+    cluster: Annotated[str | None, typer.Option(help="Only those of this cluster.")] = None,
+    since: When = None,
+) -> None:
+    """Tell what closed incidents took, phase by phase, and how many VMs were back in time.
+
+    Without --since it is about the last 30 days.
+    Example: holdfast incident stats --cluster lab --since 90d
+    """
+    found = session.api.get(
+        "/incidents/stats",
+        cluster_id=cluster and session.api.find("cluster", cluster)["id"],
+        since=since and since.isoformat(),
+    )
+    return print_json(found) if session.as_json else tell_stats(found)
 
 
 @app.command()
@@ -130,6 +153,22 @@ def _find_id(api: "Api", named: str) -> str:
         next_step="holdfast incident list",
         host=host["name"],
     )
+
+
+def _tell_soft_steps(steps: list[Json]) -> None:
+    if not steps:
+        return
+    print_line()
+    rows = [
+        (
+            precise(step["at"]),
+            "engine" if step["automatic"] else "person",
+            step["outcome"] or "under way",
+            step["detail"],
+        )
+        for step in steps
+    ]
+    print_table(("LIBVIRTD RESTARTED BEFORE IT", "BY", "OUTCOME", "WHY"), rows)
 
 
 def _tell_summary(found: Json) -> None:

@@ -1,36 +1,20 @@
 """`holdfast vm`: virtual machines."""
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.failures import Exit, Json, failure
-from cli.nouns import vm_parts
+from cli.nouns import vm_options, vm_parts
 from cli.nouns.batch import batch
 from cli.nouns.shared import VersionOption, change, cluster_id
 from cli.nouns.vm_parts import NONE
 from cli.render import ago, clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
-from cli.values import as_id, size_mib
+from cli.values import as_id
 
 if TYPE_CHECKING:
     from cli.client import Api
-
-
-class OnIoError(StrEnum):
-    """What becomes of a VM that is paused by an I/O error."""
-
-    RESUME = "resume"
-    LEAVE_PAUSED = "leave_paused"
-    KILL = "kill"
-
-
-class OnShutdown(StrEnum):
-    """What becomes of a protected VM that is shut down from inside."""
-
-    STAY = "stay"
-    RESTART = "restart"
 
 
 app = typer.Typer(
@@ -39,48 +23,6 @@ app = typer.Typer(
 
 VmName = Annotated[str, typer.Argument(metavar="VM", help="Name or id of a VM.")]
 VmNames = Annotated[list[str], typer.Argument(metavar="VM...", help="Names or ids of VMs.")]
-MemoryOption = typer.Option(
-    "--memory", parser=size_mib, metavar="SIZE", help="Memory: 512 (MiB), 512M or 2G."
-)
-VcpusOption = typer.Option("--vcpus", min=1, max=512, help="Processors.")
-PriorityOption = typer.Option("--priority", min=0, max=100, help="Order of restarts: 100 is first.")
-RestartsOption = Annotated[
-    int | None,
-    typer.Option("--max-restart", min=0, help="How often it is started again on one host."),
-]
-RelocationsOption = Annotated[
-    int | None, typer.Option("--max-relocate", min=0, help="On how many other hosts.")
-]
-ShutdownOption = Annotated[
-    OnShutdown | None,
-    typer.Option("--on-guest-shutdown", help="Of a protected VM that is shut down from inside."),
-]
-IoErrorOption = Annotated[
-    OnIoError | None, typer.Option("--on-io-error", help="Of a VM that is paused by an I/O error.")
-]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(metavar="DURATION", help="Within which it should run again after a failure."),
-]
-DependsOption = Annotated[
-    list[str] | None, typer.Option(metavar="VM", help="Start it after this VM; repeatable.")
-]
-AffinityOption = Annotated[
-    list[str] | None, typer.Option(metavar="GROUP", help="Put it into this group; repeatable.")
-]
-DiskOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar=vm_parts.DISK_METAVAR, help="A disk, at this path on every host; repeatable."
-    ),
-]
-NicOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar=vm_parts.NIC_METAVAR, help="A network card; repeatable."),
-]
-KernelOption = Annotated[str | None, typer.Option(help="Boot this kernel directly.")]
-InitrdOption = Annotated[str | None, typer.Option(help="Its initial RAM disk.")]
-CmdlineOption = Annotated[str | None, typer.Option(help="Its command line.")]
 
 
 @app.command("list")
@@ -145,9 +87,15 @@ def show(session: Session, vm: VmName) -> None:
             ("name", found["name"]),
             ("state", found["state"]),
             ("host", found["host_name"]),
+            ("on its way to", found["migrating_to"]),
+            ("also seen on", ", ".join(found["also_seen_on"]) or None),
+            ("starts again with", found["starts_again_with"]),
+            ("stops again at", vm_parts.told_stop(found["stops_again_at"])),
             ("running since", f"{clock(since)} ({ago(since, now)})" if since else None),
             ("ended", _ended(found, now)),
             ("paused by", found["paused"]),
+            ("agent heard", found["agent_heard"]),
+            ("agent silent since", vm_parts.told_silence(found["agent_silent_since"], now)),
             ("memory", f"{found['memory_mib']} MiB"),
             ("processors", found["vcpus"]),
             ("disks", [_disk(disk) for disk in found["disks"]] or None),
@@ -159,6 +107,9 @@ def show(session: Session, vm: VmName) -> None:
             ("restarts", f"{found['max_restart']} a host, {found['max_relocate']} other hosts"),
             ("on guest shutdown", found["on_guest_shutdown"]),
             ("on I/O error", found["on_io_error"]),
+            ("on hang", vm_parts.told_hang(found)),
+            ("may be stopped", vm_parts.told_may_be_stopped(found)),
+            ("failback", vm_parts.told_failback(found)),
             ("ready", vm_parts.told_ready(found["ready"])),
             ("starts after", [names.get(i, i) for i in found["depends_on"]] or None),
             ("affinity", [group["name"] for group in found["affinity_groups"]] or None),
@@ -194,47 +145,47 @@ def _nic(nic: Json) -> str:
 def create(
     act: Act,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new VM's name.")],
-    memory: Annotated[int, MemoryOption],
-    vcpus: Annotated[int, VcpusOption] = 1,
-    cluster: Annotated[
-        str | None, typer.Option(help="Name or id of its cluster; needed where there are several.")
-    ] = None,
-    protected: Annotated[
-        bool, typer.Option("--protected", help="Start it elsewhere when its host is proven dead.")
-    ] = False,
-    priority: Annotated[int, PriorityOption] = 50,
-    budget: BudgetOption = None,
-    max_restart: RestartsOption = None,
-    max_relocate: RelocationsOption = None,
-    on_guest_shutdown: ShutdownOption = None,
-    on_io_error: IoErrorOption = None,
+    memory: Annotated[int, vm_options.MemoryOption],
+    vcpus: Annotated[int, vm_options.VcpusOption] = 1,
+    cluster: vm_options.ClusterOption = None,
+    protected: vm_options.ProtectedOption = False,
+    priority: Annotated[int, vm_options.PriorityOption] = 50,
+    budget: vm_options.BudgetOption = None,
+    max_restart: vm_options.RestartsOption = None,
+    max_relocate: vm_options.RelocationsOption = None,
+    on_guest_shutdown: vm_options.ShutdownOption = None,
+    on_io_error: vm_options.IoErrorOption = None,
+    hang: vm_parts.HangOption = None,
+    hang_after: vm_parts.HangAfterOption = None,
+    may_be_stopped: vm_parts.StoppedOption = None,
+    failback: vm_options.FailbackOption = None,
+    home: vm_options.HomeOption = None,
     ready: vm_parts.ReadyOption = None,
     ready_within: vm_parts.ReadyWithinOption = None,
-    depends_on: DependsOption = None,
-    affinity: AffinityOption = None,
-    disk: DiskOption = None,
-    nic: NicOption = None,
-    kernel: KernelOption = None,
-    initrd: InitrdOption = None,
-    cmdline: CmdlineOption = None,
+    depends_on: vm_options.DependsOption = None,
+    affinity: vm_options.AffinityOption = None,
+    disk: vm_options.DiskOption = None,
+    nic: vm_options.NicOption = None,
+    kernel: vm_options.KernelOption = None,
+    initrd: vm_options.InitrdOption = None,
+    cmdline: vm_options.CmdlineOption = None,
 ) -> None:
     """Add a VM; it is not started."""
     direct = vm_parts.boot(kernel, initrd, cmdline)
-    body: Json = {
-        "cluster_id": cluster_id(act.api, cluster),
-        "name": name,
-        "memory_mib": memory,
-        "vcpus": vcpus,
-        "protected": protected,
-        "priority": priority,
-    }
-    body |= vm_parts.given(budget_s=vm_parts.budget_s(budget))
-    body |= vm_parts.given(ready=vm_parts.ready(ready, ready_within))
+    body: Json = {"cluster_id": cluster_id(act.api, cluster), "name": name}
+    body |= {"memory_mib": memory, "vcpus": vcpus, "protected": protected, "priority": priority}
     body |= vm_parts.given(
+        budget_s=vm_parts.budget_s(budget),
+        ready=vm_parts.ready(ready, ready_within),
         max_restart=max_restart,
         max_relocate=max_relocate,
         on_guest_shutdown=on_guest_shutdown,
         on_io_error=on_io_error,
+        on_hang=hang,
+        hang_after_s=hang_after,
+        may_be_stopped=vm_parts.said(may_be_stopped),
+        failback=failback,
+        home_id=vm_parts.host_id(act.api, home),
     )
     body |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     act.run("/vms", body if direct is None else body | {"boot": direct})
@@ -246,26 +197,31 @@ def edit(
     act: Act,
     vm: VmName,
     name: Annotated[str | None, typer.Option(help="Another name; only while it is down.")] = None,
-    memory: Annotated[int | None, MemoryOption] = None,
-    vcpus: Annotated[int | None, VcpusOption] = None,
+    memory: Annotated[int | None, vm_options.MemoryOption] = None,
+    vcpus: Annotated[int | None, vm_options.VcpusOption] = None,
     protected: Annotated[
         bool | None, typer.Option("--protected/--unprotected", help="Start it elsewhere or not.")
     ] = None,
-    priority: Annotated[int | None, PriorityOption] = None,
-    budget: BudgetOption = None,
-    max_restart: RestartsOption = None,
-    max_relocate: RelocationsOption = None,
-    on_guest_shutdown: ShutdownOption = None,
-    on_io_error: IoErrorOption = None,
+    priority: Annotated[int | None, vm_options.PriorityOption] = None,
+    budget: vm_options.BudgetOption = None,
+    max_restart: vm_options.RestartsOption = None,
+    max_relocate: vm_options.RelocationsOption = None,
+    on_guest_shutdown: vm_options.ShutdownOption = None,
+    on_io_error: vm_options.IoErrorOption = None,
+    hang: vm_parts.HangOption = None,
+    hang_after: vm_parts.HangAfterOption = None,
+    may_be_stopped: vm_parts.StoppedOption = None,
+    failback: vm_options.FailbackOption = None,
+    home: vm_options.HomeOption = None,
     ready: vm_parts.ReadyOption = None,
     ready_within: vm_parts.ReadyWithinOption = None,
-    depends_on: DependsOption = None,
-    affinity: AffinityOption = None,
-    disk: DiskOption = None,
-    nic: NicOption = None,
-    kernel: KernelOption = None,
-    initrd: InitrdOption = None,
-    cmdline: CmdlineOption = None,
+    depends_on: vm_options.DependsOption = None,
+    affinity: vm_options.AffinityOption = None,
+    disk: vm_options.DiskOption = None,
+    nic: vm_options.NicOption = None,
+    kernel: vm_options.KernelOption = None,
+    initrd: vm_options.InitrdOption = None,
+    cmdline: vm_options.CmdlineOption = None,
     version: VersionOption = None,
 ) -> None:
     """Change a VM; lists are given whole, and `none` empties them or takes a value away.
@@ -278,9 +234,13 @@ def edit(
     wanted |= {"priority": priority, "budget_s": vm_parts.budget_s(budget), "boot": direct}
     wanted |= {"max_restart": max_restart, "max_relocate": max_relocate}
     wanted |= {"on_guest_shutdown": on_guest_shutdown, "on_io_error": on_io_error}
+    wanted |= {"on_hang": hang, "hang_after_s": hang_after}
+    wanted |= {"may_be_stopped": vm_parts.said(may_be_stopped), "failback": failback}
+    wanted |= {"home_id": vm_parts.host_id(act.api, home)}
     wanted |= vm_parts.parts(act.api, disk, nic, depends_on, affinity)
     wanted |= {"ready": vm_parts.ready(ready, ready_within)}
     emptied = [field for field, text in (("budget_s", budget), ("boot", kernel)) if text == NONE]
+    emptied += ["home_id"] if home == NONE else []
     emptied += ["ready"] if ready == vm_parts.RUNNING else []
     change(act, "/vms", found, wanted, version, emptied)
 
@@ -307,7 +267,7 @@ def import_(
     protected: Annotated[
         bool, typer.Option("--protected", help="Start it elsewhere when its host is proven dead.")
     ] = False,
-    priority: Annotated[int, PriorityOption] = 50,
+    priority: Annotated[int, vm_options.PriorityOption] = 50,
 ) -> None:
     """Take over a guest that a host had before the engine knew it; it runs on untouched."""
     found = act.api.find("host", host)
@@ -378,6 +338,41 @@ def stop(
 ) -> None:
     """Stop a VM, or many in one batch: gracefully first, hard after the cluster's time limit."""
     _for_each(act, "stop", vms, {"force": force})
+
+
+@app.command("end-copy")
+@actions
+def end_copy(
+    act: Act,
+    vm: VmName,
+    host: Annotated[str, typer.Option(help="Name or id of the host where it should not run.")],
+    last_copy: Annotated[
+        bool, typer.Option("--last-copy", help="Also when it is the only one: the VM is then down.")
+    ] = False,
+) -> None:
+    """End a copy of a VM on a host where it should not run, such as one that was started by hand.
+
+    Example: holdfast vm end-copy db --host host-2
+    """
+    found = act.api.find("vm", vm)
+    body = {"host_id": act.api.find("host", host)["id"], "last_copy": last_copy}
+    act.run(f"/vms/{found['id']}/actions/end-copy", body)
+
+
+@app.command("adopt-copy")
+@actions
+def adopt_copy(
+    act: Act,
+    vm: VmName,
+    host: Annotated[str, typer.Option(help="Name or id of the host on which it really runs.")],
+) -> None:
+    """Make the copy of a VM that somebody moved to another host the VM's run.
+
+    Example: holdfast vm adopt-copy db --host host-2
+    """
+    found = act.api.find("vm", vm)
+    body = {"host_id": act.api.find("host", host)["id"]}
+    act.run(f"/vms/{found['id']}/actions/adopt-copy", body)
 
 
 def _for_each(act: Act, verb: str, vms: list[str], how: dict[str, Any]) -> None:

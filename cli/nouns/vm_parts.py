@@ -3,11 +3,14 @@
 The word `none` empties a list or takes a value away; a VM that is called so is named by its id.
 """
 
+from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.failures import Json
+from cli.render import ago, clock
 from cli.values import duration_s
 
 if TYPE_CHECKING:
@@ -22,6 +25,24 @@ DISK_WORDS = (*FORMATS, *BUSES, *FLAGS, "cdrom")
 NIC_MODELS = ("virtio", "e1000e", "e1000", "rtl8139")
 DISK_METAVAR = "PATH[,qcow2][,shareable][,readonly][,cdrom][,virtio|scsi|sata|ide]"
 NIC_METAVAR = "NETWORK[,MODEL][,mac=ADDRESS]"
+
+
+class OnHang(StrEnum):
+    """What becomes of a VM whose guest agent has fallen silent."""
+
+    OFF = "off"
+    REPORT = "report"
+    RESTART = "restart"
+
+
+HangOption = Annotated[
+    OnHang | None,
+    typer.Option("--hang", help="Of a VM whose guest agent answered and has fallen silent."),
+]
+HangAfterOption = Annotated[
+    int | None,
+    typer.Option("--hang-after", min=15, metavar="SECONDS", help="So long a silence is a hang."),
+]
 
 
 def given(**values: object) -> Json:
@@ -148,3 +169,66 @@ def told_ready(rule: Json | None) -> str:
         return f"delay:{rule['delay_s']:g}s"
     where = f"tcp:{rule['host']}:{rule['port']}" if rule["when"] == "tcp" else rule["when"]
     return f"{where}, within {rule['limit_s']:g} s"
+
+
+def told_hang(vm: Json) -> str:
+    """What becomes of it when it hangs."""
+    after = f" after {vm['hang_after_s']} s of silence" if vm["on_hang"] != OnHang.OFF else ""
+    return f"{vm['on_hang']}{after}"
+
+
+def told_silence(since: str | None, now: datetime) -> str | None:
+    """Since when its guest agent is silent, if it is."""
+    return f"{clock(since)} ({ago(since, now)})" if since else None
+
+
+class YesNo(StrEnum):
+    """An answer."""
+
+    YES = "yes"
+    NO = "no"
+
+
+StoppedOption = Annotated[
+    YesNo | None,
+    typer.Option(
+        "--may-be-stopped-for-others",
+        help="For one of higher priority, where its cluster makes room (yes unless told).",
+    ),
+]
+
+
+def said(answer: YesNo | None) -> bool | None:
+    """An answer as the API has it."""
+    return None if answer is None else answer is YesNo.YES
+
+
+def told_may_be_stopped(vm: Json) -> str:
+    """Whether a VM may be stopped for others, for people."""
+    allowed = vm["may_be_stopped"]
+    return "for others, where its cluster makes room" if allowed else "not for others"
+
+
+def told_stop(at: str | None) -> str | None:
+    """When a stop for another VM that failed half way is tried again, for people."""
+    return f"{clock(at)}, to make room for another VM" if at else None
+
+
+def host_id(api: "Api", home: str | None) -> str | None:
+    """The id of a home that was named; None for `none`."""
+    return None if home is None or home == NONE else str(api.find("host", home)["id"])
+
+
+def told_failback(vm: Json) -> str | None:
+    """A VM's home, and why it is not moved there now."""
+    stands = vm.get("goes_home")
+    if stands is None:
+        return None
+    home = f"home {vm['home']}" if vm["home"] else "no home"
+    if vm["failback"] == "off":
+        return f"off; {home}"
+    at = stands["tries_at"]
+    # A home that is still young was not tried, so nothing is tried again.
+    what = "not before" if stands["code"] == "HOME_NOT_STABLE" else "tries again at"
+    tries = f"failback {what} {clock(at)}: " if at else ""
+    return f"{home}, {tries}{stands['code']}: {stands['detail']}"
