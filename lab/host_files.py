@@ -37,12 +37,17 @@ INIT = """\
 # Process 1 of a host. It reaps: libvirt's capability probes become its children, and a process 1
 # that leaves them as zombies costs the first guest start 80 seconds.
 hostname {lab}-{name} || exit 1
-mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/lock || exit 1
+mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/lock /run/sshd || exit 1
 mount --bind {folder}/varlib /var/lib/libvirt || exit 1
 mount --bind {folder}/varlog /var/log/libvirt || exit 1
 mount --bind {folder}/varcache /var/cache/libvirt || exit 1
 mount --bind {folder}/etc /etc/libvirt || exit 1
 mount -t tmpfs tmpfs /dev/shm || exit 1
+while :; do
+  /usr/sbin/sshd -D -e -f {folder}/ssh/sshd_config
+  echo "sshd ended with $?, starting it again"
+  sleep 1
+done &
 # A service manager restarts libvirtd when it dies; guests live on and are found again.
 while :; do
   libvirtd --listen

@@ -20,10 +20,10 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from domain.base import Frozen
 from domain.errors import Conflict, Invalid, NotFound
-from domain.inventory import Boot
-from lab import bmc_control, guest_image, host_files, network, processes, requirements
-from lab.bmc_control import BmcMode
+from lab import bmc_control, guest_image, host_files, network, processes, requirements, sshd
+from lab.bmc_control import BmcMode, Controller
 from lab.hosts import Host
+from lab.inventory import Inventory, inventory_of
 from lab.processes import ProcessId
 from lab.sampler import Sampler, guest_name
 from lab.state import (
@@ -42,33 +42,6 @@ DEFAULT_HOSTS = 3
 BMC_USERNAME = "operator"
 
 
-class BmcAccess(Frozen):
-    """How to reach a power controller; option names as on the fence agent's standard input."""
-
-    agent: str
-    options: dict[str, str]
-    password: str
-
-
-class HostInventory(Frozen):
-    """One host as an engine has to know it."""
-
-    name: str
-    uri: str
-    address: str
-    uuid: str
-    bmc: BmcAccess
-
-
-class Inventory(Frozen):
-    """All that an engine has to know of a lab. It holds the controllers' password."""
-
-    name: str
-    hosts: tuple[HostInventory, ...]
-    guest: Boot
-    shared: str
-
-
 class HostStatus(Frozen):
     """How one host fares, as the lab sees it from outside."""
 
@@ -78,6 +51,7 @@ class HostStatus(Frozen):
     link: bool
     libvirt: str  # answers, silent, frozen or off
     bmc: str  # the mode, or `absent`
+    redfish: str  # the same of its second controller
     guests: tuple[str, ...]
 
 
@@ -151,8 +125,11 @@ class Lab:
     def _up_host(self, state: LabState, plan: HostPlan) -> None:
         self._say(f"{plan.name}: power controller on port {plan.bmc_port}, power on")
         host_files.install(state.name, plan, self.paths.host(plan.name))
+        sshd.install(self.paths.root, plan, self.paths.host(plan.name))
         network.up_host(state.name, plan)
         bmc_control.start(self.paths, plan)
+        if bmc_control.was_started(self.paths.host(plan.name), Controller.REDFISH):
+            bmc_control.start(self.paths, plan, Controller.REDFISH)
         host = Host(state, self.paths, plan)
         host.power_on()
         host.thaw()
@@ -173,7 +150,8 @@ class Lab:
         if not 1 <= count <= HOSTS_MAX:
             raise Invalid("LAB_HOSTS_INVALID", f"{count} hosts: it must be 1 to {HOSTS_MAX}")
         k = self._k or 0
-        ports = _free_udp_ports(count)
+        ipmi = _free_ports(socket.SOCK_DGRAM, count)
+        ports = zip(ipmi, _free_ports(socket.SOCK_STREAM, count), strict=True)
         return LabState(
             name=self.name,
             k=k,
@@ -185,9 +163,10 @@ class Lab:
                     number=number,
                     uuid=uuid5(NAMESPACE_DNS, f"h{number}.{self.paths.root}"),
                     address=network.host_address(k, number),
-                    bmc_port=port,
+                    bmc_port=bmc_port,
+                    redfish_port=redfish_port,
                 )
-                for number, port in enumerate(ports, start=1)
+                for number, (bmc_port, redfish_port) in enumerate(ports, start=1)
             ),
         )
 
@@ -260,14 +239,19 @@ class Lab:
         self._host(host).kill_libvirtd()
 
     def bmc(self, host: str, mode: BmcMode | str) -> None:
-        """Change how a host's power controller behaves: ok, dead, lying or hanging."""
-        try:
-            wanted = BmcMode(mode)
-        except ValueError:
-            raise Invalid(
-                "LAB_BMC_MODE", f"{mode!r} is no mode", next_step=f"one of {', '.join(BmcMode)}"
-            ) from None
-        bmc_control.set_mode(self.paths, host_named(self.state(), host), wanted)
+        """Change how a host's IPMI controller behaves: ok, dead, lying or hanging."""
+        bmc_control.set_mode(self.paths, host_named(self.state(), host), _mode(mode))
+
+    def redfish(self, host: str, mode: BmcMode | str = BmcMode.OK) -> None:
+        """Change how a host's Redfish controller behaves; one that it lacks is given to it."""
+        plan = host_named(self.state(), host)
+        if not plan.redfish_port:
+            raise Conflict(
+                "LAB_TOO_OLD",
+                f"lab {self.name} was made before there were Redfish controllers",
+                next_step=f"`holdfast lab down --name {self.name}`, then `up`",
+            )
+        bmc_control.set_mode(self.paths, plan, _mode(mode), Controller.REDFISH)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -291,7 +275,7 @@ class Lab:
         state = self.state()
         return Inventory(
             name=state.name,
-            hosts=tuple(_inventory_of(state, plan) for plan in state.hosts),
+            hosts=tuple(inventory_of(state, plan, self.paths) for plan in state.hosts),
             guest=guest_image.boot(self._cache),
             shared=str(self.paths.shared),
         )
@@ -319,13 +303,19 @@ class Lab:
     def _status_of(self, plan: HostPlan, guests: tuple[str, ...]) -> HostStatus:
         host = self._host(plan.name)
         folder = self.paths.host(plan.name)
+
+        def manners(which: Controller) -> str:
+            found = bmc_control.process_of(folder, which)
+            return bmc_control.mode_of(folder, which).value if found else "absent"
+
         return HostStatus(
             name=plan.name,
             uri=plan.uri,
             power=host.is_on(),
             link=network.link_is_up(self.name, plan.number),
             libvirt=_libvirt_state(host),
-            bmc=bmc_control.mode_of(folder).value if bmc_control.process_of(folder) else "absent",
+            bmc=manners(Controller.IPMI),
+            redfish=manners(Controller.REDFISH),
             guests=guests,
         )
 
@@ -350,27 +340,17 @@ def _libvirt_state(host: Host) -> str:
     return "answers" if host.answers(timeout_s=2) else "silent"
 
 
-def _inventory_of(state: LabState, plan: HostPlan) -> HostInventory:
-    return HostInventory(
-        name=plan.name,
-        uri=plan.uri,
-        address=plan.address,
-        uuid=str(plan.uuid),
-        bmc=BmcAccess(
-            agent="fence_ipmilan",
-            options={
-                "ip": "127.0.0.1",
-                "ipport": str(plan.bmc_port),
-                "username": state.bmc_username,
-                "lanplus": "1",
-            },
-            password=state.bmc_password,
-        ),
-    )
+def _mode(mode: BmcMode | str) -> BmcMode:
+    try:
+        return BmcMode(mode)
+    except ValueError:
+        raise Invalid(
+            "LAB_BMC_MODE", f"{mode!r} is no mode", next_step=f"one of {', '.join(BmcMode)}"
+        ) from None
 
 
-def _free_udp_ports(count: int) -> list[int]:
-    held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+def _free_ports(kind: socket.SocketKind, count: int) -> list[int]:
+    held = [socket.socket(socket.AF_INET, kind) for _ in range(count)]
     try:
         for each in held:
             each.bind(("127.0.0.1", 0))

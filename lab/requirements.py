@@ -20,7 +20,11 @@ PACKAGE_OF_PROGRAM = {
     "unshare": "util-linux",
     "setsid": "util-linux",
     "bash": "bash",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+    "pgrep": "procps",
     "dpkg-deb": "dpkg",
+    "ldd": "libc-bin",
     "apt-get": "apt",
 }
 PACKAGE_OF_PLUGIN = {
@@ -28,6 +32,7 @@ PACKAGE_OF_PLUGIN = {
     "connection-driver/libvirt_driver_storage.so": "libvirt-daemon",
     "storage-backend/libvirt_storage_backend_fs.so": "libvirt-daemon",
 }
+PACKAGE_OF_MODULE = {"pyghmi": "pyghmi", "sushy_tools": "sushy-tools"}
 PLUGIN_FOLDER = Path("/usr/lib/x86_64-linux-gnu/libvirt")
 
 
@@ -55,8 +60,9 @@ def obstacles() -> tuple[str, ...]:
     if absent:
         packages = " ".join(absent)
         found.append(f"packages are missing: apt-get install --no-install-recommends {packages}")
-    if importlib.util.find_spec("pyghmi") is None:
-        found.append("the Python package pyghmi is missing: pip install 'holdfast[lab]'")
+    for module, package in PACKAGE_OF_MODULE.items():
+        if importlib.util.find_spec(module) is None:
+            found.append(f"the Python package {package} is missing: pip install 'holdfast[lab]'")
     return tuple(found)
 
 

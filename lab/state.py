@@ -35,6 +35,7 @@ class HostPlan(Frozen):
     uuid: UUID
     address: str
     bmc_port: int
+    redfish_port: int = 0  # 0: the lab was made before there were such controllers
 
     @property
     def uri(self) -> str:
