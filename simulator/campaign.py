@@ -11,7 +11,7 @@ from itertools import islice
 
 from simulator.report import Report
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 Told = Callable[["Tally", Report], None]
 
@@ -25,6 +25,7 @@ class Tally:
     real_s: float = 0.0  # of all processes together
     certificates: int = 0
     fences: int = 0
+    started: int = 0  # copies of VMs
     outside: int = 0  # violations outside of the promised fault model
     recoveries: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
@@ -46,6 +47,7 @@ class Tally:
         self.real_s += report.real_s
         self.certificates += report.certificates
         self.fences += report.fences
+        self.started += report.started
         outside = len(report.violations) - len(report.inside)
         self.outside += outside
         self.recoveries.update(report.recoveries)
@@ -60,22 +62,36 @@ class Tally:
 
 
 def campaign(
-    seeds: Iterable[int], *, setup: Setup | None, workers: int, ends_at: float | None, told: Told
+    seeds: Iterable[int],
+    *,
+    setup: Setup | None,
+    workers: int,
+    ends_at: float | None,
+    told: Told,
+    losses: int | None = None,
+    recoveries: int | None = None,
 ) -> Tally:
-    """Run seeds until they, or the time, are at their end; `ends_at` on the monotonic clock."""
+    """Run seeds until they, or the time, are at their end; `ends_at` on the monotonic clock.
+
+    `losses`: of each seed, see `simulate`. `recoveries`: so many of hosts are enough.
+    """
     tally = Tally()
-    for report in _reports(iter(seeds), partial(simulate, setup=setup), workers, ends_at):
+
+    def more() -> bool:
+        if recoveries is not None and tally.recoveries["recovered"] >= recoveries:
+            return False
+        return ends_at is None or time.monotonic() < ends_at
+
+    run = partial(simulate, setup=setup, losses=losses)
+    for report in _reports(iter(seeds), run, workers, more):
         tally.add(report)
         told(tally, report)
     return tally
 
 
 def _reports(
-    seeds: Iterator[int], run: Callable[[int], Report], workers: int, ends_at: float | None
+    seeds: Iterator[int], run: Callable[[int], Report], workers: int, more: Callable[[], bool]
 ) -> Iterator[Report]:
-    def more() -> bool:
-        return ends_at is None or time.monotonic() < ends_at
-
     if workers <= 1:
         while more() and (some := list(islice(seeds, 1))):
             yield run(some[0])

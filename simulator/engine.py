@@ -6,7 +6,6 @@ process that was killed is started again a moment later, as `holdfast up` does.
 """
 
 import asyncio
-import contextvars
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 
 from activities.ports import Hypervisor, PowerSwitch
 from activities.readiness import Doors
+from activities.soft_steps import Ssh
 from domain.context import ActionContext
 from engine.actions.base import Action, Params
 from engine.backend import Backend, Receipt
@@ -26,11 +26,12 @@ from engine.records.fence_checks import FenceCheckRecords
 from engine.records.operations import StepRecords
 from engine.registry import all_actions, all_queries
 from simulator.idle import QuietDelivery, QuietRecords, quiet_duties
-from simulator.loop import CURRENT, Process, VirtualLoop
+from simulator.loop import CURRENT, Process, VirtualLoop, nobody
 from simulator.sql import Board
 from simulator.temporal.client import VirtualWorkflows
 from simulator.temporal.server import Server
 from simulator.temporal.worker import VirtualWorker
+from simulator.tried import TellsTries
 from store.database import Database
 from store.inline_sqlite import URL
 from worker.duties import relay_duties
@@ -76,6 +77,10 @@ class Outside(Protocol):
 
     def doors(self) -> Doors:
         """Services in guests."""
+        ...
+
+    def ssh(self, machine: str) -> Ssh:
+        """The sshd of hosts, over the management network."""
         ...
 
     def reaches(self, machine: str, service: str) -> bool:
@@ -134,10 +139,10 @@ class SimulatedEngine:
         self.dark: set[str] = set()  # machines without power
         self.still: set[str] = set()  # machines that stand still
         self.releases: dict[str, Release] = {}  # of machines that were upgraded
+        self._begun = 0  # processes so far
         self.database_up = True
         self.before_statement: Callable[[Process, str], None] = lambda _process, _sql: None
         self.retired: list[Running] = []
-        self._births = 0  # of monitors
 
     def start(self, machine: str = "engine-1", roles: tuple[str, ...] = ROLES) -> None:
         """Start processes on one machine; `name` of each is its role and machine."""
@@ -187,7 +192,7 @@ class SimulatedEngine:
         if found.worker is not None:
             found.worker.bury()
         machine = found.process.machine
-        self._loop.call_later(again_after_s, self._spawn, found.role, machine, context=_nobody())
+        self._loop.call_later(again_after_s, self._spawn, found.role, machine, context=nobody())
 
     async def act(self, params: Params, context: ActionContext) -> Receipt:
         """Run an action through the one door, in the API's process."""
@@ -200,7 +205,8 @@ class SimulatedEngine:
         name = f"{role}@{machine}"
         if name in self.running or machine in self.dark | self.still:
             return
-        process = Process(name, machine)
+        self._begun += 1
+        process = Process(name, machine, self._begun)
         made = self._make(role, process)
         self.running[name] = made
         self._loop.spawn(process, self._main(made))
@@ -214,7 +220,8 @@ class SimulatedEngine:
         delivery = Delivery(database, workflows)
         backend = Backend(database, actions, queries, delivery)
         hypervisor, power = self._outside.hypervisor(machine), self._outside.power(machine)
-        parts = Parts(database, backend, hypervisor, power, self._outside.doors())
+        doors, ssh = self._outside.doors(), self._outside.ssh(machine)
+        parts = Parts(database, backend, hypervisor, power, doors, ssh)
         return Running(role, process, database, backend, workflows, parts)
 
     async def _main(self, made: Running) -> None:
@@ -252,7 +259,10 @@ class SimulatedEngine:
             workflows=release.workflows,
             release=release.number,
             activities=steps,
-            interceptors=[StepInterceptor(StepRecords(made.database))],
+            interceptors=[
+                StepInterceptor(StepRecords(made.database)),
+                TellsTries(self._server.trace, made.process.title),
+            ],
             workflow_slots=WORKFLOW_SLOTS,
             activity_slots=slots,
             reaches=partial(self._outside.reaches, made.process.machine, "temporal"),
@@ -262,9 +272,7 @@ class SimulatedEngine:
     async def _watch(self, made: Running) -> None:
         name = f"{made.process.machine}-monitor"
         records, parts = QuietRecords(BOARD, made.database), made.parts
-        self._births += 1
-        mark = f"{made.process.name}#{self._births}"
-        who = Identity(made.process.machine, mark, is_dead=_always)
+        who = Identity(made.process.machine, made.process.title, is_dead=_always)
         monitor = Monitor(name, records, made.backend, parts.hypervisor, parts.power, who=who)
         async with asyncio.TaskGroup() as group:
             group.create_task(monitor.run())
@@ -287,13 +295,6 @@ def _all_requests() -> tuple[tuple[Action[Any, Any], ...], tuple[Query[Any, Any]
 def _always(_mark: str) -> bool:
     """Whoever had a name before is dead: a machine has one monitor at a time."""
     return True
-
-
-def _nobody() -> contextvars.Context:
-    """What starts a process is none of the engine's, nor Temporal's."""
-    context = contextvars.copy_context()
-    context.run(CURRENT.set, None)
-    return context
 
 
 MAINS: dict[str, Callable[[SimulatedEngine, Running], Awaitable[None]]] = {

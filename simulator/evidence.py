@@ -15,7 +15,7 @@ from simulator.faults.plan import Plan
 from simulator.invariants.facts import Violation
 from simulator.report import Report
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 FORMAT = 1
 CODE = (

@@ -44,7 +44,7 @@ def _look() -> None:
     again = next(_runs) % LOOK_AGAIN == 0
     if again:
         gc.unfreeze()
-    gc.collect()
+    _collect()
     if again:
         gc.freeze()
 
@@ -53,4 +53,11 @@ async def collect_garbage() -> None:
     """Collect again and again, until cancelled."""
     while True:
         await asyncio.sleep(EVERY_S)
+        _collect()
+
+
+def _collect() -> None:
+    with warnings.catch_warnings():
+        # A process that was killed leaves coroutines that it had not begun.
+        warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
         gc.collect()

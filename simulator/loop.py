@@ -37,8 +37,9 @@ class Stalled(RuntimeError):
 class Process:
     """One process of the engine. Once dead it stays dead; its successor is another one."""
 
-    def __init__(self, name: str, machine: str) -> None:
+    def __init__(self, name: str, machine: str, number: int = 0) -> None:
         self.name = name
+        self.title = f"{name}#{number}"  # no other process of a simulation has it
         self.machine = machine
         self.dead = False
         self.frozen = False
@@ -76,6 +77,17 @@ class Process:
 
 
 CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
+
+
+def nobody() -> contextvars.Context:
+    """A context of no process of the engine's: it outlives them all.
+
+    A copy, never an empty one: what begins in it, be it a process that starts again, keeps the
+    simulation's clock and ids.
+    """
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, None)
+    return context
 
 
 _Base: Any = asyncio.BaseEventLoop

@@ -15,7 +15,7 @@ from simulator.engine import Release
 from worker.parts import WORKFLOWS
 from workflows import options
 from workflows.fence_host import FenceHost
-from workflows.operation import show_running
+from workflows.operation import go_on, show_running
 from workflows.recover_host import RecoverHost
 from workflows.start_vm import StartVm
 
@@ -45,6 +45,7 @@ class NextFenceHost(FenceHost):
                 step,
                 **options.look(order.policy, f"read the power of {order.host.name} before"),
             )
+            go_on()
         return await super()._fence()
 
 

@@ -8,10 +8,13 @@ from typing import Any
 from domain.base import Frozen
 from simulator.faults.plan import Plan
 from simulator.invariants.facts import Violation
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.tape import Event
+from simulator.tried import LEFT, TRIED
 
-UNTOLD = frozenset({"step.started", "bmc.read", "workflow.started", "workflow.completed"})
+UNTOLD = frozenset(
+    {"step.started", TRIED, LEFT, "bmc.read", "workflow.started", "workflow.completed"}
+)
 """Kinds of events that a readable timeline leaves out: they say how, not what."""
 
 

@@ -17,12 +17,14 @@ from simulator.faults.draw import plan_of
 from simulator.faults.menu import MENU
 from simulator.faults.plan import Plan
 from simulator.faults.troubles import Troubles
+from simulator.faults.turns import turns_of, turns_setup
 from simulator.garbage import collect_garbage, collected_at_rest
 from simulator.invariants.watch import Watch
 from simulator.quiet import quiet
 from simulator.report import Report, digest, timeline
 from simulator.settling import Settling
-from simulator.stage import FenceLimits, Setup, Stage, on_stage, set_stage
+from simulator.setup import CROWDED, FenceLimits, Setup
+from simulator.stage import Stage, on_stage, set_stage
 from simulator.tape import Recorder
 from simulator.temporal.errors import NonDeterminism
 
@@ -38,8 +40,21 @@ SETUPS: tuple[tuple[Setup, int], ...] = (
     (Setup.small(profile=Profile.FAST), 4),
     (Setup.small(hosts=5, vms=8, profile=Profile.FAST), 2),
     (Setup.small(hosts=5, vms=6, profile=Profile.FAST).model_copy(update={"limits": WIDE}), 2),
+    (CROWDED, 2),
 )
 """What seeds run on, and how often each."""
+
+
+WITH_SSH = 0.5
+"""How many seeds have hosts that the engine may reach over SSH."""
+
+LISTENED_TO = 0.1
+"""How many seeds have guests that hang. Higher: more time without a lost host, as a guest has to
+be silent for a while first."""
+
+
+HOMES = 0.08
+"""How many seeds have VMs that go home. Higher: more virtual time until all rests."""
 
 
 def setup_of(seed: int) -> Setup:
@@ -47,15 +62,28 @@ def setup_of(seed: int) -> Setup:
     rng = Entropy(seed).stream("setup")
     setups, weights = zip(*SETUPS, strict=True)
     (found,) = rng.choices(setups, weights=weights)
+    # From streams of their own: what a seed draws else does not depend on it.
+    if Entropy(seed).stream("ssh").random() < WITH_SSH:
+        found = found.with_ssh()
+    if Entropy(seed).stream("hangs").random() < LISTENED_TO:
+        found = found.listened_to()
+    if Entropy(seed).stream("homes").random() < HOMES:
+        found = found.with_homes()
     return found  # type: ignore[no-any-return]
 
 
-def simulate(seed: int, plan: Plan | None = None, setup: Setup | None = None) -> Report:
-    """Run one seed; the same arguments give the same report, but for `real_s`."""
+def simulate(
+    seed: int, plan: Plan | None = None, setup: Setup | None = None, *, losses: int | None = None
+) -> Report:
+    """Run one seed; the same arguments give the same report, but for `real_s`.
+
+    `losses`: hosts that are lost turn after turn, in one long run, instead of a drawn pattern.
+    """
     began = time.perf_counter()
     caught: list[BaseException] = []
-    setup = setup or setup_of(seed)
-    plan = plan or plan_of(seed, setup)
+    setup = setup or (setup_of(seed) if losses is None else turns_setup(seed))
+    if plan is None:
+        plan = plan_of(seed, setup) if losses is None else turns_of(seed, setup, losses)
     with quiet(caught), collected_at_rest():
         stage = set_stage(seed, setup)
         trial = Trial(stage, plan)

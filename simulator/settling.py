@@ -4,7 +4,8 @@ What the engine promises by itself: each operation ends, or waits for a reason t
 protected VM that is wanted and was lost with its host runs again, or something says why not: a
 restart that failed with its problem, a host that is out of service, an incident whose recovery was
 cancelled. What it asks of a person there, a person then does here: activates hosts that are out of
-service, and starts VMs whose start has failed. After that every protected VM that is wanted runs.
+service, starts VMs whose start has failed, and retries a start that was ended half way. After that
+every protected VM that is wanted runs.
 
 Not promised, and not asked for: VMs of which somebody started a copy by hand.
 """
@@ -13,10 +14,11 @@ import asyncio
 from collections.abc import Iterator
 from uuid import UUID
 
+from domain.operations import OperationState
 from domain.readings import DomainState
 from engine.actions.clusters import ArmCluster
 from engine.actions.hosts import ActivateHost
-from engine.actions.operations import CancelOperation
+from engine.actions.operations import CancelOperation, RetryOperation
 from engine.actions.vms import StartVm
 from simulator.faults.troubles import Troubles
 from simulator.invariants import QUIET
@@ -24,6 +26,7 @@ from simulator.invariants.facts import OPEN, Facts, Row, facts_of
 from simulator.invariants.quiet import (
     every_copy_has_its_run,
     every_running_run_has_its_copy,
+    nothing_stays_hung,
     one_copy_at_most,
 )
 from simulator.invariants.watch import Watch
@@ -43,6 +46,8 @@ PERSON_S = 600.0
 LOOK_S = 2.0
 BY_A_PERSON = ("NO_ROOM", "VMS_CANNOT_MOVE")
 """Reasons to wait that only a person can end, by bringing hosts back or giving a drain up."""
+
+MADE_ROOM = "made room for"
 
 OUT_OF_SERVICE = ("down", "non_operational", "non_responsive", "error", "maintenance")
 
@@ -106,7 +111,8 @@ class Settling:
     def _well(self) -> bool:
         facts = self._facts("operation", "vm", "vm_run", "host")
         settled = all(op["state"] not in OPEN for op in facts.rows["operation"])
-        return settled and not any(self._down_in(facts))
+        hung = any(nothing_stays_hung(self._stage.centre, facts))
+        return settled and not hung and not any(self._down_in(facts))
 
     def _down(self) -> Iterator[str]:
         facts = self._facts("operation", "vm", "vm_run", "host", "incident")
@@ -131,7 +137,7 @@ class Settling:
         return bool(states) and DomainState.PAUSED not in states
 
     def _unexplained(self) -> Iterator[str]:
-        facts = self._facts("operation", "vm", "vm_run", "host", "incident")
+        facts = self._facts("operation", "vm", "vm_run", "host", "incident", "planned_stop")
         for vm in self._down_in(facts):
             if not _explained(facts, vm["id"]):
                 yield f"{vm['name']} is down, and nothing says why"
@@ -155,10 +161,18 @@ class Settling:
         for op in facts.rows["operation"]:
             if op["state"] in OPEN and op["reason_code"] == "VMS_CANNOT_MOVE":
                 await self._troubles.answer_to(CancelOperation(operation_id=op["id"]))
+        await self._start(facts, busy)
+
+    async def _start(self, facts: Facts, busy: set[UUID]) -> None:
         placed = {run["vm_id"] for run in facts.active}
         for vm in self._down_in(facts):
-            if vm["id"] not in busy and vm["id"] not in placed:
+            if vm["id"] in busy:
+                continue
+            last = _last_start(facts, vm["id"])
+            if vm["id"] not in placed:
                 await self._troubles.answer_to(StartVm(vm_id=vm["id"]))
+            elif last is not None and last["state"] == OperationState.NEEDS_ATTENTION:
+                await self._troubles.answer_to(RetryOperation(operation_id=last["id"]))
 
     def _judge(self) -> None:
         self._watch.finish()
@@ -202,7 +216,11 @@ def _explained(facts: Facts, vm_id: UUID) -> bool:
     last = _last_start(facts, vm_id)
     if last is not None and (last["problem"] or last["state"] in (*OPEN, "cancelled")):
         return True
+    if last is not None and last["kind"] == "vm.stop" and last["reason"].startswith(MADE_ROOM):
+        return True  # its run says for whom; its start follows once its cluster is armed
     hosts = facts.by_id("host")
+    if _sleeps(facts, vm_id):
+        return True
     for run in facts.active:
         if run["vm_id"] == vm_id and run["state"] == "migrating":
             return True  # its migration is open, and says what it waits for
@@ -210,3 +228,12 @@ def _explained(facts: Facts, vm_id: UUID) -> bool:
             host = hosts[run["host_id"]]
             return host["state"] in OUT_OF_SERVICE and bool(host["state_reason"])
     return False
+
+
+def _sleeps(facts: Facts, vm_id: UUID) -> bool:
+    """Whether it was shut down with a host that has not been brought back: `vm show` says so."""
+    hosts = facts.by_id("host")
+    return any(
+        row["vm_id"] == vm_id and row["frozen"] and hosts[row["host_id"]]["state"] in OUT_OF_SERVICE
+        for row in facts.rows["planned_stop"]
+    )

@@ -1,6 +1,6 @@
 """The stage of a simulation: loop, database, world, Temporal, engine, all of one seed.
 
-`Setup` says what stands there. It is built by the engine's own actions once, and copied for each
+What stands there (`simulator.setup`) is built by the engine's own actions once, and copied for each
 seed: the database as a whole, the data centre by value.
 """
 
@@ -16,21 +16,24 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from domain.base import Frozen
+from pydantic import SecretStr
+
 from domain.context import ActionContext
-from domain.profiles import Profile
-from domain.readiness import ReadyRule
+from domain.failback import Failback
+from domain.hung_guests import HANG_AFTER_MIN_S
 from engine.actions.affinity import CreateAffinityGroup
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster, CreateCluster
 from engine.actions.fence_devices import AddFenceDevice
-from engine.actions.host_config import AddHost
+from engine.actions.host_config import AddHost, EditHost
+from engine.actions.ssh_access import Access
 from engine.actions.vm_config import CreateVm
 from engine.actions.vms import StartVm
 from simulator.engine import BOARD, Outside, SimulatedEngine
 from simulator.entropy import Entropy, ruled_by
 from simulator.loop import VirtualLoop
 from simulator.rows import Rows
+from simulator.setup import HostSetup, Setup, VmSetup
 from simulator.temporal.server import Server
 from simulator.world.centre import DataCentre
 from simulator.world.doors import VirtualDoors
@@ -40,12 +43,20 @@ from simulator.world.hypervisor import VirtualHypervisor
 from simulator.world.latency import Latency
 from simulator.world.network import Net
 from simulator.world.power import VirtualPower
+from simulator.world.ssh import VirtualSsh
 from store.inline_sqlite import SharedMemory
 from store.migrate import upgrade
 
 PERSON = ActionContext(principal="operator", correlation_id="simulation")
 LIMIT_S = 600.0
 """Virtual seconds after which building a stage has failed."""
+
+SSH = Access(
+    user="holdfast",
+    host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+    private_key=SecretStr("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+)
+"""Access to virtual hosts, which look at no key."""
 
 DATABASE, TEMPORAL = "database", "temporal"
 
@@ -58,76 +69,6 @@ HOPS = {
     "retry": (0.0, 0.05),
 }
 """Seconds of each hop through Temporal, as measured on the tuned dev server (docs/lab.md)."""
-
-
-class VmSetup(Frozen):
-    """One VM to be there, started on `host` or not at all."""
-
-    name: str
-    host: str | None = None
-    memory_mib: int = 128
-    vcpus: int = 1
-    protected: bool = True
-    priority: int = 50
-    after: tuple[str, ...] = ()
-    ready: ReadyRule | None = None
-    max_restart: int = 3
-    max_relocate: int = 3
-
-
-class HostSetup(Frozen):
-    """One host in service."""
-
-    name: str
-    memory_mib: int = 1024
-    cpus: int = 4
-    rack: str = "rack-1"
-    fence_devices: int = 1
-    outlets: int = 0  # that feed it, and are its second fence level
-
-
-class GroupSetup(Frozen):
-    """An affinity group, by the names of its members."""
-
-    name: str
-    together: bool
-    hard: bool
-    vms: tuple[str, ...]
-    hosts: tuple[str, ...] = ()
-
-
-class FenceLimits(Frozen):
-    """How many hosts may be fenced in a window, as a cluster has it."""
-
-    fences_max: int = 1
-    fences_percent: int | None = None
-    rack_fences_max: int | None = None
-    rack_fences_percent: int | None = None
-
-
-class Setup(Frozen):
-    """What stands in the data centre before anything happens."""
-
-    hosts: tuple[HostSetup, ...]
-    vms: tuple[VmSetup, ...] = ()
-    groups: tuple[GroupSetup, ...] = ()
-    profile: Profile = Profile.BALANCED
-    armed: bool = True
-    limits: FenceLimits = FenceLimits()
-
-    @staticmethod
-    def small(hosts: int = 3, vms: int = 4, profile: Profile = Profile.BALANCED) -> "Setup":
-        """Hosts `h1` …, and protected VMs `vm1` … spread over them."""
-        names = [f"h{number + 1}" for number in range(hosts)]
-        return Setup(
-            hosts=tuple(
-                HostSetup(name=name, rack=f"r{1 + index % 2}") for index, name in enumerate(names)
-            ),
-            vms=tuple(
-                VmSetup(name=f"vm{number + 1}", host=names[number % hosts]) for number in range(vms)
-            ),
-            profile=profile,
-        )
 
 
 class Seen(Outside):
@@ -147,6 +88,10 @@ class Seen(Outside):
     def doors(self) -> VirtualDoors:
         """Services in guests."""
         return VirtualDoors(self._centre)
+
+    def ssh(self, machine: str) -> VirtualSsh:
+        """The sshd of hosts, over the management network."""
+        return VirtualSsh(self._centre, machine)
 
     def reaches(self, machine: str, service: str) -> bool:
         """Database and Temporal are endpoints of the management network."""
@@ -308,7 +253,9 @@ async def build(stage: Stage) -> None:
 
 
 def _cluster_of(setup: Setup) -> CreateCluster:
-    return CreateCluster(name="c1", profile=setup.profile, **setup.limits.model_dump())
+    same = ("profile", "make_room", "failback_after_s", "vcpu_overcommit")
+    own = {name: getattr(setup, name) for name in same} | setup.limits.model_dump()
+    return CreateCluster(name="c1", **own)
 
 
 async def _add_host(stage: Stage, host: HostSetup, cluster_id: UUID) -> None:
@@ -324,6 +271,8 @@ async def _add_host(stage: Stage, host: HostSetup, cluster_id: UUID) -> None:
         stage.centre.hosts[host.name].outlets[name] = True
         outlet = AddFenceDevice(host_id=added["target_id"], name=name, agent="fence_sim", level=2)
         await stage.done(outlet)
+    if host.ssh:
+        await stage.done(EditHost(host_id=added["target_id"], ssh=SSH))
 
 
 async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, UUID]) -> UUID:
@@ -338,6 +287,9 @@ async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, 
         ready=vm.ready,
         max_restart=vm.max_restart,
         max_relocate=vm.max_relocate,
+        on_hang=vm.on_hang,
+        hang_after_s=HANG_AFTER_MIN_S,
+        **_home_of(stage, vm),
     )
     created = await stage.done(wanted)
     vm_id: UUID = created["target_id"]
@@ -346,3 +298,9 @@ async def _add_vm(stage: Stage, vm: VmSetup, cluster_id: UUID, known: dict[str, 
         started = await stage.done(StartVm(vm_id=vm_id, host_id=host["id"]))
         assert started["state"] == "succeeded", started["problem"]
     return vm_id
+
+
+def _home_of(stage: Stage, vm: VmSetup) -> dict[str, Any]:
+    if not vm.goes_home or vm.host is None:
+        return {}
+    return {"home_id": stage.rows.find("host", vm.host)["id"], "failback": Failback.AUTO}

@@ -7,7 +7,8 @@ from domain.disarming import DisarmMode
 from simulator.engine import ROLES
 from simulator.faults.machines import Way
 from simulator.faults.plan import Fault, Value
-from simulator.stage import DATABASE, TEMPORAL, Setup
+from simulator.setup import Setup
+from simulator.stage import DATABASE, TEMPORAL
 from simulator.world.network import Net
 
 MOMENTS = (
@@ -27,11 +28,18 @@ MOVING = (
     *("run.migrating", "guest.leaving", "guest.arrived", "guest.left", "run.ended"),
     *("step.started:migration.reserve", "step.started:migration.move"),
     *("step.started:migration.settle", "workflow.started:MigrateVm", "guest.barred"),
-    "workflow.started:MaintainHost",
+    *("workflow.started:MaintainHost", "workflow.started:ShutDownHost"),
+    *("step.started:host.power_off_empty", "step.started:host.power_on_again"),
+    *("step.started:host.await_reboot", "step.started:host.begin_return", "host.power_on"),
 )
-"""Behind which events of a migration a fault may come."""
+"""Behind which events of a migration, or of a host that is emptied, a fault may come."""
 
-MOVERS = (("vm.migrate", "MigrateVm"), ("host.maintain", "MaintainHost"))
+MOVERS = (
+    ("vm.migrate", "MigrateVm"),
+    ("host.maintain", "MaintainHost"),
+    ("host.shutdown", "ShutDownHost"),
+    ("host.reboot", "ShutDownHost"),
+)
 
 WORKFLOWS = ("RecoverHost", "FenceHost", "StartVm", "ActivateHost", "RecoverVm")
 
@@ -266,10 +274,19 @@ class Dice:
         return Fault(kind=kind, at_s=self.at(), subject=self.vm())
 
     def move(self) -> Fault:
-        """A person moves some VM, or all of a host."""
-        if self.rng.random() < 0.4:
+        """A person moves some VM, or empties a host, be it to switch it off."""
+        draw = self.rng.random()
+        if draw < 0.2:
             return Fault(kind="person.maintain", at_s=self.at(), subject=self.host())
+        if draw < 0.6:
+            return self.planned()
         return Fault(kind="person.migrate_vm", at_s=self.at(), subject=self.vm())
+
+    def planned(self) -> Fault:
+        """A person shuts some host down, or reboots it, by some policy."""
+        kind = self.rng.choice(("person.shutdown", "person.reboot", "person.reboot"))
+        vms = self.rng.choice(("migrate", "failover", "freeze", "conditional"))
+        return Fault(kind=kind, at_s=self.at(), subject=self.host(), args={"vms": vms})
 
     def behind_a_move(self) -> Fault:
         """What hurts a migration most, right behind an event of one."""
@@ -280,8 +297,7 @@ class Dice:
             fault = self.small_fault()
         elif draw < 0.65:
             kind = self.rng.choice(("person.cancel", "workflow.terminated"))
-            whole = self.rng.random() < 0.4
-            cancelled, ended = MOVERS[whole]
+            cancelled, ended = self.rng.choice(MOVERS)
             subject = cancelled if kind == "person.cancel" else ended
             fault = Fault(kind=kind, at_s=0, subject=subject)
         else:

@@ -19,9 +19,10 @@ upgrade     a host fails, and the engine is upgraded behind an event of its reco
 from collections.abc import Callable
 
 from simulator.entropy import Entropy
+from simulator.faults.asides import asides_of
 from simulator.faults.dice import MOMENTS, Dice
 from simulator.faults.plan import Fault, Plan, Value
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.world.network import Net
 
 
@@ -188,6 +189,7 @@ def plan_of(seed: int, setup: Setup) -> Plan:
     if pattern is machines:
         number = max(2, number)  # others live on
     faults = pattern(Dice(rng, setup, number))
+    faults = (*faults, *asides_of(seed, setup, number, faults))
     last_s = max(fault.at_s for fault in faults)
     lasts_s = round(last_s + rng.uniform(10.0, 40.0), 1)
     return Plan(pattern=pattern.__name__, faults=faults, lasts_s=lasts_s, machines=number)

@@ -24,6 +24,14 @@ def fail_io(troubles: Troubles, fault: Fault) -> None:
         home.fail_io(vm_id)
 
 
+def hang(troubles: Troubles, fault: Fault) -> None:
+    """It does nothing any more, and its QEMU runs on."""
+    vm_id = vm_of(troubles, fault)
+    home = home_of(troubles, vm_id)
+    if home is not None:
+        home.hang(vm_id)
+
+
 def _end(troubles: Troubles, fault: Fault, why: str, reason: StateReason) -> None:
     vm_id = vm_of(troubles, fault)
     home = home_of(troubles, vm_id)
@@ -33,6 +41,7 @@ def _end(troubles: Troubles, fault: Fault, why: str, reason: StateReason) -> Non
 
 GUESTS: dict[str, Kind] = {
     "guest.crash": Kind("a guest's QEMU is gone without a word", crash),
+    "guest.hang": Kind("a guest does nothing any more, and its QEMU runs on", hang),
     "guest.io_error": Kind("a disk fails a guest, and QEMU pauses it", fail_io),
     "guest.shutdown": Kind("a guest is shut down from inside", shut_down),
 }

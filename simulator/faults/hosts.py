@@ -2,7 +2,7 @@
 
 from simulator.faults.plan import Fault
 from simulator.faults.troubles import Kind, Troubles
-from simulator.world.host import Bmc, Libvirtd, VirtualHost
+from simulator.world.host import Bmc, Libvirtd, Sshd, VirtualHost
 from simulator.world.storage import StorageState
 
 
@@ -88,6 +88,18 @@ def set_bmc(mode: Bmc, does: str, *, outside: bool = False) -> Kind:
     return Kind(does, apply, heal, outside=outside)
 
 
+def set_sshd(state: Sshd, does: str) -> Kind:
+    """A kind that changes how a host's sshd is."""
+
+    def apply(troubles: Troubles, fault: Fault) -> None:
+        _host(troubles, fault).sshd = state
+
+    def heal(troubles: Troubles, fault: Fault) -> None:
+        _host(troubles, fault).sshd = Sshd.OK
+
+    return Kind(does, apply, heal)
+
+
 def set_storage(state: StorageState) -> Kind:
     """A kind that changes how the storage serves."""
 
@@ -105,6 +117,8 @@ HOSTS: dict[str, Kind] = {
     "host.reboot": Kind("reboots by itself", reboot),
     "host.libvirtd_hung": set_libvirtd(Libvirtd.HUNG),
     "host.libvirtd_down": set_libvirtd(Libvirtd.DOWN),
+    "ssh.down": set_sshd(Sshd.DOWN, "its sshd refuses connections"),
+    "ssh.failing": set_sshd(Sshd.FAILING, "its sshd lets the engine in, and the command fails"),
     "host.slow": Kind("takes many times as long for everything", slow_down, speed_up),
     "rack.power_cut": Kind("a whole rack loses its supply", lose_rack, power_rack),
     "bmc.dead": set_bmc(Bmc.DEAD, "the controller answers nothing"),

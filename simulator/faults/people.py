@@ -5,6 +5,7 @@ from uuid import UUID
 
 from domain.context import ActionContext, PriorityClass
 from domain.disarming import DisarmMode
+from domain.planned import PlannedVms
 from engine.actions.approvals import LASTS_S, ApproveFence, WithdrawApproval
 from engine.actions.base import Params
 from engine.actions.clusters import ArmCluster
@@ -12,6 +13,7 @@ from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.actions.maintain_host import MaintainHost
 from engine.actions.migrate_vm import MigrateVm
 from engine.actions.operations import CancelOperation, RetryOperation
+from engine.actions.shut_down_host import RebootHost, ShutdownHost
 from engine.actions.vms import StartVm, StopVm
 from simulator.faults.plan import Fault
 from simulator.faults.troubles import Kind, Troubles
@@ -135,6 +137,20 @@ def maintain(troubles: Troubles, fault: Fault) -> None:
     troubles.ask(MaintainHost(host_id=host["id"]))
 
 
+def shut_down(troubles: Troubles, fault: Fault) -> None:
+    """A person shuts a host down by plan, its VMs by one of the policies."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    vms = PlannedVms(str(fault.args.get("vms", PlannedVms.CONDITIONAL)))
+    troubles.ask(ShutdownHost(host_id=host["id"], vms=vms))
+
+
+def reboot(troubles: Troubles, fault: Fault) -> None:
+    """A person reboots a host by plan, its VMs by one of the policies."""
+    host = troubles.stage.rows.find("host", fault.subject)
+    vms = PlannedVms(str(fault.args.get("vms", PlannedVms.CONDITIONAL)))
+    troubles.ask(RebootHost(host_id=host["id"], vms=vms))
+
+
 def cancel(troubles: Troubles, fault: Fault) -> None:
     """A person cancels the newest open operation of a kind."""
     found = [op for op in _operations(troubles, fault.subject) if op["state"] in OPEN]
@@ -171,6 +187,8 @@ PEOPLE: dict[str, Kind] = {
     "person.stop_vm": Kind("a person stops a VM", stop_vm),
     "person.migrate_vm": Kind("a person moves a VM to another host", migrate_vm),
     "person.maintain": Kind("a person takes a host out of service", maintain),
+    "person.shutdown": Kind("a person shuts a host down by plan", shut_down),
+    "person.reboot": Kind("a person reboots a host by plan", reboot),
     "person.cancel": Kind("a person cancels an operation", cancel),
     "person.retry": Kind("a person retries an operation", retry),
     "monitor.late_report": Kind("a report comes twice, or about an epoch that is over", report),

@@ -13,6 +13,7 @@ class Fault(Frozen):
     at_s         seconds after the plan begins, or behind the event that it waits for
     after_event  the kind of an event (`certificate.issued`), or kind and subject
                  (`step.started:guest.start`); the fault comes behind its first one
+    since_s      seconds after the plan begins before which that event is not waited for
     lasts_s      seconds until it heals by itself; None: until everything is healed
     """
 
@@ -21,12 +22,14 @@ class Fault(Frozen):
     subject: str = ""
     lasts_s: float | None = Field(default=None, ge=0)
     after_event: str | None = None
+    since_s: float = Field(default=0.0, ge=0)
     args: dict[str, Value] = Field(default_factory=dict)
 
     def __str__(self) -> str:
         when = f"at {self.at_s:.2f} s"
         if self.after_event is not None:
             when = f"{self.at_s:.3f} s behind {self.after_event}"
+            when += f" past {self.since_s:.2f} s" if self.since_s else ""
         lasts = "" if self.lasts_s is None else f", for {self.lasts_s:.1f} s"
         args = "".join(f" {name}={value}" for name, value in self.args.items())
         return f"{when}: {self.kind} {self.subject}{args}{lasts}".rstrip()

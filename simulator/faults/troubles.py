@@ -5,7 +5,6 @@ broken and is not healed yet is known, so that `heal_all` leaves nothing behind.
 """
 
 import asyncio
-import contextvars
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from domain.errors import EngineError
 from engine.actions.base import Params
 from simulator.engine import Running
 from simulator.faults.plan import Fault, Plan
-from simulator.loop import CURRENT
+from simulator.loop import nobody
 from simulator.stage import PERSON, Stage
 from simulator.tape import Recorder
 from simulator.world.network import Net
@@ -78,7 +77,8 @@ class Troubles:
     def __post_init__(self) -> None:
         self._active: dict[int, Fault] = {}
         self._waiting: list[tuple[int, Fault]] = []
-        self._over = False
+        self.over = False  # everything was healed
+        self._began_s = self.stage.loop.time()
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self.clocks = Clocks(self.stage.engine.running)
         self.stage.engine.running = self.clocks
@@ -86,6 +86,7 @@ class Troubles:
 
     def begin(self, plan: Plan) -> None:
         """Set every fault of a plan on its way."""
+        self._began_s = self.stage.loop.time()
         for number, fault in enumerate(plan.faults):
             if fault.after_event is None:
                 self.later(fault.at_s, self._inject, number, fault)
@@ -94,7 +95,7 @@ class Troubles:
 
     def heal_all(self) -> None:
         """Heal what is broken, in the order in which it broke, and what may be left of it."""
-        self._over = True
+        self.over = True
         self._waiting.clear()
         for number in tuple(self._active):
             self._heal(number)
@@ -119,10 +120,10 @@ class Troubles:
         """Do something after a time, in no process's name; not once everything was healed."""
 
         def unless_over() -> None:
-            if not self._over:
+            if not self.over:
                 do(*given)
 
-        self.stage.loop.call_later(seconds, unless_over, context=_nobody())
+        self.stage.loop.call_later(seconds, unless_over, context=nobody())
 
     def ask(self, params: Params, context: ActionContext = PERSON) -> None:
         """Ask the engine for something; what it answers is kept in the timeline."""
@@ -130,7 +131,7 @@ class Troubles:
 
     def people(self, work: Coroutine[Any, Any, Any]) -> None:
         """Let something go on beside everything else."""
-        task = self.stage.loop.create_task(work, context=_nobody())
+        task = self.stage.loop.create_task(work, context=nobody())
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
@@ -174,16 +175,12 @@ class Troubles:
             self.stage.trace("healed", fault.kind, of=fault.subject)
             self.known[fault.kind].heal(self, fault)
 
-    def _seen(self, _at_s: float, kind: str, facts: dict[str, Any]) -> None:
+    def _seen(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
         if not self._waiting:
             return
         names = (kind, f"{kind}:{facts.get('subject', facts.get('vm', facts.get('host')))}")
-        for waiting in [each for each in self._waiting if each[1].after_event in names]:
-            self._waiting.remove(waiting)
-            self.later(waiting[1].at_s, self._inject, *waiting)
-
-
-def _nobody() -> contextvars.Context:
-    context = contextvars.copy_context()
-    context.run(CURRENT.set, None)
-    return context
+        now_s = at_s - self._began_s
+        for waiting in tuple(self._waiting):
+            if waiting[1].after_event in names and waiting[1].since_s <= now_s:
+                self._waiting.remove(waiting)
+                self.later(waiting[1].at_s, self._inject, *waiting)

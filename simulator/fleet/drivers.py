@@ -19,7 +19,7 @@ from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
 from domain.errors import EngineError, Invalid, NoAnswer, OutcomeUnknown, Unavailable
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock, Migration
+from domain.readings import AgentState, Domain, HostReading, Knock, Migration
 from drivers.fence_metadata import AgentParameters
 from simulator.fleet.control import Control, Copies, FleetStatus, Mode
 from simulator.fleet.wire import (
@@ -153,9 +153,9 @@ class FarSession:
         """Let a paused domain go on."""
         await self._ask(HypervisorSession.resume, vm_id, generation)
 
-    async def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether its guest agent answers a ping."""
-        return await self._ask(HypervisorSession.agent_answers, vm_id)
+    async def ask_agent(self, vm_id: UUID) -> AgentState:
+        """What its guest agent gives to a ping."""
+        return await self._ask(HypervisorSession.ask_agent, vm_id)
 
     async def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
@@ -176,6 +176,10 @@ class FarSession:
         """Move a running domain; it has `within_s` seconds."""
         moved = (vm_id, generation, target_uri, target_generation, within_s)
         await self._line.ask(within_s, HypervisorSession.migrate, *moved)
+
+    async def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Mark what lives as one of a newer run."""
+        await self._ask(HypervisorSession.renew_mark, vm_id, generation, new_generation)
 
     async def migration(self, vm_id: UUID) -> Migration | None:
         """How far that is."""

@@ -20,6 +20,7 @@ from uuid import UUID
 import structlog
 
 from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
+from activities.soft_steps import Ssh
 from domain.errors import EngineError, Invalid, NoAnswer, Unavailable
 from domain.inventory import FenceDevice, PowerReading
 from simulator.fleet.control import Control, Hands
@@ -41,6 +42,7 @@ from simulator.world.centre import DataCentre
 from simulator.world.hypervisor import VirtualHypervisor
 from simulator.world.latency import Latency
 from simulator.world.power import VirtualPower
+from simulator.world.ssh import VirtualSsh
 
 log = structlog.get_logger()
 
@@ -49,7 +51,7 @@ BOOT_S = 8.0
 before anybody has seen that they were away."""
 
 PORTS: Mapping[str, type] = {
-    port.__name__: port for port in (Hypervisor, HypervisorSession, PowerSwitch, Control)
+    port.__name__: port for port in (Hypervisor, HypervisorSession, PowerSwitch, Ssh, Control)
 }
 
 
@@ -155,6 +157,7 @@ class _Connection:
         self._ports: dict[str, object] = {
             Hypervisor.__name__: self._hypervisor,
             PowerSwitch.__name__: _KnownDevices(centre),
+            Ssh.__name__: VirtualSsh(centre),
             Control.__name__: control,
         }
         self._stack = stack

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from uuid import UUID
 
+from domain.capacity import vcpus_allowed
 from domain.inventory import RunState
+from domain.soft_step import TRIES_MAX
 from simulator.invariants.facts import OPEN, Check, Facts, Part
 from simulator.world.centre import DataCentre
 
@@ -37,7 +39,10 @@ def locks_end_with_their_operations(_centre: DataCentre, facts: Facts) -> Iterat
             yield f"{holder['kind']} {holder['target_name']} has ended and holds a lock"
 
 
-WORKS_UNDER_ITS_LOCK = ("vm.start", "vm.stop", "host.activate", "host.maintain")
+WORKS_UNDER_ITS_LOCK = (
+    *("vm.start", "vm.stop", "host.activate", "host.maintain", "host.shutdown", "host.reboot"),
+    "host.restart_libvirtd",
+)
 """Kinds whose target is theirs from beginning to end. A recovery gives its host free earlier."""
 
 
@@ -53,17 +58,33 @@ def who_works_holds_its_lock(_centre: DataCentre, facts: Facts) -> Iterator[str]
 
 
 def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
-    """I6: what is promised equals what the runs take, and no host promises more than it has."""
-    taken: Counter[UUID] = Counter()
-    for run in facts.active:
-        taken[run["host_id"]] += run["memory_mib"]
-        if run["state"] == RunState.MIGRATING:
-            taken[run["target_host_id"]] += run["memory_mib"]
+    """I6: what is promised equals what the runs take, and no host promises more than it may.
+
+    Of vCPUs that is what its cluster allows now: nobody lowers that while a simulation runs.
+    """
+    clusters = facts.by_id("cluster")
+    mibs, counts = _taken(facts, "memory_mib"), _taken(facts, "vcpus")
     for host in facts.rows["host"]:
-        if host["memory_reserved_mib"] != taken[host["id"]]:
-            yield f"{host['name']} promises {host['memory_reserved_mib']}, not {taken[host['id']]}"
+        mib, vcpus = mibs[host["id"]], counts[host["id"]]
+        if host["memory_reserved_mib"] != mib:
+            yield f"{host['name']} promises {host['memory_reserved_mib']} MiB, not {mib}"
         if host["memory_reserved_mib"] > host["memory_mib"]:
             yield f"{host['name']} promises more than it has"
+        if host["vcpus_reserved"] != vcpus:
+            yield f"{host['name']} promises {host['vcpus_reserved']} vCPUs, not {vcpus}"
+        most = vcpus_allowed(host["cpus"], clusters[host["cluster_id"]]["vcpu_overcommit"])
+        if most is not None and host["vcpus_reserved"] > most:
+            yield f"{host['name']} promises {host['vcpus_reserved']} vCPUs of {most}"
+
+
+def _taken(facts: Facts, what: str) -> Counter[UUID]:
+    """What runs take of each host, also of the one that they are moved to."""
+    taken: Counter[UUID] = Counter()
+    for run in facts.active:
+        taken[run["host_id"]] += run[what]
+        if run["state"] == RunState.MIGRATING:
+            taken[run["target_host_id"]] += run[what]
+    return taken
 
 
 def nothing_runs_in_maintenance(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -89,27 +110,42 @@ def one_incident_at_most(_centre: DataCentre, facts: Facts) -> Iterator[str]:
             yield f"host {host_id} has {number} open incidents in epoch {epoch}"
 
 
+def libvirtd_is_not_restarted_for_ever(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A run is shorter than the window of the engine's own soft steps, clocks that jump and all."""
+    for host_id, number in Counter(s["host_id"] for s in facts.rows["soft_step"]).items():
+        if number > TRIES_MAX:
+            yield f"the engine has restarted libvirtd on host {host_id} {number} times"
+
+
 LOOKS_AT: dict[Check, tuple[str, ...]] = {
     one_active_run_at_most: ("vm_run",),
     what_is_lost_is_certified: ("vm_run", "death_certificate"),
     locks_end_with_their_operations: ("entity_lock", "operation"),
     who_works_holds_its_lock: ("entity_lock", "operation"),
-    capacity_holds: ("vm_run", "host"),
+    capacity_holds: ("vm_run", "host", "cluster"),
     nothing_runs_in_maintenance: ("vm_run", "host"),
     one_incident_at_most: ("incident", "operation"),
+    libvirtd_is_not_restarted_for_ever: ("soft_step",),
 }
 """Which tables each check reads: one that no transaction has changed since needs no second look."""
 
 JUDGED: dict[str, Part] = {
     "vm_run": Part(
         (
-            *("id", "vm_id", "host_id", "epoch", "memory_mib", "state", "active"),
+            *("id", "vm_id", "host_id", "epoch", "memory_mib", "vcpus", "state", "active"),
             *("lost_certificate_id", "target_host_id"),
         ),
         f"active = 1 OR state = '{RunState.LOST}'",
     ),
-    "host": Part(("id", "name", "state", "memory_mib", "memory_reserved_mib")),
+    "host": Part(
+        (
+            *("id", "name", "state", "memory_mib", "memory_reserved_mib"),
+            *("cluster_id", "cpus", "vcpus_reserved"),
+        )
+    ),
+    "cluster": Part(("id", "vcpu_overcommit")),
     "death_certificate": Part(("id", "host_id", "epoch")),
+    "soft_step": Part(("id", "host_id"), "automatic"),
     "incident": Part(("id", "host_id", "epoch", "open", "operation_id"), "open = 1"),
     "operation": Part(
         ("id", "kind", "state", "target_id", "target_name", "run_id"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from domain.disarming import DisarmMode
-from simulator.invariants.facts import Row
+from simulator.invariants.facts import OPEN, Row
 from simulator.stage import Stage
 
 AGENT_S = 30.0
@@ -58,11 +58,26 @@ class Power:
         host: str = facts["host"]
         if not self._stage.centre.hosts[host].powered:
             return []
+        if self._rehearses(host):
+            return [found for found in self._not_armed(at_s, host) if found[0] == "own_host"]
+        if self._by_plan(host):
+            return [*self._not_own(host), *self._not_empty(host)]
         if host not in {name for _, name in self._claims}:
             self._claimed(at_s, host)
         self._cut.append((at_s, host))
         exceeded = self._exceeded.get(host)
         return [*([("fence_budget", exceeded)] if exceeded else []), *self._not_armed(at_s, host)]
+
+    def _rehearses(self, name: str) -> bool:
+        """Whether a person has just this done to a host in maintenance: no fence, and no budget."""
+        mine = self._stage.rows.find("host", name)
+        if mine["state"] != "maintenance":
+            return False
+        return any(
+            row["kind"] == "host.rehearse_fencing" and row["target_id"] == mine["id"]
+            for row in self._stage.rows.table("operation")
+            if row["state"] in OPEN
+        )
 
     def _claimed(self, at_s: float, name: str) -> None:
         self._exceeded.pop(name, None)
@@ -100,10 +115,24 @@ class Power:
         given = self._stage.rows.table("approval")
         return any(r["incident_id"] in mine_open and r["withdrawn_at"] is None for r in given)
 
+    def _by_plan(self, name: str) -> bool:
+        """Whether a person's shutdown or reboot switches it, which is no fence."""
+        rows = self._stage.rows.table("host", "name = ?", name)
+        return any(row["state"] == "maintenance" and row["power"] is not None for row in rows)
+
+    def _not_empty(self, name: str) -> list[Found]:
+        ours = {row["id"] for row in self._stage.rows.table("vm")}
+        domains = self._stage.centre.hosts[name].domains.items()
+        there = [d.name for vm_id, d in domains if vm_id in ours and d.alive and not d.by_hand]
+        why = f"{name} was switched off by plan though {', '.join(there)} ran there"
+        return [("planned_off", why)] if there else []
+
+    def _not_own(self, host: str) -> list[Found]:
+        why = f"the engine switched off {host}, on which it runs"
+        return [("own_host", why)] if host in self._own else []
+
     def _not_armed(self, at_s: float, host: str) -> list[Found]:
-        found = []
-        if host in self._own:
-            found.append(("own_host", f"the engine switched off {host}, on which it runs"))
+        found = self._not_own(host)
         if self.disarmed_s is not None and at_s > self.disarmed_s + AGENT_S:
             why = f"{host} was switched off {at_s - self.disarmed_s:.0f} s after disarming"
             found.append(("disarmed", why))

@@ -13,7 +13,7 @@ from simulator.world.centre import DataCentre
 OPEN = tuple(state.value for state in OPEN_STATES)
 TABLES = (
     *("cluster", "host", "vm", "vm_run", "operation", "step", "entity_lock", "event"),
-    *("incident", "death_certificate", "outbox"),
+    *("incident", "death_certificate", "outbox", "planned_stop", "made_room", "soft_step"),
 )
 Row = dict[str, Any]
 

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from domain.disarming import DisarmMode
 from domain.inventory import RunState
+from domain.operations import OperationState
 from simulator.invariants.boots import Boots
 from simulator.invariants.budget import Power
-from simulator.invariants.facts import Row
+from simulator.invariants.facts import OPEN, Row
 from simulator.invariants.moves import Moves
 from simulator.invariants.votes import Votes
 from simulator.stage import Stage
@@ -27,9 +28,9 @@ LOOKED_AT: dict[str, tuple[str, ...]] = {
         *("id", "vm_id", "host_id", "epoch", "generation", "state", "active"),
         *("operation_id", "incident_id", "end_reason", "target_host_id", "target_generation"),
     ),
-    "death_certificate": ("id", "host_id", "epoch", "state"),
+    "death_certificate": ("id", "host_id", "epoch", "incident_id", "state"),
     "incident": ("id", "host_id", "epoch", "open", "why", "outcome"),
-    "fence_claim": ("id", "host_id", "epoch", "claimed_at"),
+    "fence_claim": ("id", "host_id", "epoch", "operation_id", "claimed_at"),
     "host": ("id", "name", "epoch"),
     "vm": ("id", "name"),
 }
@@ -103,8 +104,17 @@ class Proofs:
             self._tell("fence.claimed", name, epoch=row["epoch"])
             if power.disarmed_s is not None:
                 yield "disarmed", f"the fence of {name} was claimed in a disarmed cluster", None
+            if not self._goes_on(row["operation_id"]):
+                yield "cancelled", f"the fence of {name} was claimed though it was to end", None
             for check, sentence in self._votes.claimed(row):
                 yield check, sentence, None
+
+    def _goes_on(self, operation_id: UUID) -> bool:
+        """Whether an operation and the one it is a part of are open, and not to be cancelled."""
+        own = self._stage.rows.operation(operation_id)
+        parent = own["parent_id"] and self._stage.rows.operation(own["parent_id"])
+        states = {each["state"] for each in (own, parent) if each}
+        return states <= set(OPEN) - {OperationState.CANCELLING}
 
     def _certified(self) -> Iterator[Found]:
         for row in self._table("death_certificate"):
@@ -116,6 +126,8 @@ class Proofs:
             told = "certificate.issued" if state == "valid" else "certificate.voided"
             self._tell(told, name, epoch=row["epoch"])
             if was is None:
+                if self._incidents.get(row["incident_id"]) != 1:
+                    yield "cancelled", f"{name} was certified for an incident that is over", None
                 yield from self._judge_certificate(row, name)
 
     def _judge_certificate(self, row: Row, name: str) -> Iterator[Found]:

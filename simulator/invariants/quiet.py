@@ -6,11 +6,12 @@ poll has told of it, so none of this can be asked at every moment.
 
 from collections import Counter
 from collections.abc import Iterator
+from uuid import UUID
 
-from domain.inventory import OnIoError, RunState
+from domain.inventory import OnHang, OnIoError, RunState
 from domain.operations import StepState
 from domain.readings import DomainState
-from simulator.invariants.facts import OPEN, Check, Facts
+from simulator.invariants.facts import OPEN, Check, Facts, Row
 from simulator.world.centre import DataCentre
 
 
@@ -67,6 +68,22 @@ def nothing_stays_paused(centre: DataCentre, facts: Facts) -> Iterator[str]:
             yield f"{vm['name']} is still paused on {host['name']}"
 
 
+def nothing_stays_hung(centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A protected guest that hangs is started again where its VM asks for it, its host in service.
+
+    Where its agent was never heard in this run, nothing tells a hang from a guest without one.
+    """
+    hosts, vms = facts.by_id("host"), facts.by_id("vm")
+    for run in facts.active:
+        host, vm = hosts[run["host_id"]], vms[run["vm_id"]]
+        domain = centre.hosts[host["name"]].domains.get(run["vm_id"])
+        asked = vm["on_hang"] == OnHang.RESTART and vm["protected"] and run["agent_heard"]
+        if host["state"] != "up" or domain is None or not asked:
+            continue
+        if run["state"] == RunState.RUNNING and domain.hung and domain.alive:
+            yield f"{vm['name']} still hangs on {host['name']}"
+
+
 def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """A VM that someone wants runs, is being started, was left down, or says why it is not up."""
     runs = {run["vm_id"] for run in facts.active}
@@ -77,6 +94,27 @@ def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Itera
         accounted = vm["id"] in runs | told or (vm["id"] in lost and not vm["protected"])
         if vm["wanted"] and not accounted:
             yield f"{vm['name']} is wanted, down, and nothing says why"
+
+
+def vms_come_back_from_a_planned_stop(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A VM that was shut down with its host runs again, is being started, or waits for its host."""
+    runs = {run["vm_id"] for run in facts.active}
+    waiting = {row["vm_id"]: row for row in facts.rows["planned_stop"]}
+    last: dict[UUID, Row] = {}
+    for op in sorted(facts.rows["operation"], key=lambda op: str(op["id"])):
+        if op["kind"] in ("vm.start", "vm.stop", "vm.recover"):
+            last[op["target_id"]] = op
+    states = {host["id"]: host["state"] for host in facts.rows["host"]}
+    owed = {row["vm_id"] for row in facts.rows["made_room"] if row["owed"]}  # not with its host
+    for vm in facts.rows["vm"]:
+        if vm["id"] in runs | owed or not vm["wanted"] or vm["removed_at"]:
+            continue
+        row, newest = waiting.get(vm["id"]), last.get(vm["id"], {})
+        stopped = (newest.get("kind"), newest.get("state")) == ("vm.stop", "succeeded")
+        if row is None and stopped:
+            yield f"{vm['name']} was shut down with its host, and nobody remembers it"
+        if row is not None and row["start_id"] is None and states[row["host_id"]] == "up":
+            yield f"{vm['name']} was shut down with its host, which is up, and is not started"
 
 
 def operations_end_or_say_why_they_wait(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -127,7 +165,9 @@ QUIET: tuple[Check, ...] = (
     every_copy_has_its_run,
     every_running_run_has_its_copy,
     nothing_stays_paused,
+    nothing_stays_hung,
     every_wanted_vm_is_accounted_for,
+    vms_come_back_from_a_planned_stop,
     operations_end_or_say_why_they_wait,
     operations_end_once,
     steps_end_with_their_operations,

@@ -10,7 +10,9 @@ from uuid import UUID
 from domain.operations import parse_workflow_id
 from domain.recovery import Move
 from simulator.invariants.facts import Row
+from simulator.loop import CURRENT
 from simulator.stage import Stage
+from simulator.tried import LEFT, TRIED
 
 Found = tuple[str, str]
 
@@ -20,8 +22,10 @@ class Votes:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._wrote_s = -1.0
-        self._began_s: dict[UUID, float] = {}  # by operation
+        self._rounds = 0  # written by monitors so far
+        # Tries of judging that have begun and not ended, by operation, process and step.
+        # When, and behind how many rounds: both may be written in one instant.
+        self._began: dict[UUID, dict[tuple[str, str], tuple[float, int]]] = {}
         self._decided: dict[UUID, str] = {}  # by incident: when its facts began to be read
         self._judged_s: dict[tuple[UUID, int], float] = {}  # by host and epoch: the same
         self._answers: dict[tuple[UUID, str], int] = {}  # by host and monitor: round answered last
@@ -29,15 +33,22 @@ class Votes:
 
     def happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
         """Take up one event."""
-        if kind == "step.started" and facts["subject"] == "recovery.assess":
-            owner = parse_workflow_id(facts["workflow"])
-            if owner is not None:
-                self._began_s[owner[0]] = at_s
+        if kind not in (TRIED, LEFT):
+            return
+        owner = parse_workflow_id(facts["workflow"])
+        if owner is None:
+            return
+        tries = self._began.setdefault(owner[0], {})
+        which = (facts["process"], facts["step"])
+        if kind == TRIED:
+            tries[which] = (at_s, self._rounds)
+        else:
+            tries.pop(which, None)
 
     def look(self, tables: frozenset[str]) -> list[Found]:
         """Judge what a transaction is about to decide or to claim."""
         if "monitor" in tables:
-            self._wrote_s = self._stage.loop.time()
+            self._rounds += 1
         if "observation" in tables:
             self._listen()
         found: list[Found] = []
@@ -63,12 +74,23 @@ class Votes:
         if self._decided.get(incident["id"]) == decision["at"]:
             return []
         self._decided[incident["id"]] = decision["at"]
-        began_s = self._began_s.get(incident["operation_id"])
-        if began_s is not None:
-            self._judged_s[incident["host_id"], incident["epoch"]] = began_s
-        if decision["move"] != Move.FENCE or began_s is None or self._wrote_s > began_s:
+        tries = self._tries(incident["operation_id"])
+        if not tries:
+            return []
+        began_s, rounds = zip(*tries, strict=True)
+        self._judged_s[incident["host_id"], incident["epoch"]] = max(began_s)
+        if decision["move"] != Move.FENCE or self._rounds > min(rounds):
             return []
         return [("votes", f"the fence of {self._name(incident)} was decided on old votes")]
+
+    def _tries(self, operation_id: UUID) -> list[tuple[float, int]]:
+        """When the tries began of which one has decided: those of the process that writes.
+
+        One that the server has given up, and its successor, may be at work in it side by side.
+        """
+        who = CURRENT.get()
+        tries = self._began.get(operation_id, {})
+        return [began for (process, _), began in tries.items() if who and process == who.title]
 
     def claimed(self, claim: Row) -> list[Found]:
         """Judge one claim of a fence: whoever was heard since it was decided on is not cut."""

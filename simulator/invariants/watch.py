@@ -11,7 +11,8 @@ At each commit, on the rows as they are about to be, where the tables concerned 
   I1  a run that moved is settled otherwise than its two hosts have it
   I3  a certificate is issued while its boot lives, or a device has not read off since it was marked
   I5  a fence is decided on though no monitor wrote since it is judged, or claimed though the host
-      was heard since
+      was heard since, or though its recovery has ended or is to be cancelled
+  --  a VM is stopped for one that does not outrank it, or where that is not allowed
   I8  a fence is claimed, or an automatic start begun, in a disarmed cluster; an incident is opened
       in one that ignores failures
       every check of `always`; those that concern neither runs nor proofs once in `PATIENCE_S`
@@ -31,6 +32,7 @@ from simulator.invariants.budget import Power
 from simulator.invariants.facts import Check, Violation, facts_of
 from simulator.invariants.foreign import Foreign
 from simulator.invariants.proofs import Proofs
+from simulator.invariants.rooms import Rooms
 from simulator.invariants.votes import Votes
 from simulator.stage import Stage
 from simulator.tape import Recorder
@@ -39,6 +41,8 @@ PATIENCE_S = 1.0
 """Higher: runs are faster. Lower: a lock that outlives its operation is told sooner."""
 
 URGENT = frozenset({"vm_run", "death_certificate", "fence_claim", "incident"})
+SWITCHED = URGENT | {"cluster"}
+"""What is written where it counts whether a cluster is armed."""
 
 
 class Watch:
@@ -52,6 +56,7 @@ class Watch:
         self._proofs = Proofs(stage, self._boots, self._votes)
         self._power = Power(stage)
         self._foreign = Foreign(stage.centre)
+        self._rooms = Rooms(stage)
         self._put_off: dict[str, None] = {}
         self._looked_s = stage.loop.time()
         self._told: set[tuple[str, str]] = set()
@@ -96,10 +101,14 @@ class Watch:
                 self.broken(check, sentence, outside)
 
     def _committing(self, tables: frozenset[str]) -> None:
-        if "cluster" in tables:
+        if tables & SWITCHED:
+            # Also where nobody writes it: what was seen of it before may never have been committed.
             self._power.read_switch()
         for check, sentence in self._votes.look(tables):
             self.broken(check, sentence)
+        if "made_room" in tables:
+            for check, sentence in self._rooms.look(self._power):
+                self.broken(check, sentence)
         if tables & URGENT:
             for check, sentence, outside in self._proofs.look(tables, self._power):
                 self.broken(check, sentence, outside)

@@ -46,7 +46,8 @@ class HostSaid(Said):
 class VmSaid(Said):
     """A VM when the scenario begins: `host` is where it lies, whether it runs or not.
 
-    `fault_digits` say how often its start (second digit), its migration (third) and so on fail.
+    `fault_digits` say how often its start (second digit) and its migration (third) fail, and
+    whether its stop does (fourth, unless 0).
     """
 
     host: str | None = None

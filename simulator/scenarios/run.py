@@ -59,6 +59,9 @@ async def _played(stage: Stage, scenario: Scenario, scene: Scene) -> Outcome:
     await build(stage)
     play = Play(stage, scenario, scene)
     await _make_groups(play)
+    for vm in scene.unending:
+        stage.centre.deaf.add(play.vm_id(vm))
+        stage.centre.unending.add(play.vm_id(vm))
     for vm, count in scene.refused_starts.items():
         stage.centre.refusing[play.vm_id(vm)] = count
     recorder = Recorder(stage)

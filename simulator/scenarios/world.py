@@ -17,7 +17,7 @@ from typing import Any
 
 from domain.profiles import Profile
 from simulator.scenarios.format import Rule, Scenario, VmSaid, unknown_fields
-from simulator.stage import HostSetup, Setup, VmSetup
+from simulator.setup import HostSetup, Setup, VmSetup
 
 MIB = 1024 * 1024
 HOST_MIB = 64 * 1024
@@ -51,6 +51,7 @@ class Scene:
     vms: dict[str, str]
     groups: tuple[Group, ...]
     refused_starts: dict[str, int]
+    unending: tuple[str, ...]
     ran_before: tuple[str, ...]
     never_started: tuple[str, ...]
     unsupported: tuple[str, ...] = field(default=())
@@ -97,6 +98,7 @@ def scene_of(scenario: Scenario) -> Scene:
             name: count for name, vm in scenario.vms.items() if (count := refused_starts(vm))
         },
         ran_before=ran_before,
+        unending=tuple(name for name, vm in scenario.vms.items() if never_ends(vm)),
         never_started=tuple(
             vm for vm in scenario.vms if vm in prior and prior[vm].state == "error"
         ),
@@ -127,6 +129,11 @@ def refused_starts(vm: VmSaid) -> int:
     """How often its start is refused before it succeeds."""
     digits = vm.fault_digits
     return int(digits[1]) if len(digits) > 1 and digits[1].isdigit() else 0
+
+
+def never_ends(vm: VmSaid) -> bool:
+    """Whether it cannot be stopped, by whatever means."""
+    return vm.fault_digits[3:4] not in ("", "0")
 
 
 def _setup(
@@ -196,8 +203,8 @@ def _vm(vm: VmSaid, *, ruled: bool) -> Iterator[str]:
         yield "vm.load: measured load plays no part in placement"
     if vm.failback and ruled:
         yield "vm.failback: a VM stays where it runs when a better host is back"
-    if any(digit != "0" for digit in vm.fault_digits[2:]):
-        yield "vm.fault_digits: only refused starts are played"
+    if any(digit != "0" for digit in (*vm.fault_digits[2:3], *vm.fault_digits[4:])):
+        yield "vm.fault_digits: only refused starts and stops are played"
 
 
 def _policy(policy: dict[str, Any], path: str = "policy") -> Iterator[str]:

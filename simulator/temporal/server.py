@@ -20,7 +20,7 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivationJob
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from domain.operations import WorkflowState
-from simulator.loop import CURRENT, EPOCH, VirtualLoop
+from simulator.loop import EPOCH, VirtualLoop, nobody
 from simulator.temporal import failures
 from simulator.temporal.commands import apply_all, close_children, closes
 from simulator.temporal.errors import AlreadyStarted
@@ -69,9 +69,7 @@ class Server:
     @cached_property
     def _nobody(self) -> contextvars.Context:
         """No process's context, but the simulation's clock and ids."""
-        context = contextvars.copy_context()
-        context.run(CURRENT.set, None)
-        return context
+        return nobody()
 
     def queue(self, name: str) -> TaskQueue:
         """Activity tasks."""

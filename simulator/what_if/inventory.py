@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from pydantic import Field, ValidationError
 
 from domain.base import Frozen
+from domain.capacity import vcpus_allowed
 from domain.errors import Invalid
 from domain.inventory import PLACE
 from domain.profiles import Profile
-from simulator.stage import FenceLimits, GroupSetup, HostSetup, Setup, VmSetup
+from simulator.setup import FenceLimits, GroupSetup, HostSetup, Setup, VmSetup
 
 FORMAT = "holdfast-inventory/1"
 
@@ -60,6 +61,7 @@ class Cluster(Frozen):
     profile: Profile
     armed: bool = True
     limits: FenceLimits = FenceLimits()
+    vcpu_overcommit: float | None = None
     hosts: tuple[Host, ...] = ()
     vms: tuple[Vm, ...] = ()
     groups: tuple[GroupSetup, ...] = ()
@@ -68,12 +70,15 @@ class Cluster(Frozen):
         """What is put on the stage: hosts in service with what ran on them, and what ran nowhere.
 
         A host that was out of service carries nothing, so it is left out, as is a VM that ran on
-        one: nobody knows whether it is alive.
+        one: nobody knows whether it is alive. Invalid where a host holds more vCPUs than it may:
+        nothing could put its VMs there.
         """
         serving = [host for host in self.hosts if host.state == "up"]
         names = {host.name for host in serving}
         vms = [vm for vm in _in_order(self.vms) if vm.host is None or vm.host in names]
         known = {vm.name for vm in vms}
+        for host in serving:
+            self._refuse_crowded(host, vms)
         return Setup(
             hosts=tuple(_host_setup(host) for host in serving),
             vms=tuple(_vm_setup(vm, known) for vm in vms),
@@ -81,7 +86,19 @@ class Cluster(Frozen):
             profile=self.profile,
             armed=self.armed,
             limits=self.limits,
+            vcpu_overcommit=self.vcpu_overcommit,
         )
+
+    def _refuse_crowded(self, host: Host, vms: list[Vm]) -> None:
+        held = sum(vm.vcpus for vm in vms if vm.host == host.name)
+        most = vcpus_allowed(host.cpus, self.vcpu_overcommit)
+        if most is not None and held > most:
+            raise Invalid(
+                "INVENTORY_CROWDED",
+                f"{host.name} holds {held} vCPUs, and may hold {most} by the limit of {self.name}",
+                next_step="write a larger `vcpu_overcommit` into the file, or take VMs away",
+                host=host.name,
+            )
 
 
 class Inventory(Frozen):
@@ -119,6 +136,7 @@ def inventory_of(api: Lists, exported_at: str) -> Inventory:
                 profile=Profile(cluster["profile"]),
                 armed=cluster["armed"],
                 limits=_limits(cluster),
+                vcpu_overcommit=cluster.get("vcpu_overcommit"),  # an earlier release has none
                 hosts=tuple(_host(h, devices) for h in _of(cluster, hosts)),
                 vms=tuple(_vm(vm, vms) for vm in _of(cluster, vms)),
                 groups=tuple(_group(g, vms, hosts) for g in _of(cluster, groups)),

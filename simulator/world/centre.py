@@ -52,10 +52,12 @@ class DataCentre:
         self.outside: list[str] = []  # what lies outside of the promised faults
         self.powered_off: list[str] = []  # hosts, each time a controller took the command
         self.deaf: set[UUID] = set()  # guests that ignore the power button
+        self.unending: set[UUID] = set()  # guests whose process outlives every kill
         self.refusing: dict[UUID, int] = {}  # guests whose next starts libvirt refuses
         self.short_lived: set[UUID] = set()  # guests that end right after they were started
         self.not_ready: set[UUID] = set()  # guests that run, and whose services do not answer
         self.stalled: set[UUID] = set()  # guests whose migrations do not get on
+        self.wired: dict[str, str] = {}  # devices that switch another host than their own: whose
         self.before: dict[str, Hook] = {}  # runs just before a call of that name is sent
         self._random = random or Random()
 
@@ -90,6 +92,8 @@ class DataCentre:
 
         Its outlets are `pdu-<host>-<n>`.
         """
+        if (other := self.wired.get(device.name)) is not None:
+            return self.hosts[other]
         name = device.name.removeprefix("bmc-").removeprefix("pdu-")
         return self.hosts[name if name in self.hosts else name.rpartition("-")[0]]
 

@@ -9,7 +9,15 @@ from uuid import UUID
 from domain.errors import Conflict, NotFound, Superseded
 from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import GuestSpec
-from domain.readings import Domain, DomainState, GuestStats, HostReading, Migration, StateReason
+from domain.readings import (
+    AgentState,
+    Domain,
+    DomainState,
+    GuestStats,
+    HostReading,
+    Migration,
+    StateReason,
+)
 from simulator.world.centre import DataCentre
 from simulator.world.host import VirtualDomain, VirtualHost
 from simulator.world.moving import Move, why_not
@@ -58,11 +66,13 @@ class Daemon:
         found = self._host.domains.get(vm_id)
         return None if found is None else found.seen(vm_id)
 
-    def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether a guest runs here that is up by now."""
+    def ask_agent(self, vm_id: UUID) -> AgentState:
+        """Nobody has the channel open in a guest that is not up yet; one that hangs has."""
         found = self._host.domains.get(vm_id)
-        running = found is not None and found.state is DomainState.RUNNING
-        return running and vm_id not in self._centre.not_ready
+        if found is None or not found.alive or vm_id in self._centre.not_ready:
+            return AgentState.ABSENT
+        well = found.state is DomainState.RUNNING and not found.hung
+        return AgentState.ANSWERS if well else AgentState.SILENT
 
     def define(self, spec: GuestSpec, generation: int) -> None:
         """Define, or redefine while inactive."""
@@ -89,7 +99,7 @@ class Daemon:
     def shutdown(self, vm_id: UUID, generation: int) -> None:
         """Press the guest's power button; with latency the guest takes its time."""
         found = self._touchable(vm_id, generation)
-        if found is None or not found.alive or vm_id in self._centre.deaf:
+        if found is None or not found.alive or found.hung or vm_id in self._centre.deaf:
             return
         process, latency = found.process, self._centre.latency
 
@@ -115,7 +125,11 @@ class Daemon:
 
     def destroy(self, vm_id: UUID, generation: int) -> None:
         """End the domain now."""
-        if self._touchable(vm_id, generation) is not None:
+        found = self._touchable(vm_id, generation)
+        if found is not None and found.alive and vm_id in self._centre.unending:
+            detail = f"{found.name}: its process was killed and is still there"
+            raise Conflict("HYPERVISOR_REFUSED", detail, host=self._host.name)
+        if found is not None:
             self._host.end(vm_id, "destroyed", StateReason.DESTROYED)
 
     def undefine(self, vm_id: UUID, generation: int) -> None:
@@ -165,6 +179,17 @@ class Daemon:
         bar = VirtualDomain(f"not-here-{vm_id}", 1, generation)
         self._host.domains[vm_id] = bar
         self._tell("guest.barred", vm_id, bar.name, generation=generation)
+
+    def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Mark what lives as one of a newer run, in what runs and in what is defined."""
+        found = self._touchable(vm_id, new_generation)
+        if found is None or not found.alive:
+            raise Conflict("DOMAIN_NOT_RUNNING", f"{vm_id} does not run on {self._host.name}")
+        if found.running != new_generation:
+            _same_generation(found, generation)
+        found.generation = found.running = new_generation
+        found.claim = None
+        self._tell("guest.marked", vm_id, found.name, generation=new_generation)
 
     def boot_mark(self) -> int | None:
         """The epoch that this boot was marked with."""

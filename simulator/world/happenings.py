@@ -7,8 +7,9 @@ Invariants  Observers are told after the fact, in the order in which they were a
 
 import asyncio
 from collections.abc import Callable
-from contextvars import Context
 from typing import Any
+
+from simulator.loop import nobody
 
 Observer = Callable[[str, dict[str, Any]], None]
 """Gets the kind of an event (`guest.started`) and its facts."""
@@ -27,4 +28,4 @@ class Happenings:
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         """Have something happen; what no longer fits by then, `act` itself has to leave."""
-        asyncio.get_running_loop().call_later(seconds, act, context=Context())
+        asyncio.get_running_loop().call_later(seconds, act, context=nobody())

@@ -38,6 +38,14 @@ class Libvirtd(StrEnum):
     DOWN = "down"  # the port is refused, the guests run
 
 
+class Sshd(StrEnum):
+    """How a host's sshd is."""
+
+    OK = "ok"
+    DOWN = "down"  # the port is refused
+    FAILING = "failing"  # it lets the key in, and the command fails
+
+
 @dataclass
 class VirtualDomain:
     """One domain on one host; `running` None means only defined."""
@@ -54,6 +62,7 @@ class VirtualDomain:
     lost: tuple[str, ...] = ()
     by_hand: bool = False  # whether a person started the process, past the engine
     process: int = 0  # counts its processes
+    hung: bool = False  # the guest in it does nothing any more
     held: bool = False  # a migration keeps its process paused, for the other host
 
     @property
@@ -94,6 +103,7 @@ class VirtualDomain:
         self.state, self.running = DomainState.RUNNING, self.generation
         self.reason = StateReason.UNKNOWN
         self.by_hand, self.process, self.held = by_hand, self.process + 1, False
+        self.hung = False
 
     def hold(self, generation: int | None) -> None:
         """Its process is there and paused, for the other host of a migration."""
@@ -135,7 +145,7 @@ class VirtualHost:
     booting: bool = False
     reachable: bool = True  # its own link to the management network
     libvirtd: Libvirtd = Libvirtd.ALIVE
-    agent: bool = True  # whether the agents of its guests answer
+    sshd: Sshd = Sshd.OK
     boot: int = 1
     life: int = 1  # of libvirtd, over all boots
     mark: int | None = None
@@ -206,11 +216,6 @@ class VirtualHost:
     def bmc_of(self, device: str) -> Bmc:
         """How the controller of this name behaves; one of an outlet has no part in `bmc`."""
         return self.bmcs.get(device, Bmc.OK if device in self.outlets else self.bmc)
-
-    def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether the agent in a guest says that it is ready."""
-        found = self.domains.get(vm_id)
-        return self.powered and self.agent and found is not None and found.alive
 
     def take(self, work: Callable[[], None]) -> None:
         """Carry a call out that has come in: now, once libvirtd goes on, or never."""
@@ -305,6 +310,13 @@ class VirtualHost:
         if found is not None and found.state is DomainState.RUNNING:
             found.state, found.reason = DomainState.PAUSED, StateReason.IO_ERROR
             self.happenings.tell("guest.paused", vm=found.name, vm_id=vm_id, host=self.name)
+
+    def hang(self, vm_id: UUID) -> None:
+        """The guest does nothing any more; its process runs on, and its agent's channel is open."""
+        found = self.domains.get(vm_id)
+        if found is not None and found.state is DomainState.RUNNING:
+            found.hung = True
+            self.happenings.tell("guest.hung", vm=found.name, vm_id=vm_id, host=self.name)
 
     def _stop(self, by: str) -> None:
         powered, self.powered = self.powered, False

@@ -15,7 +15,7 @@ from activities.waiting import until
 from domain.errors import Conflict, EngineError, NoAnswer, OutcomeUnknown, Unavailable
 from domain.foreign import ForeignGuest
 from domain.inventory import GuestSpec
-from domain.readings import Domain, HostReading, Knock, Migration
+from domain.readings import AgentState, Domain, HostReading, Knock, Migration
 from simulator.world.centre import DataCentre
 from simulator.world.daemon import ANSWER_S, Daemon
 from simulator.world.host import Libvirtd, VirtualHost
@@ -55,9 +55,9 @@ class VirtualSession:
         """Define, or redefine while inactive."""
         await self._call(Call.DEFINE, lambda: self._daemon.define(spec, generation))
 
-    async def agent_answers(self, vm_id: UUID) -> bool:
-        """Whether its guest agent answers a ping."""
-        return await self._call(Call.AGENT_PING, lambda: self._daemon.agent_answers(vm_id))
+    async def ask_agent(self, vm_id: UUID) -> AgentState:
+        """What its guest agent gives to a ping."""
+        return await self._call(Call.AGENT_PING, lambda: self._daemon.ask_agent(vm_id))
 
     async def create(self, vm_id: UUID, generation: int) -> None:
         """Start the defined domain."""
@@ -103,6 +103,11 @@ class VirtualSession:
             raise OutcomeUnknown("HYPERVISOR_ANSWER_LOST", detail) from None
         if move.error is not None:
             raise Conflict("HYPERVISOR_REFUSED", f"{self._host.name}: {move.error}")
+
+    async def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Mark what lives as one of a newer run."""
+        renewed = (vm_id, generation, new_generation)
+        await self._call(Call.RENEW_MARK, lambda: self._daemon.renew_mark(*renewed))
 
     async def migration(self, vm_id: UUID) -> Migration | None:
         """How far that is."""
@@ -204,7 +209,7 @@ class VirtualHypervisor:
         await self._centre.ahead_of(Call.KNOCK)
         try:
             host = await self._host(uri, deadline_s)
-            line = self._line(host, _Door(host))
+            line = self._line(host, Door(host))
             return await line.call(Call.KNOCK, deadline_s, lambda: host.door)
         except NoAnswer:
             return Knock.SILENT
@@ -234,7 +239,7 @@ class VirtualHypervisor:
 
 
 @dataclass(frozen=True)
-class _Door:
+class Door:
     """The kernel behind a host's port, which answers whatever libvirtd does."""
 
     host: VirtualHost

@@ -30,6 +30,7 @@ class Call(StrEnum):
     MIGRATION = "migration"
     ABORT_MIGRATION = "abort_migration"
     REFUSE_ARRIVAL = "refuse_arrival"
+    RENEW_MARK = "renew_mark"
     LIST_FOREIGN = "list_foreign"
     DESCRIBE_FOREIGN = "describe_foreign"
     ADOPT = "adopt"
@@ -39,14 +40,16 @@ class Call(StrEnum):
     BMC_READ = "bmc_read"
     BMC_OFF = "bmc_off"
     BMC_ON = "bmc_on"
+    SSH_RESTART = "ssh_restart"
 
 
 CHANGING = frozenset(
     {
         *(Call.DEFINE, Call.CREATE, Call.SHUTDOWN, Call.DESTROY, Call.UNDEFINE),
-        Call.RESUME,
+        *(Call.RESUME, Call.RENEW_MARK),
         *(Call.MIGRATE, Call.ABORT_MIGRATION, Call.REFUSE_ARRIVAL),
         *(Call.ADOPT, Call.DISOWN, Call.SET_BOOT_MARK, Call.BMC_OFF, Call.BMC_ON),
+        Call.SSH_RESTART,
     }
 )
 """Calls after which the world may be another; without their answer the outcome is not known."""
@@ -64,6 +67,7 @@ USUAL: Mapping[Call, Range] = {
     Call.BMC_READ: (0.1, 0.6),
     Call.BMC_OFF: (0.2, 1.5),
     Call.BMC_ON: (0.2, 1.5),
+    Call.SSH_RESTART: (0.3, 3.0),
 }
 """Seconds from the start of a call to its end, on a host that is not loaded; others are SHORT."""
 
@@ -92,6 +96,10 @@ class Latency:
     def guest_stop_s(self) -> float:
         """Seconds that a guest needs to end after its power button was pressed."""
         return self._random.uniform(*self._guest_stop_s)
+
+    def libvirtd_start_s(self) -> float:
+        """Seconds until a libvirtd that was restarted answers."""
+        return self._random.uniform(0.2, 6.0)
 
     def move_s(self) -> float:
         """Seconds that libvirt needs to move a guest."""

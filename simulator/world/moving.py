@@ -48,6 +48,7 @@ class Move:
         self._process = source.process
         incoming = VirtualDomain(source.name, source.memory_mib, self.generation)
         incoming.hold(self.generation)
+        incoming.hung = source.hung
         self.target.domains[self.vm_id] = incoming
         self.source.moves[self.vm_id] = self
         self._tell("guest.leaving")
