@@ -8,13 +8,14 @@ import asyncio
 from domain.errors import OutcomeUnknown
 from simulator.world.centre import DataCentre, Hook
 from simulator.world.doors import VirtualDoors as FakeDoors
-from simulator.world.host import Bmc
+from simulator.world.host import Bmc, Sshd
 from simulator.world.host import VirtualDomain as FakeDomain
 from simulator.world.host import VirtualHost as FakeHost
 from simulator.world.hypervisor import VirtualHypervisor as FakeHypervisor
 from simulator.world.hypervisor import VirtualSession as FakeSession
 from simulator.world.power import SLOW_READINGS
 from simulator.world.power import VirtualPower as FakePower
+from simulator.world.ssh import VirtualSsh as FakeSsh
 
 __all__ = [
     "SLOW_READINGS",
@@ -26,8 +27,10 @@ __all__ = [
     "FakeHypervisor",
     "FakePower",
     "FakeSession",
+    "FakeSsh",
     "Gate",
     "Hook",
+    "Sshd",
     "lost_answer",
 ]
 

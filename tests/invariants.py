@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from simulator.invariants import CHECKS, TABLES, Facts, broken
 from simulator.invariants.always import (
     capacity_holds,
+    libvirtd_is_not_restarted_for_ever,
     locks_end_with_their_operations,
     nothing_runs_in_maintenance,
     one_active_run_at_most,
@@ -17,11 +18,13 @@ from simulator.invariants.quiet import (
     every_copy_has_its_run,
     every_running_run_has_its_copy,
     every_wanted_vm_is_accounted_for,
+    nothing_stays_hung,
     nothing_stays_paused,
     one_copy_at_most,
     operations_end_once,
     operations_end_or_say_why_they_wait,
     steps_end_with_their_operations,
+    vms_come_back_from_a_planned_stop,
 )
 from store.columns import metadata
 from store.database import Database
@@ -38,8 +41,10 @@ __all__ = [
     "every_copy_has_its_run",
     "every_running_run_has_its_copy",
     "every_wanted_vm_is_accounted_for",
+    "libvirtd_is_not_restarted_for_ever",
     "locks_end_with_their_operations",
     "nothing_runs_in_maintenance",
+    "nothing_stays_hung",
     "nothing_stays_paused",
     "one_active_run_at_most",
     "one_copy_at_most",
@@ -48,6 +53,7 @@ __all__ = [
     "operations_end_or_say_why_they_wait",
     "read_facts",
     "steps_end_with_their_operations",
+    "vms_come_back_from_a_planned_stop",
     "what_is_lost_is_certified",
     "who_works_holds_its_lock",
 ]

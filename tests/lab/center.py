@@ -21,7 +21,8 @@ from api.auth import token_file
 from cli.up import Command, Engine, process_command, running_engine
 from lab import processes
 from lab.bmc_control import BmcMode
-from lab.lab import HostInventory, Lab
+from lab.inventory import HostInventory
+from lab.lab import Lab
 from lab.sampler import Samples
 from worker.settings import Settings
 
@@ -191,6 +192,29 @@ class Center:
             "shares_power": False,
         }
         self.act("/fence-devices", body)
+
+    def redfish_body(self, host: str, name: str, of: str = "", **options: str) -> Json:
+        """The request for a Redfish controller, of the host itself unless said."""
+        access = next(e.redfish for e in self.lab.inventory().hosts if e.name == (of or host))
+        return {
+            "host_id": self.hosts[host],
+            "name": name,
+            "agent": access.agent,
+            "options": access.options | options,
+            "secrets": {"password": access.password},
+            "deadline_s": 2 * DEVICE_DEADLINE_S,  # Python, TLS and three requests: 0.6 s when idle
+            "shares_power": False,
+        }
+
+    def add_redfish(self, host: str, name: str, of: str = "", **options: str) -> None:
+        """Give a host a Redfish controller at level 1."""
+        self.act("/fence-devices", self.redfish_body(host, name, of, **options))
+
+    def remove_device(self, device: Json) -> None:
+        """Take a power controller away from its host."""
+        path = f"/api/v1/fence-devices/{device['id']}"
+        answer = self.client.delete(path)
+        assert answer.status_code in (200, 202), answer.text
 
     def _all_heard(self) -> bool:
         return all(self.host(name)["last_answer_at"] for name in self.hosts)

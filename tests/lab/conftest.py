@@ -13,6 +13,7 @@ import pytest
 
 from lab import guest_image, network, requirements
 from lab.lab import Lab, default_var
+from tests.lab.center import Center, running_center
 from tests.lab.whole import make_whole
 
 FIGURES = pytest.StashKey[list[str]]()
@@ -96,6 +97,20 @@ def fresh_lab(lab_for_session: Lab) -> Lab:
 def engine_var(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a module's engine; its logs stay there."""
     return tmp_path_factory.mktemp("engine")
+
+
+@pytest.fixture(scope="module")
+def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
+    """The engine on these hosts, in the profile `fast`; a module may run it in another way."""
+    with running_center(fresh_lab, engine_var, "fast") as found:
+        yield found
+
+
+@pytest.fixture
+def center(running: Center) -> Center:
+    """The same with every host well and up."""
+    running.settle()
+    return running
 
 
 @pytest.fixture

@@ -3,32 +3,18 @@
 IPMI is spoken by ipmitool to a real peer, and a host's own UUID comes from its real libvirtd.
 """
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lab.bmc_control import BmcMode
-from lab.lab import Lab
-from tests.lab.center import Center, running_center
+from tests.lab.center import Center
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 Figure = Callable[[str], None]
 NOBODY_LISTENS = "9"
-
-
-@pytest.fixture(scope="module")
-def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
-    with running_center(fresh_lab, engine_var, "fast") as found:
-        yield found
-
-
-@pytest.fixture
-def center(running: Center) -> Center:
-    running.settle()
-    return running
 
 
 def checked(center: Center, host: str) -> dict[str, Any]:

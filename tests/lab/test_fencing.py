@@ -4,17 +4,15 @@ The cluster has the profile `fast`. Within a window the engine cuts the power of
 each test but the last takes h1 down; h3 gets a controller nobody can read in the last one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.bmc_control import BmcMode
-from lab.lab import Lab
 from lab.sampler import Samples
-from tests.lab.center import Center, Vm, running_center, until
+from tests.lab.center import Center, Vm, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -22,18 +20,6 @@ Figure = Callable[[str], None]
 
 HUNG_S = 20.0
 """Five times as long as the profile lets a host be silent."""
-
-
-@pytest.fixture(scope="module")
-def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
-    with running_center(fresh_lab, engine_var, "fast") as found:
-        yield found
-
-
-@pytest.fixture
-def center(running: Center) -> Center:
-    running.settle()
-    return running
 
 
 def moment(samples: Samples, what: str, vm: Vm, host: str) -> float:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from cli.lab import app
 from domain.errors import Conflict, Invalid, NotFound
 from lab import bmc_control, guest_image, network, processes, requirements
-from lab.lab import HostInventory, Lab
+from lab.inventory import HostInventory
+from lab.lab import Lab
 from lab.sampler import guest_name
 
 pytestmark = pytest.mark.lab

@@ -1,16 +1,14 @@
 """Live migration between real hosts: how long it takes, what is given up, who dies on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
-from lab.lab import Lab
 from lab.sampler import Sampler
-from tests.lab.center import Center, Vm, domain_of, running_center, until
+from tests.lab.center import Center, Vm, domain_of, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -19,18 +17,6 @@ SLOW_MIB_S = 1
 """So slow that a guest of 96 MiB is on its way for longer than any test."""
 
 RUN = "https://holdfast.dev/xmlns/run/1"
-
-
-@pytest.fixture(scope="module")
-def running(fresh_lab: Lab, engine_var: Path) -> Iterator[Center]:
-    with running_center(fresh_lab, engine_var, "fast") as found:
-        yield found
-
-
-@pytest.fixture
-def center(running: Center) -> Center:
-    running.settle()
-    return running
 
 
 def slowed(center: Center, host: str, vm: Vm) -> None:
@@ -116,18 +102,25 @@ def test_a_cancelled_move_is_given_up_and_a_late_one_is_refused_by_the_target(
     assert center.vm(vm)["host_name"] == "h2"
 
 
-def test_a_source_that_loses_power_on_the_way_gives_each_vm_one_new_start(center: Center) -> None:
+def test_a_source_that_loses_power_on_the_way_gives_each_vm_one_new_start_in_its_incident(
+    center: Center,
+) -> None:
     vm, beside = center.running_vm("leaving", "h1"), center.running_vm("beside", "h1")
     slowed(center, "h1", vm)
     operation = center.post(f"/vms/{vm.id}/actions/migrate", {"host_id": center.hosts["h2"]})
     under_way(center, "h1", vm, operation)
     with center.lab.sampler() as sampler:
-        center.recover_from("h1", center.lab.crash)
+        incident = center.recover_from("h1", center.lab.crash)
         ended = center.ended(operation["id"])
         assert ended["problem"]["code"] == "VM_LOST_IN_MIGRATION", ended
         until(lambda: center.vm(vm)["state"] == "up", f"{vm.name} runs again")
         assert center.vm(vm)["host_name"] in ("h2", "h3")
         assert_one_process_each(center, sampler, vm, beside)
+    told = {each["name"]: each for each in center.get(f"/incidents/{incident['id']}")["vms"]}
+    assert {name: each["host_after"] for name, each in told.items()} == {
+        each.name: center.vm(each)["host_name"] for each in (vm, beside)
+    }
+    assert all(each["recovery_s"] > 0 for each in told.values())
 
 
 def test_a_target_that_loses_power_on_the_way_leaves_the_vm_running_where_it_was(

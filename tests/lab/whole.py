@@ -2,7 +2,7 @@
 
 import libvirt
 
-from lab.bmc_control import BmcMode
+from lab.bmc_control import BmcMode, Controller, was_started
 from lab.lab import Lab
 
 
@@ -10,6 +10,8 @@ def make_whole(lab: Lab) -> None:
     """Every host on, connected and empty, every power controller honest."""
     for host in lab.state().hosts:
         lab.bmc(host.name, BmcMode.OK)
+        if was_started(lab.paths.host(host.name), Controller.REDFISH):
+            lab.redfish(host.name, BmcMode.OK)
     lab.up()
     for entry in lab.inventory().hosts:
         _empty(entry.uri)

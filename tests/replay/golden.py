@@ -25,10 +25,12 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+from tests.workflow.adoptions import ADOPTIONS
 from tests.workflow.batch_scenarios import BATCHES
 from tests.workflow.begun_again import a_recovery_begun_again_follows_its_fence
 from tests.workflow.bench import Bench
 from tests.workflow.ended_guests import ENDED_GUESTS
+from tests.workflow.ended_restarts import a_restart_that_somebody_ends_is_left_to_the_sweeper
 from tests.workflow.failovers import (
     FENCES,
     RECOVERIES,
@@ -36,16 +38,22 @@ from tests.workflow.failovers import (
     a_frozen_recovery_starts_its_vms_once_armed,
     a_held_recovery_is_cancelled,
     a_host_answers_again_before_the_proof,
+    a_less_important_vm_makes_room,
     a_person_confirms_what_no_controller_tells,
     a_recovery_is_cancelled_while_its_fence_runs,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_silent_controller_holds_until_it_answers,
     an_isolated_host_is_fenced,
+    nine_vms_take_turns_on_the_one_host_that_is_left,
 )
 from tests.workflow.imports import IMPORTS
 from tests.workflow.maintenances import MAINTENANCES
 from tests.workflow.migrations import MIGRATIONS
+from tests.workflow.planned import PLANNED
+from tests.workflow.rehearsals import REHEARSALS
 from tests.workflow.scenarios import SCENARIOS, Scenario
+from tests.workflow.soft_steps import SOFT_STEPS
+from tests.workflow.stray_copies import STRAY_COPIES
 from worker.parts import WORKFLOWS, sandbox
 
 FOLDER = Path(__file__).parent / "histories"
@@ -111,6 +119,13 @@ async def second_restart(bench: Bench, operation: UUID) -> UUID:
     return found
 
 
+async def first_stop(bench: Bench, operation: UUID) -> UUID:
+    """The stop of the first VM that made room for a restart."""
+    start = await first_restart(bench, operation)
+    found: UUID = (await bench.children_of(start, "vm.stop"))[0]["id"]
+    return found
+
+
 def _name(scenario: Scenario) -> str:
     return scenario.__name__.replace("_", "-")
 
@@ -123,14 +138,22 @@ ALL: tuple[Golden, ...] = (
     *(_golden(workflow, item) for workflow, items in SCENARIOS.items() for item in items),
     *(_golden("MigrateVm", item) for item in MIGRATIONS),
     *(_golden("MaintainHost", item) for item in MAINTENANCES),
+    *(_golden("RehearseFencing", item) for item in REHEARSALS),
+    *(_golden("ShutDownHost", item) for item in PLANNED),
     *(_golden("ImportVm", item) for item in IMPORTS),
     *(_golden("RecoverVm", item) for item in ENDED_GUESTS),
     *(_golden("RunBatch", item) for item in BATCHES),
+    *(_golden("RestartLibvirtd", item) for item in SOFT_STEPS),
+    *(_golden("EndCopy", item) for item in STRAY_COPIES),
+    *(_golden("AdoptCopy", item) for item in ADOPTIONS),
     _golden("StartVm", an_isolated_host_is_fenced, first_restart),
     _golden("StartVm", a_restart_that_is_refused_is_tried_elsewhere_and_again, second_restart),
     _golden("StartVm", a_frozen_recovery_starts_its_vms_once_armed, first_restart),
+    _golden("StartVm", a_less_important_vm_makes_room, first_restart),
+    _golden("StopVm", a_less_important_vm_makes_room, first_stop),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     replace(_golden("RecoverHost", a_recovery_begun_again_follows_its_fence), attempt=2),
+    _golden("RecoverHost", a_restart_that_somebody_ends_is_left_to_the_sweeper),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),
     _golden("FenceHost", a_person_confirms_what_no_controller_tells, last_fence),
 )
@@ -141,9 +164,15 @@ LOOKED_TOO_LATE = (
     a_held_recovery_is_cancelled,
     a_recovery_is_cancelled_while_its_fence_runs,
 )
+CHANGED = {
+    "look-while-judging": LOOKED_TOO_LATE,
+    "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
+    "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
+}
 EARLIER: tuple[Golden, ...] = tuple(
-    Golden("RecoverHost", item, itself, f"before-look-while-judging/{_name(item)}")
-    for item in LOOKED_TOO_LATE
+    Golden("RecoverHost", item, itself, f"before-{change}/{_name(item)}")
+    for change, items in CHANGED.items()
+    for item in items
 )
 """Histories of code that is replaced: today's code still goes on with what it left. Never recorded
 again."""

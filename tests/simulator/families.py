@@ -11,7 +11,8 @@ from typing import Any
 from domain.profiles import Profile
 from simulator.faults.machines import Way
 from simulator.faults.plan import Fault, Plan, Value
-from simulator.stage import TEMPORAL, HostSetup, Setup, VmSetup
+from simulator.setup import HostSetup, Setup, VmSetup
+from simulator.stage import TEMPORAL
 
 WORKER = "worker@engine-1"
 FAST = Setup.small(profile=Profile.FAST)

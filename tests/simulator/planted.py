@@ -39,10 +39,10 @@ from engine.records.runs import RunRecords
 from simulator import next_release
 from simulator.faults.plan import Plan
 from simulator.report import Report
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.world.daemon import Daemon
 from simulator.world.host import VirtualDomain
-from store import incidents, licences, locks, runs
+from store import fence_claims, incidents, licences, locks, runs
 from store.prebuilt import prebuilt
 from store.rows import Row
 from tests.simulator.families import (
@@ -62,7 +62,6 @@ from tests.simulator.families import (
     upgraded,
     voided,
 )
-from worker import monitor
 from worker.guest_watch import GuestWatch
 from worker.reports import Reports
 
@@ -235,7 +234,7 @@ def reconcile_skips_stale_copies(patch: pytest.MonkeyPatch) -> None:
 
 def claim_ignores_armed(patch: pytest.MonkeyPatch) -> None:
     """The claim of a fence takes every cluster for armed."""
-    claim = incidents.claim_fence
+    claim = fence_claims.claim_fence
 
     async def always(connection: AsyncConnection, *given: Any, **more: Any) -> bool:
         was = (await connection.exec_driver_sql("SELECT id, armed FROM cluster")).all()
@@ -246,12 +245,12 @@ def claim_ignores_armed(patch: pytest.MonkeyPatch) -> None:
             await connection.exec_driver_sql(again, (row.armed, row.id))
         return claimed
 
-    patch.setattr(incidents, "claim_fence", always)
+    patch.setattr(fence_claims, "claim_fence", always)
 
 
 def budget_ignored(patch: pytest.MonkeyPatch) -> None:
     """Neither the decision nor the claim of a fence counts the fences of the window."""
-    patch.setattr(incidents, "has_room", sa.true)
+    patch.setattr(fence_claims, "has_room", sa.true)
     patch.setattr(storm, "_budget", lambda *_given: ())
 
 
@@ -278,8 +277,9 @@ def lost_answer_starts_again(patch: pytest.MonkeyPatch) -> None:
 
 def late_cut_is_accepted(patch: pytest.MonkeyPatch) -> None:
     """A step that wakes up late claims its fence whether the host was heard since or not."""
-    patch.setattr(incidents, "_heard_since", lambda *_given: sa.false())
-    patch.setattr(incidents, "still_silent", lambda *_given: sa.true())
+    for place in (incidents, fence_claims):
+        patch.setattr(place, "heard_since", lambda *_given: sa.false())
+    patch.setattr(fence_claims, "still_silent", lambda *_given: sa.true())
     stands: Any = incidents._stands
     patch.setattr(incidents, "_stands", prebuilt(stands.__wrapped__))  # built anew, with that
 
@@ -307,7 +307,7 @@ def one_device_of_a_level_is_enough(patch: pytest.MonkeyPatch) -> None:
         off = [level for level, word in readings if word is PowerReading.OFF]
         return min(off, default=None) if len(off) >= proofs else None
 
-    for user in (fencing, power, domain_recovery, activity_recovery, monitor):
+    for user in (fencing, power, domain_recovery, activity_recovery):
         patch.setattr(user, "proven_level", lenient)
 
 

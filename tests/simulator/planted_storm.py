@@ -13,8 +13,8 @@ from domain.storm import Approval, FenceFacts, Held
 from engine.records import runs as run_records
 from engine.records import storm as storm_records
 from simulator.faults.plan import Plan
-from simulator.stage import FenceLimits, Setup
-from store import fence_budgets, incidents, runs
+from simulator.setup import FenceLimits, Setup
+from store import control, fence_budgets, fence_claims, runs
 from store.schema_ha import approval
 from tests.simulator.families import FAST, WIDE, cut_off, fault, plan
 from tests.simulator.planted import Bug
@@ -62,7 +62,7 @@ def rack_budget_forgotten(patch: pytest.MonkeyPatch) -> None:
         return budget(facts.model_copy(update={"budgets": kept}))
 
     patch.setattr(storm, "_budget", of_the_cluster)
-    patch.setattr(incidents, "has_room", lambda: fence_budgets._room_of("cluster"))
+    patch.setattr(fence_claims, "has_room", lambda: fence_budgets._room_of("cluster"))
 
 
 def one_approval_counts_for_all(patch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def one_approval_counts_for_all(patch: pytest.MonkeyPatch) -> None:
         return None if row is None else Approval(by=row.principal, reason="for another host")
 
     patch.setattr(storm_records, "approval_of", anybody)
-    patch.setattr(incidents, "approved", lambda _id: sa.exists().select_from(approval))
+    patch.setattr(fence_claims, "approved", lambda _id: sa.exists().select_from(approval))
 
 
 def freeze_stops_no_start(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,20 @@ def ignored_failures_are_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "DisarmMode", type("Unknown", (), {"IGNORE": "nothing"}))
 
 
+def cancelled_as_it_cuts(seed: int) -> tuple[Setup, Plan]:
+    """A host is cut off, and a person cancels its recovery as the fence is about to claim."""
+    rng = Random(seed)
+    cancel = fault("person.cancel", 0, "host.recover", after_event="step.started:fencing.power_off")
+    return FAST, plan("cancelled as it cuts", cut_off("h1", rng.uniform(0.5, 3)), cancel)
+
+
+def cancelled_fence_cuts(patch: pytest.MonkeyPatch) -> None:
+    """A fence is claimed whatever has become of its recovery."""
+    patch.setattr(control, "goes_on", lambda _operation_id: sa.true())
+
+
 BUGS = (
+    Bug(cancelled_fence_cuts, cancelled_as_it_cuts, 20, 1, ("cancelled",)),
     Bug(rack_budget_forgotten, two_of_a_rack, 10, 1, ("fence_budget",)),
     Bug(one_approval_counts_for_all, one_of_three_approved, 10, 1, ("fence_budget",)),
     Bug(freeze_stops_no_start, frozen, 20, 1, ("disarmed",)),

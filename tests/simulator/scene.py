@@ -10,7 +10,8 @@ from simulator.faults.plan import Fault, Plan
 from simulator.faults.troubles import Troubles
 from simulator.invariants.watch import Watch
 from simulator.quiet import quiet
-from simulator.stage import Setup, Stage, on_stage, set_stage
+from simulator.setup import Setup
+from simulator.stage import Stage, on_stage, set_stage
 from simulator.tape import Recorder
 from simulator.world.host import VirtualHost
 

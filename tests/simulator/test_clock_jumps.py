@@ -8,7 +8,7 @@ from simulator import settling
 from simulator.faults.plan import Fault, Plan
 from simulator.report import Report
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 pytestmark = pytest.mark.unit
 

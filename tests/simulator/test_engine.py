@@ -11,7 +11,8 @@ import pytest
 from domain.errors import Unavailable
 from engine.actions.vms import StartVm, StopVm
 from simulator.loop import Process
-from simulator.stage import PERSON, Setup, Stage, VmSetup, on_stage, set_stage
+from simulator.setup import Setup, VmSetup
+from simulator.stage import PERSON, Stage, on_stage, set_stage
 from simulator.world.network import Net
 
 pytestmark = pytest.mark.unit

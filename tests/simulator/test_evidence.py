@@ -9,7 +9,7 @@ from simulator.evidence import evidence_of, load, replay, write
 from simulator.faults.plan import Fault, Plan
 from simulator.invariants.facts import Violation
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 pytestmark = pytest.mark.unit
 

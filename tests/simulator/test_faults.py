@@ -248,6 +248,8 @@ PEOPLE: dict[str, tuple[str, dict[str, Value], str]] = {
     "person.stop_vm": ("vm1", {"force": True}, "StopVm"),
     "person.migrate_vm": ("vm1", {}, "MigrateVm"),
     "person.maintain": ("h1", {}, "MaintainHost"),
+    "person.shutdown": ("h1", {"vms": "freeze"}, "ShutdownHost"),
+    "person.reboot": ("h1", {"vms": "failover"}, "RebootHost"),
     "monitor.late_report": ("h1", {"times": 2}, "RecoverHost HOST_STATE_FORBIDS"),
 }
 
@@ -308,7 +310,8 @@ def test_a_fault_may_wait_for_one_step_of_one_name() -> None:
         on.inject(Fault(kind="bmc.dead", at_s=0, subject="h2", after_event=moment))
         on.h1.lose_power()
         on.until(lambda: "fault" in on.kinds)
-        (begun,) = [t for t, _, f in on.stage.events if f.get("subject") == "fencing.certify"]
+        said = [(t, f"{kind}:{f.get('subject')}") for t, kind, f in on.stage.events]
+        (begun,) = [t for t, what in said if what == moment]
         (came,) = [t for t, kind, _ in on.stage.events if kind == "fault"]
         assert came == begun
 
@@ -319,7 +322,9 @@ def test_only_a_lie_and_a_start_by_hand_lie_outside_of_the_promise() -> None:
 
 def test_every_kind_of_the_menu_is_tried_here_or_in_a_file_of_its_own() -> None:
     here = Path(__file__)
-    machines, guests = ("test_machine_faults.py", "test_upgrades.py"), ("test_guests_end.py",)
-    beside = (*machines, *guests, "test_guests_paused.py", "test_approved_fences.py")
+    machines = ("test_machine_faults.py", "test_upgrades.py", "test_soft_step.py")
+    guests = ("test_guests_end.py", "test_guests_paused.py", "test_guests_hang.py")
+    people = ("test_approved_fences.py", "test_rehearsal.py")
+    beside = (*machines, *guests, *people, "test_turns.py")
     source = "".join((here.read_text(), *(here.with_name(name).read_text() for name in beside)))
     assert [kind for kind in MENU if f'"{kind}"' not in source] == []

@@ -4,7 +4,7 @@ import pytest
 
 from domain.profiles import Profile
 from simulator.faults.plan import Fault
-from simulator.stage import Setup
+from simulator.setup import Setup
 from tests.simulator.scene import Scene, scene
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ import pytest
 from domain.profiles import Profile
 from simulator.faults.plan import Fault, Plan
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 pytestmark = pytest.mark.unit
 

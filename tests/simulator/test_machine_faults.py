@@ -8,7 +8,7 @@ from simulator.engine import ROLES
 from simulator.faults.draw import MACHINES, plan_of
 from simulator.faults.plan import Fault, Plan
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.world.network import Net
 from tests.simulator.scene import Scene, scene
 

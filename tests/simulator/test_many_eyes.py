@@ -10,7 +10,7 @@ import pytest
 
 from domain.eyes import GONE_S, Eye, eyes_of
 from simulator.faults.plan import Fault
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.world.network import Net
 from tests.simulator.scene import Scene, scene
 

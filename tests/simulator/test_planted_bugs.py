@@ -8,7 +8,9 @@ from simulator.report import Report
 from simulator.seeds import simulate
 from simulator.stage import built
 from tests.simulator.planted import BUGS, Bug
+from tests.simulator.planted_rooms import BUGS as ROOMS
 from tests.simulator.planted_storm import BUGS as STORM
+from tests.simulator.planted_vcpus import BUGS as VCPUS
 
 pytestmark = pytest.mark.unit
 
@@ -31,7 +33,10 @@ def seen(bug: Bug, seed: int, *, planted: bool) -> Report:
         return simulate(seed, plan, setup)
 
 
-@pytest.mark.parametrize("bug", [*BUGS, *STORM], ids=str)
+EVERY = (*BUGS, *STORM, *ROOMS, *VCPUS)
+
+
+@pytest.mark.parametrize("bug", EVERY, ids=str)
 def test_a_planted_bug_is_caught_within_its_seeds_and_nothing_is_without_it(bug: Bug) -> None:
     clean = seen(bug, bug.known, planted=False)
     assert clean.good, (clean.inside, clean.defects)
@@ -41,6 +46,5 @@ def test_a_planted_bug_is_caught_within_its_seeds_and_nothing_is_without_it(bug:
 
 
 def test_there_are_at_least_ten_planted_bugs_and_each_says_what_it_breaks() -> None:
-    bugs = (*BUGS, *STORM)
-    assert len({str(bug) for bug in bugs}) == len(bugs) >= 10
-    assert all(bug.plant.__doc__ and bug.family.__doc__ for bug in bugs)
+    assert len({str(bug) for bug in EVERY}) == len(EVERY) >= 10
+    assert all(bug.plant.__doc__ and bug.family.__doc__ for bug in EVERY)

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from domain.inventory import HostState
-from domain.liveness import Verdict
+from domain.liveness import LATER, Verdict
 from domain.profiles import TIMINGS, Profile, Timing
 from simulator.loop import EPOCH
-from simulator.stage import Setup, Stage, on_stage, set_stage
+from simulator.setup import Setup
+from simulator.stage import Stage, on_stage, set_stage
 from simulator.world.hypervisor import VirtualHypervisor
 from simulator.world.network import Net
 
@@ -128,15 +129,20 @@ def test_the_clocks_of_a_profile(seen: Watched) -> None:
     poll_s, limit_s = FIGURES[seen.profile]
     polled_every(seen, poll_s)
     connecting_at_the_first_miss(seen, poll_s)
-    non_responsive_after(seen, limit_s, poll_s)
+    non_responsive_after(seen, limit_s)
     sampled_every(seen, poll_s)
 
 
 def polled_every(seen: Watched, poll_s: float) -> None:
-    """Silence does not slow the polls down: a poll's deadline is within the time between two."""
+    """Silence does not slow the polls down: a poll's deadline is within the time between two.
+
+    The one that reaches the limit may last a little longer (`domain.liveness.for_next_poll`).
+    """
     gaps = [later - earlier for earlier, later in pairwise(seen.polls)]
     assert len(gaps) >= WARM_POLLS
-    assert gaps == pytest.approx([poll_s] * len(gaps), abs=EXACT_S)
+    late = [gap for gap in gaps if gap != pytest.approx(poll_s, abs=EXACT_S)]
+    assert len(late) <= 1
+    assert all(poll_s < gap <= poll_s * (1 + LATER) + EXACT_S for gap in late)
 
 
 def connecting_at_the_first_miss(seen: Watched, poll_s: float) -> None:
@@ -147,10 +153,10 @@ def connecting_at_the_first_miss(seen: Watched, poll_s: float) -> None:
     assert seen.states[HostState.CONNECTING] == pytest.approx(first_s, abs=LOOK_S + EXACT_S)
 
 
-def non_responsive_after(seen: Watched, limit_s: float, poll_s: float) -> None:
-    """At the first poll that ends after the limit: never before it, at most one poll after it."""
+def non_responsive_after(seen: Watched, limit_s: float) -> None:
+    """At the first poll that ends after the limit: never before it, at most a deadline after it."""
     silent_s = seen.verdicts[Verdict.NON_RESPONSIVE] - seen.heard_s
-    assert limit_s <= silent_s < limit_s + poll_s + EXACT_S
+    assert limit_s <= silent_s < limit_s + seen.timing.poll_deadline_s + EXACT_S
     earliest_s = min(miss for miss in seen.misses if miss - seen.heard_s >= limit_s)
     assert seen.verdicts[Verdict.NON_RESPONSIVE] == pytest.approx(earliest_s, abs=EXACT_S)
     taken_s = seen.states[HostState.NON_RESPONSIVE] - earliest_s
@@ -160,10 +166,12 @@ def non_responsive_after(seen: Watched, limit_s: float, poll_s: float) -> None:
 def sampled_every(seen: Watched, poll_s: float) -> None:
     """Statistics come with the polls; a round ends with the slowest answer of its hosts.
 
-    The round of the first miss ends one deadline later than those before, once.
+    The round of the first miss ends one deadline later than those before, once; that which
+    reaches the limit, when it is reached.
     """
+    told_s = seen.verdicts[Verdict.NON_RESPONSIVE] - EXACT_S
     before = [at for at in seen.samples if at <= seen.cut_s]
-    after = [at for at in seen.samples if at > seen.cut_s]
+    after = [at for at in seen.samples if seen.cut_s < at < told_s]
     gaps = [later - earlier for part in (before, after) for earlier, later in pairwise(part)]
     assert len(gaps) >= WARM_POLLS
     assert gaps == pytest.approx([poll_s] * len(gaps), abs=ANSWER_S)

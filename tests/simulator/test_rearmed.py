@@ -4,7 +4,7 @@ import pytest
 
 from simulator.faults.plan import Fault, Plan
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 pytestmark = pytest.mark.unit
 

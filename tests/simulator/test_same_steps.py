@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from simulator.stage import HostSetup, Setup, Stage, VmSetup, on_stage, set_stage
+from simulator.setup import HostSetup, Setup, VmSetup
+from simulator.stage import Stage, on_stage, set_stage
 from simulator.world.network import Net
 from tests.replay.golden import ALL
 

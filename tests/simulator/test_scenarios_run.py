@@ -125,6 +125,13 @@ def test_a_start_that_is_refused_more_often_than_it_may_be_tried_is_told() -> No
     assert any("cannot be started here" in note for note in found.notes)
 
 
+def test_a_vm_that_cannot_be_stopped_runs_on_and_its_stop_says_so() -> None:
+    stop = op(30, "vm_set_wanted", vm="fa:1", wanted="disabled")
+    found = played({"fa:1": {"host": "west", "kind": "fa", "fault_digits": "1001"}}, stop)
+    assert (found.final_running, lacking(found)) == ({"fa:1": "west"}, set())
+    assert any("was killed and is still there" in note for note in found.notes)
+
+
 def test_a_pending_fence_is_brought_to_its_end() -> None:
     prior = {"node_status": {"west": "fence"}, "service_status": {"vm:1": {"state": "fence"}}}
     found = played(ONE, prior_state=prior)

@@ -11,7 +11,7 @@ from simulator.faults.menu import MENU
 from simulator.faults.plan import Fault, Plan
 from simulator.report import Report
 from simulator.seeds import setup_of, simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 
 pytestmark = pytest.mark.unit
 
@@ -43,7 +43,7 @@ def test_plans_are_drawn_from_the_seed_alone_and_name_only_what_is_there() -> No
 
 
 def test_every_kind_of_fault_is_drawn_sooner_or_later() -> None:
-    drawn = {fault.kind for seed in range(3000) for fault in plan_of(seed, SMALL).faults}
+    drawn = {f.kind for seed in range(3000) for f in plan_of(seed, setup_of(seed)).faults}
     assert drawn == set(MENU)
 
 

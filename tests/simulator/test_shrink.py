@@ -7,8 +7,8 @@ import pytest
 from simulator.faults.plan import Fault, Plan
 from simulator.invariants.facts import Violation
 from simulator.report import Report
+from simulator.setup import Setup
 from simulator.shrink import Budget, Progress, shrunk
-from simulator.stage import Setup
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,7 @@ from simulator.faults.plan import Fault, Plan
 from simulator.next_release import CHANGED, NEXT
 from simulator.report import Report
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 from worker.parts import WORKFLOWS
 
 pytestmark = pytest.mark.unit

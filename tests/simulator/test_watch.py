@@ -8,7 +8,7 @@ from domain.inventory import FenceDevice
 from simulator.faults.plan import Fault, Plan
 from simulator.invariants.watch import Watch
 from simulator.seeds import simulate
-from simulator.stage import Setup
+from simulator.setup import Setup
 from simulator.world.power import VirtualPower
 from tests.simulator.scene import Scene, scene
 
@@ -47,6 +47,17 @@ def test_the_same_two_hosts_are_fine_once_the_window_has_passed() -> None:
         cut_power(on, "h1")
         on.passes(300)
         cut_power(on, "h2")
+        assert found(on.watch) == {}
+
+
+def test_a_disarming_that_was_never_committed_forbids_nothing() -> None:
+    with scene() as on:
+        on.start()
+        on.inject(Fault(kind="process.kill_before_commit", at_s=0, subject="api@engine-1"))
+        on.inject(Fault(kind="person.disarm", at_s=0, args={"mode": "ignore"}))
+        assert all(row["armed"] for row in on.stage.rows.table("cluster"))
+        on.h1.lose_power()
+        on.until(lambda: "incident.opened" in on.kinds)
         assert found(on.watch) == {}
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from domain.errors import Invalid
 from domain.profiles import Profile
-from simulator.stage import GroupSetup
+from simulator.setup import GroupSetup
 from simulator.what_if.inventory import Cluster, Host, Inventory, Vm, inventory_of, read_inventory
 from simulator.what_if.play import Loss, losses_of, play
 
@@ -55,6 +55,27 @@ def test_vms_come_back_elsewhere_and_the_one_without_room_says_what_it_lacks() -
     assert "600 MiB" in vms["big"].why
     assert "not protected" in vms["scratch"].why
     assert not answer.all_back
+
+
+def test_a_vm_for_which_nobody_has_the_vcpus_says_so() -> None:
+    hosts = tuple(
+        host.model_copy(update={"cpus": cpus}) for host, cpus in zip(HOSTS, (4, 4, 1), strict=True)
+    )
+    vms = tuple(
+        Vm(name=name, host=host, memory_mib=128, protected=True, priority=priority)
+        for name, host, priority in (("a", "h1", 90), ("b", "h1", 50), ("c", "h2", 50))
+    )
+    change = {"hosts": hosts, "vms": vms, "vcpu_overcommit": 0.5}
+    found = {vm.name: vm for vm in play(CLUSTER.model_copy(update=change), H1).vms}
+    assert found["a"].on == "h2"
+    assert "no host has 1 vCPU left for b: h2 holds 2 of 2, h3 holds 0 of 0" in found["b"].why
+
+
+def test_a_host_that_holds_more_than_the_limit_of_the_file_is_refused() -> None:
+    crowded = CLUSTER.model_copy(update={"vcpu_overcommit": 2.0})
+    with pytest.raises(Invalid, match="h1 holds 4 vCPUs, and may hold 2") as refused:
+        play(crowded, H1)
+    assert refused.value.code == "INVENTORY_CROWDED"
 
 
 def test_the_host_is_said_to_be_proven_dead_and_when() -> None:
@@ -177,7 +198,9 @@ def test_a_loss_that_hits_nothing_is_a_mistake_in_the_command(tmp_path: Path) ->
 
 
 API: dict[str, list[dict[str, Any]]] = {
-    "/clusters": [{"id": "c", "name": "c1", "profile": "fast", "armed": True}],
+    "/clusters": [
+        {"id": "c", "name": "c1", "profile": "fast", "armed": True, "vcpu_overcommit": 2.5}
+    ],
     "/hosts": [
         {
             "id": "h",
@@ -229,6 +252,7 @@ def test_an_export_holds_what_is_played_and_reads_back(tmp_path: Path) -> None:
     (cluster,) = found.clusters
     known = Host(name="h1", memory_mib=1024, cpus=1, fence_devices=1, blocks_on_power_loss=True)
     assert cluster.hosts == (known,)
+    assert cluster.vcpu_overcommit == 2.5
     assert cluster.vms[0].depends_on == ()
     assert cluster.groups[0].hosts == ("h1",)
     assert read_inventory(written(tmp_path, found)) == found

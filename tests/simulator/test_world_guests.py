@@ -10,7 +10,7 @@ import pytest
 from activities.waiting import until
 from domain.errors import Conflict, Superseded
 from domain.inventory import FenceDevice, GuestSpec, VirtType
-from domain.readings import DomainState
+from domain.readings import AgentState, DomainState
 from simulator.world.centre import DataCentre
 from simulator.world.host import Bmc, Libvirtd, VirtualDomain, VirtualHost
 from simulator.world.hypervisor import VirtualHypervisor, VirtualSession
@@ -95,14 +95,20 @@ async def test_an_older_epoch_cannot_replace_the_mark_of_a_boot(scene: Scene) ->
     assert scene.facts("host.marked") == [{"host": "h1", "boot": 1, "epoch": 4}]
 
 
-async def test_the_agents_answer_only_in_guests_that_run_and_where_they_are_on(
+async def test_the_agent_answers_in_a_guest_that_runs_and_is_silent_in_one_that_hangs(
     scene: Scene,
 ) -> None:
-    assert not scene.h1.agent_answers(VM)
+    async def said() -> AgentState:
+        async with scene.hypervisor.session(scene.h1.uri, 1.0) as session:
+            return await session.ask_agent(VM)
+
+    assert await said() is AgentState.ABSENT
     await scene.start(scene.h1)
-    assert scene.h1.agent_answers(VM)
-    scene.h1.agent = False
-    assert not scene.h1.agent_answers(VM)
+    assert await said() is AgentState.ANSWERS
+    scene.h1.hang(VM)
+    assert await said() is AgentState.SILENT
+    scene.h1.end(VM, "crashed")
+    assert await said() is AgentState.ABSENT
 
 
 async def test_a_guest_takes_its_time_to_end_where_things_take_time() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextvars import ContextVar
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -13,6 +12,7 @@ from activities.waiting import until
 from domain.errors import NoAnswer
 from domain.inventory import FenceDevice, PowerReading
 from domain.readings import Knock
+from simulator.loop import CURRENT, Process
 from simulator.world.centre import DataCentre
 from simulator.world.host import Bmc, VirtualDomain, VirtualHost
 from simulator.world.hypervisor import VirtualHypervisor
@@ -198,14 +198,14 @@ async def test_a_controller_that_needs_seconds_cuts_without_being_read(scene: Sc
 
 
 async def test_what_was_planned_belongs_to_no_process_of_the_engine(scene: Scene) -> None:
-    process: ContextVar[str] = ContextVar("process", default="the world")
-    seen: list[str] = []
-    scene.centre.happenings.observers.append(lambda _kind, _facts: seen.append(process.get()))
-    process.set("an engine that may be killed")
+    engine = Process("an engine that may be killed", "engine-1")
+    seen: list[Process | None] = []
+    scene.centre.happenings.observers.append(lambda _kind, _facts: seen.append(CURRENT.get()))
+    CURRENT.set(engine)
     scene.host.bmc, scene.host.cut_s = Bmc.SLOW_S, 0.005
     await scene.power.off(device())
     await soon(lambda: not scene.host.powered)
-    assert seen == ["an engine that may be killed", "the world", "the world"]
+    assert seen == [engine, None, None]
 
 
 async def test_a_late_cut_does_not_hit_the_next_boot(scene: Scene) -> None:

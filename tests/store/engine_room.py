@@ -74,7 +74,7 @@ class Engine:
         self.backend = Backend(
             world.database, actions, all_queries(actions), self.deliverer, clock=world.clock
         )
-        self.runs = RunRecords(world.database, world.clock)
+        self.runs = RunRecords(world.database, self.backend, world.clock)
         self.fences = FenceRecords(world.database, world.clock)
         self.recoveries = RecoveryRecords(world.database, self.backend, world.clock)
         self.hosts = HostRecords(world.database, self.backend, world.clock)

@@ -42,6 +42,7 @@ FIXED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "vm_dependency": ({"depends_on_id": ("vm", 2)}, {"depends_on_id": ("vm", 1)}),
     "entity_lock": ({"exclusive": 1}, {}),
+    "made_room": ({"priority": 1, "for_priority": 2}, {"priority": 1, "for_priority": 2}),
 }
 """What the rules of a table ask for; a pair stands for the id of that row."""
 

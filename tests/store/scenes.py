@@ -12,7 +12,7 @@ from domain.matrix import REBOOTED
 from engine.actions.base import Action, Params
 from engine.actions.hosts import ActivateHost
 from engine.registry import all_actions
-from store import incidents, inventory, migrating, runs
+from store import incidents, inventory, migrating, runs, soft_steps
 from store.ids import new_id
 from store.rows import Row
 from tests.store.engine_room import Agents, Engine, Sealer
@@ -20,6 +20,7 @@ from tests.store.engine_room import Agents, Engine, Sealer
 ACTIONS: dict[str, Action[Any, Any]] = {
     action.kind: action for action in all_actions(Sealer(), Agents())
 }
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 NOT_IN_TABLES = {"batch"}
 """Kinds that no caller names: `run_multiple_actions` makes them."""
 
@@ -70,6 +71,16 @@ class Scene:
         """What runs of the VM is known by its id."""
         for run in await self.engine.rows("vm_run"):
             self.ids["run"] = run["id"]
+
+    async def second_host(self) -> None:
+        """Another host in service."""
+        self.ids["other"] = await self.world.host("h2")
+
+    async def ssh_access(self) -> None:
+        """The host may be reached over SSH."""
+        row: Row = {"host_id": self.ids["host"], "user": "holdfast", "port": 22}
+        row |= {"host_key": HOST_KEY, "secrets": b"", "created_at": self.world.now}
+        await self.world.do(soft_steps.give_access, row)
 
     async def judged_incident(self) -> None:
         """The host's failure is being judged by a recovery that is under way."""
@@ -129,6 +140,9 @@ NEEDS: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "host.withdraw_approval": Scene.judged_incident,
     "cluster.remove": Scene.empty_cluster,
     "vm.recover": Scene.noted_run,
+    "vm.end_copy": Scene.second_host,
+    "vm.adopt_copy": Scene.second_host,
+    "host.restart_libvirtd": Scene.ssh_access,
     "host.fence": Scene.open_incident,
     "host.recover down": Scene.proven_and_unclaimed,
 }
@@ -152,8 +166,12 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "host.remove": host,
         "host.activate": host,
         "host.maintain": host,
+        "host.shutdown": host | {"vms": "failover"},
+        "host.reboot": host | {"vms": "freeze"},
         "host.recover": host | {"epoch": 1, "why": "silent", "reported_by": "m1"},
         "host.check_fencing": host,
+        "host.rehearse_fencing": host,
+        "host.restart_libvirtd": host,
         "host.confirm_dead": host | {"reason": "I stood before it"},
         "host.approve_fence": host | {"reason": "the rack burns"},
         "host.withdraw_approval": host,
@@ -166,10 +184,9 @@ def wishes(ids: dict[str, UUID]) -> dict[str, dict[str, Any]]:
         "vm.recover": {"vm_id": vm, "run_id": ids.get("run", new_id())}
         | {"why": "gone", "reported_by": "m1"},
         "vm.edit": {"vm_id": vm, "vcpus": 2},
-        "vm.delete": {"vm_id": vm},
-        "vm.start": {"vm_id": vm},
-        "vm.stop": {"vm_id": vm},
-        "vm.migrate": {"vm_id": vm},
+        **{key: {"vm_id": vm} for key in ("vm.delete", "vm.start", "vm.stop", "vm.migrate")},
+        "vm.end_copy": {"vm_id": vm, "host_id": ids.get("other", ids["host"]), "last_copy": True},
+        "vm.adopt_copy": {"vm_id": vm, "host_id": ids.get("other", ids["host"])},
         "vm.import": host | {"guest_id": new_id(), "name": "old"},
         "affinity.create": cluster | {"name": "near", "together": True, "vm_ids": (vm,)},
         "affinity.edit": group | {"hard": True},

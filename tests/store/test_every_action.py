@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from domain.errors import Conflict
+from domain.hosts import MARKED
 from domain.inventory import HostState, VmState
-from domain.matrix import MATRICES, REBOOTED
+from domain.matrix import MATRICES, REBOOTED, allowed_in
 from domain.operations import OperationState
 from store import operations
 from store.ids import new_id
@@ -57,6 +58,11 @@ FORBIDDEN_BY = {
     "vm.migrate migrating": "VM_MIGRATING",
     "vm.migrate": "VM_NOT_RUNNING",
     "vm.migrate unknown": "HOST_NOT_PROVEN_DEAD",
+    "vm.adopt_copy down": "VM_NOT_RUNNING",
+    "vm.adopt_copy migrating": "VM_MIGRATING",
+    "vm.adopt_copy unknown": "HOST_NOT_PROVEN_DEAD",
+    "vm.end_copy migrating": "VM_MIGRATING",
+    "vm.end_copy unknown": "HOST_NOT_PROVEN_DEAD",
     "vm.delete": "VM_NOT_DOWN",
 }
 """The code of a refusal by state, where it is not the entity's own `..._STATE_FORBIDS`."""
@@ -145,6 +151,10 @@ def test_every_action_has_a_sensible_request_here(kind: str) -> None:
 def test_the_matrices_name_only_actions_that_exist(kind: str) -> None:
     named = {kind for matrix in MATRICES.values() for kinds in matrix.values() for kind in kinds}
     assert named - set(ACTIONS) == {REBOOTED}
+
+
+def test_a_monitors_word_of_a_reboot_counts_where_monitors_look_for_one(kind: str) -> None:
+    assert set(allowed_in("host", REBOOTED)) == set(MARKED)
 
 
 def test_no_action_that_becomes_a_workflow_carries_a_secret(kind: str) -> None:

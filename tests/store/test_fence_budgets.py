@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from domain.fence_budgets import Scope
-from store import fence_budgets, incidents, inventory
+from store import fence_budgets, fence_claims, inventory
 from store.ids import new_id
 from store.judged import Judged
 from store.rows import Row
@@ -115,7 +115,7 @@ async def test_concurrent_fences_in_one_domain_never_exceed_its_budget(
     def fence(host: UUID, owner: UUID) -> Any:
         terms: Row = {"host_id": host, "epoch": 1, "operation_id": owner}
         known = Judged(HEARD, ("m1",))
-        return partial(incidents.claim_fence, **terms, known=known, now=world.now)
+        return partial(fence_claims.claim_fence, **terms, known=known, now=world.now)
 
     won = await world.together(*map(fence, silent, owners))
     assert sum(won) == 2

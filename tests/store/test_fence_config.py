@@ -6,9 +6,11 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from domain.operations import OperationState, Outcome
 from domain.profiles import Profile
 from engine.actions.clusters import EditCluster
 from engine.actions.fence_devices import AddFenceDevice, EditFenceDevice, RemoveFenceDevice
+from engine.actions.rehearsals import RehearseFencing
 from engine.queries.inventory import ListFenceDevices, ListHosts
 from tests.store.engine_room import Engine
 from tests.store.test_inventory_hosts import event_of, summary_of
@@ -113,6 +115,23 @@ async def test_a_device_is_corrected_but_not_removed_while_its_host_is_recovered
     assert refused.code == "OBJECT_BUSY"
 
 
+async def test_no_device_is_added_to_a_host_while_its_devices_are_rehearsed(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host_id = await world.host(state="maintenance")
+    await device(engine, host_id=host_id)
+    rehearsal = (await engine.act(RehearseFencing(host_id=host_id))).operation_id
+    more = AddFenceDevice(host_id=host_id, name="bmc2", agent="fence_ipmilan")
+    refused = await engine.refusal(more)
+    assert (refused.code, refused.context["holder_operation_id"]) == ("OBJECT_BUSY", str(rehearsal))
+    assert len(await engine.rows("fence_device")) == 1
+    await engine.operations.close(
+        Outcome(operation_id=rehearsal, state=OperationState.SUCCEEDED, summary="rehearsed")
+    )
+    await engine.act(more)
+
+
 async def test_the_last_device_goes_with_a_warning_that_counts_protected_vms(
     engine: Engine,
 ) -> None:
@@ -134,6 +153,47 @@ async def test_the_last_device_of_a_cluster_without_protected_vms_goes_with_less
     device_id = await device(engine)
     summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=device_id))
     assert summary == "removed; warning: h1 has none left, so its death cannot be proven"
+
+
+async def test_a_removal_that_leaves_too_few_proofs_says_so(engine: Engine) -> None:
+    world = engine.world
+    host_id = await world.host()
+    first = await world.device(host_id, "bmc1")
+    await world.device(host_id, "bmc2")
+    (cluster,) = await engine.rows("cluster")
+    await engine.act(EditCluster(cluster_id=cluster["id"], profile=Profile.CAREFUL))
+    summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=first))
+    assert summary == (
+        "removed; warning: h1 has 1 left of the 2 that its profile wants,"
+        " so its death cannot be proven"
+    )
+
+
+async def test_a_removal_that_makes_a_host_block_on_power_loss_says_so(engine: Engine) -> None:
+    host_id = await engine.world.host()
+    own = await engine.world.device(host_id, "bmc1")
+    await engine.world.device(host_id, "bmc2")
+    await engine.act(EditFenceDevice(fence_device_id=own, shares_power=False, level=2))
+    summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=own))
+    assert summary.startswith("removed; warning: h1 now blocks on power loss")
+
+
+async def test_a_removal_that_makes_a_fence_too_long_is_refused_with_the_numbers(
+    engine: Engine,
+) -> None:
+    """The last level is tried three times: without the quick one that is the slow one."""
+    host_id = await engine.world.host()
+    slow = await engine.world.device(host_id, "slow")
+    quick = await engine.world.device(host_id, "quick")
+    await engine.act(EditFenceDevice(fence_device_id=quick, level=2, deadline_s=1))
+    await engine.act(EditFenceDevice(fence_device_id=slow, deadline_s=35))
+    refused = await engine.refusal(RemoveFenceDevice(fence_device_id=quick))
+    assert refused.code == "FENCE_BUDGET_EXCEEDED"
+    assert "without quick a fence of h1 could take" in refused.detail
+    assert "--fence-limit" in refused.next_step
+    assert len(await engine.rows("fence_device")) == 2
+    summary = await summary_of(engine, RemoveFenceDevice(fence_device_id=slow))
+    assert summary == "removed", "what is left is quicker"
 
 
 async def test_level_delay_and_retries_are_kept_changed_and_told(engine: Engine) -> None:

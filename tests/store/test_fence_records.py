@@ -157,6 +157,17 @@ async def test_a_sign_of_life_after_the_reading_refuses_the_certificate(engine: 
     assert (await engine.world.get("host", host))["state"] == "non_responsive"
 
 
+async def test_the_death_of_a_host_is_not_certified_for_a_recovery_that_has_ended(
+    engine: Engine,
+) -> None:
+    host, incident = await dying(engine)
+    order = await certificate_order(engine, host, incident)
+    assert await engine.world.do(incidents.close, incident, "cancelled", engine.world.now)
+    with pytest.raises(Refused, match="INCIDENT_CLOSED"):
+        await engine.fences.certify(order)
+    assert await engine.rows("death_certificate") == []
+
+
 async def test_a_void_certificate_is_not_given_again(engine: Engine) -> None:
     host, incident = await dying(engine)
     order = await certificate_order(engine, host, incident)

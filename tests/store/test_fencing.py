@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import fence_budgets, incidents, inventory, observations, pages
+from store import fence_budgets, fence_claims, incidents, inventory, observations, pages
 from store.ids import new_id
 from store.judged import Judged
 from store.pages import Slice
@@ -35,7 +35,7 @@ async def claim(world: World, host: UUID, operation: UUID | None = None, **value
     known = Judged(values.pop("heard", HEARD), values.pop("eyes", ("m1",)))
     terms: Row = {"known": known, "now": world.now}
     epoch = values.pop("epoch", 1)
-    return await world.do(incidents.claim_fence, host, epoch, operation, **terms | values)
+    return await world.do(fence_claims.claim_fence, host, epoch, operation, **terms | values)
 
 
 async def limits(world: World, **values: int | None) -> None:
@@ -52,6 +52,22 @@ async def test_a_silent_host_of_an_armed_cluster_may_be_fenced(world: World) -> 
     assert await claim(world, host)
     assert (await world.get("host", host))["state"] == "fencing"
     assert [row["cluster_id"] for row in await claims(world)] == [world.cluster_id]
+
+
+@pytest.mark.parametrize("state", ["cancelling", "cancelled", "failed", "succeeded"])
+@pytest.mark.parametrize("whose", ["its own", "its recovery's"])
+async def test_a_fence_whose_operation_or_recovery_has_ended_or_is_to_be_cancelled_cuts_nothing(
+    world: World, whose: str, state: str
+) -> None:
+    host = await silent_host(world)
+    recovery = await world.operation(host, kind="host.recover", state="running")
+    fence = await world.operation(host, kind="host.fence", state="running", parent_id=recovery)
+    ended = fence if whose == "its own" else recovery
+    await world.put("operation", ended, state=state)
+    assert not await claim(world, host, fence)
+    assert (await world.get("host", host))["state"] == "non_responsive"
+    await world.put("operation", ended, state="running")
+    assert await claim(world, host, fence)
 
 
 async def test_a_disarmed_cluster_is_not_fenced(world: World) -> None:
@@ -269,7 +285,7 @@ async def test_concurrent_fences_of_different_hosts_never_exceed_the_budget(
     await limits(world, fences_max=budget)
 
     def fence(host: UUID, owner: UUID) -> Any:
-        statement = partial(incidents.claim_fence, host_id=host, epoch=1, operation_id=owner)
+        statement = partial(fence_claims.claim_fence, host_id=host, epoch=1, operation_id=owner)
         return partial(statement, **terms)
 
     won = await world.together(*map(fence, silent, owners))
@@ -294,6 +310,14 @@ async def test_a_certificate_brings_its_host_down_and_can_be_read_back(world: Wo
     assert valid is not None
     assert (valid["evidence"], valid["issued_at"]) == ([{"device": "bmc1"}], world.now)
     assert await world.do(incidents.valid_certificate, host, 2) is None
+
+
+async def test_no_certificate_is_issued_once_its_incident_is_closed(world: World) -> None:
+    host = await silent_host(world)
+    incident = await world.incident(host)
+    assert await world.do(incidents.close, incident, "cancelled", world.now)
+    assert not await issue(world, host, incident)
+    assert (await world.get("host", host))["state"] == "non_responsive"
 
 
 async def test_no_certificate_is_issued_for_a_host_that_was_heard(world: World) -> None:

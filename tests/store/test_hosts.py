@@ -9,6 +9,7 @@ from domain.hosts import HostEvent, advance
 from domain.inventory import HostState
 from store import fence_budgets, hosts, runs
 from store.ids import new_id
+from store.rows import Row
 from tests.store.world import World
 
 pytestmark = pytest.mark.store
@@ -64,18 +65,23 @@ async def test_only_a_reconciling_host_at_that_epoch_is_admitted(
     assert (await world.get("host", host))["epoch"] == epoch
 
 
+def taking(memory_mib: int = 0, vcpus: int = 0) -> Row:
+    """What a VM takes."""
+    return {"memory_mib": memory_mib, "vcpus": vcpus}
+
+
 async def test_memory_is_promised_up_to_the_last_mebibyte_and_no_further(world: World) -> None:
     host = await world.host(memory_mib=100)
-    assert await world.do(hosts.reserve, host, 1, 60)
-    assert not await world.do(hosts.reserve, host, 1, 41)
-    assert await world.do(hosts.reserve, host, 1, 40)
-    await world.do(hosts.release, host, 60)
+    assert await world.do(hosts.reserve, host, 1, taking(60))
+    assert not await world.do(hosts.reserve, host, 1, taking(41))
+    assert await world.do(hosts.reserve, host, 1, taking(40))
+    await world.do(hosts.release, host, taking(60))
     assert (await world.get("host", host))["memory_reserved_mib"] == 40
 
 
 async def test_concurrent_reservations_never_exceed_the_capacity_of_a_host(world: World) -> None:
     host = await world.host(memory_mib=100)
-    reserve = partial(hosts.reserve, host_id=host, epoch=1, memory_mib=30)
+    reserve = partial(hosts.reserve, host_id=host, epoch=1, wanted=taking(30))
     assert sum(await world.together(*[reserve] * 8)) == 3
     assert (await world.get("host", host))["memory_reserved_mib"] == 90
 

@@ -101,6 +101,7 @@ async def test_a_running_guest_becomes_a_vm_with_a_run_and_its_memory_counts(
     row = await world.run(run.run_id)
     assert (row["state"], row["active"], row["started_at"]) == ("running", 1, world.now)
     assert await taken.reserved() == 512
+    assert columns(await taken.engine.rows("host"), "vcpus_reserved") == [2]
 
 
 async def test_a_guest_that_is_down_becomes_a_vm_without_a_run(taken: Import) -> None:
@@ -233,7 +234,7 @@ async def test_the_statement_itself_writes_no_run_on_a_host_that_has_moved_on(
     world = engine.world
     host, vm = await world.host(), await world.vm()
     run: Row = {"id": new_id(), "vm_id": vm, "host_id": host, "epoch": 1, "generation": 1}
-    run |= {"state": "running", "active": 1, "memory_mib": 64, "created_at": world.now}
+    run |= {"state": "running", "active": 1, "memory_mib": 64, "vcpus": 1, "created_at": world.now}
     await world.put("host", host, **change)
     assert await world.do(vms.record_running, run) is False
     assert await engine.rows("vm_run") == []

@@ -164,7 +164,7 @@ async def test_a_step_that_begins_late_opens_nothing_in_an_operation_that_has_en
     await ended(scene, operation)
     await steps.begin(operation, 1, "3", "guest.withdraw", 1, STEP_S)
     assert await shown(scene) == [UNKNOWN_END]
-    await steps.finish(operation, 1, "3")
+    await steps.finish(operation, 1, "3", tries=1)
     assert await shown(scene) == [("succeeded", None)]
 
 
@@ -174,13 +174,15 @@ async def test_a_late_try_of_a_step_that_has_succeeded_is_not_shown_but_waited_f
     world, operation = scene.world, await scene.start()
     steps = StepRecords(world.database, world.clock)
     await begin_step(scene, operation)
-    await steps.finish(operation, 1, "2")
+    await steps.finish(operation, 1, "2", tries=1)
     await ended(scene, operation)
     await begin_step(scene, operation)
     assert await shown(scene) == [("succeeded", None)]
     row = (await scene.row(operation)) | {"attempt": 2}
     assert await world.do(control.at_work, [row], world.now) == {operation}
-    await steps.finish(operation, 1, "2", problem=Problem(code="SUPERSEDED", detail="late"))
+    await steps.finish(
+        operation, 1, "2", tries=1, problem=Problem(code="SUPERSEDED", detail="late")
+    )
     assert await shown(scene) == [("succeeded", None)]
     assert await world.do(control.at_work, [row], world.now) == set()
 
@@ -190,7 +192,7 @@ async def test_a_step_that_ends_after_its_operation_still_says_how(scene: Scene)
     steps = StepRecords(scene.world.database, scene.world.clock)
     await begin_step(scene, operation)
     await ended(scene, operation)
-    await steps.finish(operation, 1, "2", detail="running")
+    await steps.finish(operation, 1, "2", tries=1, detail="running")
     assert await shown(scene) == [("succeeded", None)]
     (row,) = await scene.engine.rows("step")
     assert (row["detail"], row["deadline_at"]) == ("running", None)
@@ -262,3 +264,40 @@ async def test_an_import_whose_run_was_lost_since_is_left_to_its_new_owner(scene
     assert await scene.sweep() == 1
     row: Row = await scene.row(one.step.operation_id)
     assert (row["state"], len(await scene.engine.rows("vm"))) == ("cancelled", 1)
+
+
+async def test_a_step_that_renews_its_lease_keeps_its_operation_and_one_that_ended_does_not(
+    scene: Scene,
+) -> None:
+    operation = await scene.start()
+    await begin_step(scene, operation)
+    scene.is_now(operation, WorkflowState.UNKNOWN)
+    steps = StepRecords(scene.world.database, scene.world.clock)
+    before = await scene.world.do(control.steps_until, operation)
+    assert before is not None
+    for _ in range(3):
+        assert await scene.sweep() == 0
+        assert await steps.renew(operation, 1, "2", 1, STEP_S)
+        until = await scene.world.do(control.steps_until, operation)
+        assert until is not None
+        assert until > before
+        before = until
+    await steps.finish(operation, 1, "2", tries=1)
+    assert not await steps.renew(operation, 1, "2", 1, STEP_S)
+    assert await scene.world.do(control.steps_until, operation) is None
+    assert await scene.sweep() == 1
+
+
+async def test_an_earlier_try_of_a_step_neither_renews_nor_ends_the_lease_of_the_next(
+    scene: Scene,
+) -> None:
+    operation = await scene.start()
+    await begin_step(scene, operation)
+    steps = StepRecords(scene.world.database, scene.world.clock)
+    await steps.begin(operation, 1, "2", "guest.start", 2, STEP_S)
+    until = await scene.world.do(control.steps_until, operation)
+    assert not await steps.renew(operation, 1, "2", 1, 10 * STEP_S)
+    await steps.finish(operation, 1, "2", tries=1)
+    assert await scene.world.do(control.steps_until, operation) == until
+    await steps.finish(operation, 1, "2", tries=2)
+    assert await scene.world.do(control.steps_until, operation) is None

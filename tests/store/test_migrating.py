@@ -1,14 +1,18 @@
 """A run that moves names both hosts, and nothing but a reading or a proof of each lets it go."""
 
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from activities.migrating import ReserveOrder
 from domain.inventory import RunState
-from store import edits, hosts, licences, migrating, runs
+from engine.records.migrating import MigrationRecords
+from store import edits, hosts, incidents, licences, migrating, runs
 from store.database import Database
 from store.ids import new_id
 from store.rows import Row
+from tests.store.engine_room import Engine
 from tests.store.world import World
 
 pytestmark = pytest.mark.store
@@ -113,6 +117,39 @@ async def test_of_two_dead_hosts_each_has_a_lost_run_that_a_start_must_be_licens
     assert not await scene.world.do(runs.begin_start, run["id"], starter)
 
 
+async def test_of_two_dead_hosts_the_one_proven_last_has_the_lost_vm_in_its_incident(
+    scene: Scene,
+) -> None:
+    world = scene.world
+    proofs = [await world.certificate(host) for host in (scene.source, scene.target)]
+    later = world.now + timedelta(seconds=5)
+    await world.put("death_certificate", proofs[0], issued_at=later)
+    assert await scene.gone(*proofs)
+    found = []
+    for host in (scene.source, scene.target):
+        proof = await world.do(incidents.valid_certificate, host, 1)
+        assert proof is not None
+        lost = await world.do(incidents.runs_lost, proof["incident_id"])
+        found.append([run["vm_id"] for run in lost])
+    assert found == [[scene.vm], []]
+
+
+async def test_of_two_hosts_proven_dead_at_once_only_one_has_the_lost_vm_in_its_incident(
+    scene: Scene,
+) -> None:
+    world = scene.world
+    proofs = [await world.certificate(host) for host in (scene.source, scene.target)]
+    for each in proofs:
+        await world.put("death_certificate", each, issued_at=world.now)
+    assert await scene.gone(*proofs)
+    found = []
+    for host in (scene.source, scene.target):
+        proof = await world.do(incidents.valid_certificate, host, 1)
+        assert proof is not None
+        found.append(len(await world.do(incidents.runs_lost, proof["incident_id"])))
+    assert sorted(found) == [0, 1]
+
+
 async def test_a_certificate_of_another_host_epoch_or_that_is_void_settles_nothing(
     scene: Scene,
 ) -> None:
@@ -159,4 +196,28 @@ async def test_a_target_without_room_leaves_the_run_as_it_was(database: Database
 async def test_a_reconciled_target_takes_its_arriving_run_into_its_new_epoch(scene: Scene) -> None:
     assert await scene.world.do(migrating.follow, scene.target, 7) == 1
     assert (await scene.world.run(scene.run))["target_epoch"] == 7
-    assert not await scene.world.do(hosts.reserve, scene.target, 7, 1), "the host has not"
+    assert not await scene.world.do(
+        hosts.reserve, scene.target, 7, {"memory_mib": 1, "vcpus": 1}
+    ), "the host has not"
+
+
+@pytest.mark.parametrize(
+    "edited", [{"memory_mib": 16, "vcpus": 1}, {"memory_mib": 800, "vcpus": 9}]
+)
+async def test_a_target_is_chosen_for_what_the_run_has_taken_whatever_was_edited_since(
+    engine: Engine, edited: Row
+) -> None:
+    world = engine.world
+    await world.put("cluster", world.cluster_id, vcpu_overcommit=1.0)
+    await world.host("h2", memory_mib=100, cpus=64)
+    await world.host("h3", memory_mib=500, cpus=1)
+    fitting = await world.host("h4", memory_mib=500, cpus=2)
+    vm_id = await world.vm(memory_mib=256, vcpus=2)
+    await world.running(vm_id, await world.host("h1", cpus=4))
+    await world.put("vm", vm_id, **edited)
+    mover = await world.operation(vm_id, kind="vm.migrate")
+    await world.lock(vm_id, mover)
+    order = ReserveOrder(operation_id=mover, attempt=1, vm_id=vm_id, host_id=None)
+    reserved = await MigrationRecords(world.database, engine.backend).reserve(order)
+    assert reserved.migration is not None, reserved.no_room
+    assert reserved.migration.target.host_id == fitting

@@ -101,6 +101,21 @@ async def test_samples_come_newest_first_and_old_ones_are_pruned(world: World) -
     assert [row["memory_free_mib"] for row in rows] == [4, 3]
 
 
+async def test_what_a_clock_that_was_ahead_has_written_is_not_the_newest_word(world: World) -> None:
+    await world.monitor()
+    host = await world.host()
+    await sample(world, host, 1)
+    world.later(600)
+    await sample(world, host, 2)
+    world.later(-599)
+    await sample(world, host, 3)
+    newest = await world.do(observations.newest_sample, host)
+    assert newest is not None
+    assert newest["memory_free_mib"] == 3
+    rows = await world.do(observations.samples, host, START, 100)
+    assert [row["memory_free_mib"] for row in rows] == [3, 1]
+
+
 async def test_a_round_of_a_hundred_hosts_is_written_in_one_go(world: World) -> None:
     await world.monitor()
     hosts = [await world.host(f"h{n}") for n in range(100)]

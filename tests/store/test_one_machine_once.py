@@ -126,6 +126,26 @@ async def test_a_dead_definition_of_another_hosts_vm_still_goes(engine: Engine) 
         await engine.hosts.judge_copies(second, (alive,))
 
 
+async def test_a_living_copy_that_is_newer_than_its_run_elsewhere_is_not_destroyed(
+    engine: Engine,
+) -> None:
+    """An adoption marked it, and its books were never written: it may be the VM's only copy."""
+    world = engine.world
+    vm_id = await world.vm()
+    run = await world.running(vm_id, await world.host("h1"))
+    second = await engine.ref(await world.host("second", state="reconciling"))
+    newer = Domain(
+        vm_id=vm_id, name="db", state=DomainState.RUNNING, generation=run["generation"] + 1
+    )
+    with pytest.raises(Conflict) as refused:
+        await engine.hosts.judge_copies(second, (newer,))
+    assert (refused.value.code, refused.value.context["other"]) == ("COPY_NEWER", "h1")
+    assert "move it back there" in refused.value.next_step
+    left = newer.model_copy(update={"state": DomainState.SHUTOFF})
+    (verdict,) = await engine.hosts.judge_copies(second, (left,))
+    assert not verdict.keep
+
+
 def bmc(host_id: UUID, name: str, ip: str) -> AddFenceDevice:
     options = {"ip": ip, "username": name}
     return AddFenceDevice(host_id=host_id, name=name, agent="fence_ipmilan", options=options)

@@ -35,7 +35,7 @@ async def test_a_failed_start_is_tried_again_as_the_same_operation(engine: Engin
     operation = await a_failed_start(engine)
     steps = StepRecords(engine.world.database, engine.world.clock)
     await steps.begin(operation, 1, "1", "guest.place", 1, 10.0)
-    await steps.finish(operation, 1, "1")
+    await steps.finish(operation, 1, "1", tries=1)
     receipt = await engine.act(RetryOperation(operation_id=operation), principal="bob")
     row = await row_of(engine, operation)
     assert (row["state"], row["attempt"], row["run_id"]) == ("pending", 2, None)

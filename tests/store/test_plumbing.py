@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OperationState, StepState
-from store import operations, plumbing
+from engine.delivery import RETRY_S, TAKEN_S
+from engine.writes import DIRECT_START_S
+from store import control, operations, plumbing
 from store.ids import new_id
+from store.operations import StepEnd
 from store.rows import Row
 from tests.store.world import START, World
 
@@ -91,15 +94,20 @@ def step(world: World, operation: UUID, step_id: str = "1", **values: Any) -> Ro
 async def test_a_step_that_is_tried_again_stays_one_row(world: World) -> None:
     operation = await world.operation()
     await world.do(operations.begin_step, step(world, operation))
-    ended = (operation, 1, "1", StepState.FAILED, world.later(1))
-    await world.do(operations.finish_step, *ended, problem={"code": "NO_ANSWER"})
+    ended = StepEnd(StepState.FAILED, world.later(1), 1, problem={"code": "NO_ANSWER"})
+    await world.do(operations.finish_step, operation, 1, "1", ended)
     world.later(1)
     await world.do(operations.begin_step, step(world, operation, tries=2))
     (row,) = await world.do(operations.steps, operation)
     assert (row["state"], row["tries"], row["finished_at"]) == ("running", 2, None)
     assert row["started_at"] == START
-    done = (operation, 1, "1", StepState.SUCCEEDED, world.now)
-    await world.do(operations.finish_step, *done, detail="running on h1")
+    late = StepEnd(StepState.FAILED, world.now, 1, problem={"code": "LEASE_LOST"})
+    await world.do(operations.finish_step, operation, 1, "1", late)
+    (row,) = await world.do(operations.steps, operation)
+    assert row["state"] == "running", "the second try is at work"
+    assert await world.do(control.steps_until, operation) is not None
+    done = StepEnd(StepState.SUCCEEDED, world.now, 2, detail="running on h1")
+    await world.do(operations.finish_step, operation, 1, "1", done)
     (row,) = await world.do(operations.steps, operation)
     assert (row["state"], row["problem"], row["detail"]) == ("succeeded", None, "running on h1")
 
@@ -155,6 +163,20 @@ async def test_a_start_is_due_at_its_time_and_until_it_is_delivered(world: World
     await world.do(plumbing.delivered, row["id"], world.now)
     assert await world.do(plumbing.due, world.later(60), 10) == []
     assert await world.do(plumbing.posted, operation) is None
+
+
+async def test_what_a_clock_that_was_ahead_has_posted_is_due_at_once(world: World) -> None:
+    operation = await world.operation()
+    await world.do(plumbing.post, new_id(), operation, world.now + timedelta(seconds=584))
+    (row,) = await world.do(plumbing.due, world.now, 10)
+    assert row["operation_id"] == operation
+    most = world.now + timedelta(seconds=plumbing.PUT_OFF_MOST_S)
+    await world.do(plumbing.postpone, row["id"], most, "away")
+    assert await world.do(plumbing.due, world.now, 10) == [], "put off by a clock that is right"
+
+
+def test_nothing_is_ever_put_off_for_longer_than_a_wrong_clock_is_told_by() -> None:
+    assert max(TAKEN_S, DIRECT_START_S, *RETRY_S) < plumbing.PUT_OFF_MOST_S
 
 
 def event(world: World) -> Row:

@@ -35,9 +35,9 @@ PUBLIC = (AuthMethods, Capabilities, Health, TimingProfiles, Version)
 PRIVATE = {
     *("ListClusters", "GetCluster", "ListNetworks", "GetNetwork", "ListHosts", "GetHost"),
     *("HostSamples", "ForeignGuests", "ListFenceDevices", "GetFenceDevice", "ListVms", "GetVm"),
-    *("HostMonitors", "ShowVm"),
+    *("HostMonitors", "HostSsh", "ShowVm"),
     *("ListAffinityGroups", "GetAffinityGroup", "GetOperation", "ListOperations"),
-    *("ListIncidents", "GetIncident", "ExplainIncident", "VerifyCertificates"),
+    *("ListIncidents", "GetIncident", "ExplainIncident", "VerifyCertificates", "IncidentStats"),
     *("ForecastLoss", "ListApprovals", "ListEvents", "AuditEvents"),
 }
 NOW = made_at(new_id())

@@ -9,12 +9,15 @@ import pytest
 from activities.hosts import AdmitOrder, FailOrder
 from activities.recovery import ReportOrder
 from domain.errors import Conflict, EngineError
+from domain.hosts import MARKED
+from domain.inventory import HostState
 from domain.operations import OperationState, Outcome, WorkflowState
 from domain.orders import Reconciliation
 from domain.profiles import Profile
 from engine.actions.hosts import ActivateHost, RecoverHost
 from engine.actions.imports import ImportVm
 from engine.actions.operations import CancelOperation, RetryOperation
+from engine.actions.shut_down_host import RebootHost
 from engine.actions.vm_config import DeleteVm
 from engine.records.watching import WatchRecords
 from store import incidents, operations, runs
@@ -294,6 +297,45 @@ async def test_an_activation_that_came_too_late_is_refused(
     with pytest.raises(Conflict, match="HOST_STATE_FORBIDS"):
         await engine.act(ActivateHost(host_id=host))
     assert await engine.rows("operation") == []
+
+
+OUT_OF_SERVICE = sorted(set(HostState) - MARKED)
+
+
+@pytest.mark.parametrize("state", OUT_OF_SERVICE)
+async def test_a_monitor_with_an_old_view_brings_no_host_back_that_is_out_of_service(
+    engine: Engine, state: HostState
+) -> None:
+    host = await engine.world.host("h", state=state)
+    rebooted = ActivateHost(host_id=host, rebooted_epoch=1)
+    with pytest.raises(Conflict, match="HOST_STATE_FORBIDS"):
+        await engine.act(rebooted, principal=MONITOR)
+    assert (await engine.world.get("host", host))["state"] == state
+
+
+async def test_a_monitor_with_an_old_view_takes_no_host_from_its_planned_reboot(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    host = await world.host("h")
+    await world.device(host)
+    reboot = (await engine.act(RebootHost(host_id=host))).operation_id
+    await world.put("host", host, state="maintenance")  # its power is off, read back
+    with pytest.raises(Conflict):
+        await engine.act(ActivateHost(host_id=host, rebooted_epoch=1), principal=MONITOR)
+    assert (await row_of(engine, reboot))["state"] == "pending"
+    owners = [lock["operation_id"] for lock in await engine.rows("entity_lock")]
+    assert owners == [reboot]
+
+
+async def test_a_person_has_the_activation_of_a_rebooted_host_tried_again(engine: Engine) -> None:
+    host = await engine.world.host("h")
+    rebooted = ActivateHost(host_id=host, rebooted_epoch=1)
+    operation = (await engine.act(rebooted, principal=MONITOR)).operation_id
+    await engine.act(CancelOperation(operation_id=operation))
+    await engine.act(RetryOperation(operation_id=operation))
+    assert (await engine.world.get("host", host))["state"] == "reconciling"
+    assert (await row_of(engine, operation))["attempt"] == 2
 
 
 async def test_an_activation_that_has_begun_leaves_its_host_out_of_service(

@@ -19,7 +19,7 @@ from domain.operations import OperationState, Outcome
 from domain.orders import RestartPlan
 from domain.recovery import Decision, Move
 from engine.actions.vms import StartVm, StopVm
-from store import incidents, locks, observations, operations, runs
+from store import fence_claims, incidents, locks, observations, operations, runs
 from store.judged import Judged
 from store.rows import Row
 from tests.store.engine_room import POLICY, Engine, columns
@@ -309,7 +309,7 @@ async def test_the_storm_guard_sees_the_switch_the_silence_and_the_spent_budget(
     await world.observe(other, verdict="non_responsive")
     known = Judged({}, ("m1",))
     terms: dict[str, Any] = {"known": known, "now": world.now}
-    assert await world.do(incidents.claim_fence, other, 1, await world.operation(), **terms)
+    assert await world.do(fence_claims.claim_fence, other, 1, await world.operation(), **terms)
     await world.host("h3")
     facts = await engine.recoveries.fence_facts(await assess_order(death), ())
     assert (facts.armed, facts.own_host, facts.hosts, facts.hosts_silent) == (True, True, 3, 2)

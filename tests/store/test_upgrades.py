@@ -64,6 +64,37 @@ async def test_an_upgraded_old_database_takes_rows_in_every_table(old: Database)
     assert {name: len(found) for name, found in rows.items()} == dict.fromkeys(metadata.tables, 2)
 
 
+@ON_ALL
+async def test_runs_of_before_hold_the_vcpus_of_their_vms_on_each_host_that_they_name(
+    old: Database,
+) -> None:
+    await old.alone(upgrade_to("0020"))
+    rows = await old.alone(fill)
+    first, second = (row["id"] for row in rows["host"])
+    (run, lost), (vm, other) = rows["vm_run"], rows["vm"]
+    table = {name: metadata.tables[name] for name in ("vm", "vm_run", "host")}
+
+    def moving(connection: sa.Connection) -> None:
+        ids = {"target_host_id": second, "moved_by": run["operation_id"]}
+        numbers = {"target_epoch": 1, "target_generation": 2}
+        moved = table["vm_run"].update().where(table["vm_run"].c.id == run["id"])
+        connection.execute(moved.values(state="migrating", **ids, **numbers))
+        for each, vcpus in ((vm, 7), (other, 5)):
+            wide = table["vm"].update().where(table["vm"].c.id == each["id"])
+            connection.execute(wide.values(vcpus=vcpus))
+
+    await old.alone(moving)
+    await migrate.upgrade_database(old)
+
+    def found(connection: sa.Connection) -> tuple[dict[Any, int], dict[Any, int]]:
+        taken, held = table["vm_run"].c, table["host"].c
+        runs = connection.execute(sa.select(taken.id, taken.vcpus)).all()
+        hosts = connection.execute(sa.select(held.id, held.vcpus_reserved)).all()
+        return {row[0]: row[1] for row in runs}, {row[0]: row[1] for row in hosts}
+
+    assert await old.alone(found) == ({run["id"]: 7, lost["id"]: 5}, {first: 7, second: 7})
+
+
 @ON_DISK
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 async def test_going_back_is_restoring_the_backup_of_before_the_upgrade(

@@ -8,7 +8,7 @@ outside world is fake, and the durations are short.
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,8 @@ from store.database import Database
 from store.ids import new_id
 from store.migrate import upgrade
 from store.rows import Row, changed
-from store.schema import host as host_table
 from store.schema_ha import vm_run
-from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower
+from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
@@ -65,7 +64,7 @@ POLICY = Policy(
     off_read_back_s=0.5,
     off_read_every_s=0.05,
     fence_tries=2,
-    power_on_answer_s=1,
+    power_on_answer_s=12,
     hold_retry_s=0.3,
     hold_retry_max_s=1,
     knock_s=0.2,
@@ -74,6 +73,7 @@ POLICY = Policy(
     start_again_max_s=0.5,
     migrate_deadline_s=5,
     migrate_look_s=0.1,
+    off_settles_s=0.5,
 )
 OPEN = [state.value for state in OPEN_STATES]
 PERSON = ActionContext(principal="ann", correlation_id="test")
@@ -81,17 +81,16 @@ MONITOR = ActionContext(
     principal="monitor:m1", correlation_id="test", priority=PriorityClass.RECOVERY
 )
 
+ORDERING = ("hosts", "vms", "vm_recovery", "migrate_vm", "stray_copies", "adoptions")
+PLANNING = ("maintain_host", "rehearsals", "shut_down_host", "soft_steps")
+
 
 @contextmanager
 def quick(policy: Policy = POLICY) -> Iterator[None]:
     """Give every order accepted meanwhile a policy with short durations."""
-    with (
-        patch("engine.actions.hosts.policy_of", lambda _cluster: policy),
-        patch("engine.actions.vms.policy_of", lambda _cluster: policy),
-        patch("engine.actions.vm_recovery.policy_of", lambda _cluster: policy),
-        patch("engine.actions.migrate_vm.policy_of", lambda _cluster: policy),
-        patch("engine.actions.maintain_host.policy_of", lambda _cluster: policy),
-    ):
+    with ExitStack() as stack:
+        for name in (*ORDERING, *PLANNING):
+            stack.enter_context(patch(f"engine.actions.{name}.policy_of", lambda _: policy))
         yield
 
 
@@ -121,7 +120,7 @@ class Bench:
         delivery = Delivery(database, TemporalWorkflows(client))
         actions = all_actions(NoSecrets(), NoSecrets())
         self.backend = Backend(database, actions, all_queries(actions), delivery)
-        outside = FakeHypervisor(centre), FakePower(centre), FakeDoors(centre)
+        outside = FakeHypervisor(centre), FakePower(centre), FakeDoors(centre), FakeSsh(centre)
         self.parts = Parts(database, self.backend, *outside)
         self.hosts: dict[str, UUID] = {}
         self.vms: dict[str, UUID] = {}
@@ -162,42 +161,38 @@ class Bench:
         on: str | None = None,
         *,
         memory_mib: int = 128,
-        protected: bool = True,
-        priority: int = 50,
         after: tuple[str, ...] = (),
+        **more: Any,
     ) -> UUID:
-        """A VM, and its copy in generation 1 when it is to run on a host already."""
+        """A protected VM, and its copy in generation 1 when it is to run on a host already."""
         wanted = CreateVm(
             cluster_id=self.cluster_id,
             name=name,
             memory_mib=memory_mib,
-            protected=protected,
-            priority=priority,
+            **{"protected": True} | more,
             depends_on=tuple(self.vms[other] for other in after),
         )
         created = await self._done(wanted)
         vm_id: UUID = created["target_id"]
         self.vms[name] = vm_id
         if on is not None:
-            await self.write(lambda c: self._given_run(c, created, on, memory_mib))
+            await self.write(lambda c: self._given_run(c, created, on, wanted))
             domain = FakeDomain(name, memory_mib, 1)
             self.centre.run(self.centre.hosts[on], vm_id, domain)
         return vm_id
 
     async def _given_run(
-        self, connection: AsyncConnection, created: Row, on: str, memory_mib: int
+        self, connection: AsyncConnection, created: Row, on: str, vm: CreateVm
     ) -> None:
         vm_id = created["target_id"]
         row = {"id": new_id(), "vm_id": vm_id, "host_id": self.hosts[on], "epoch": 1}
-        row |= {"generation": 1, "state": "running", "active": 1, "memory_mib": memory_mib}
-        row |= {"operation_id": created["id"]}
+        row |= {"generation": 1, "state": "running", "active": 1, "operation_id": created["id"]}
+        row |= {"memory_mib": vm.memory_mib, "vcpus": vm.vcpus}
         await changed(connection, vm_run.insert().values(**row, created_at=now(), started_at=now()))
         table = inventory.TABLES["vm"]
         raised = table.update().where(table.c.id == vm_id)
         await changed(connection, raised.values(generation=1, wanted=True))
-        taken = host_table.c.memory_reserved_mib + memory_mib
-        reserved = host_table.update().where(host_table.c.id == self.hosts[on])
-        await changed(connection, reserved.values(memory_reserved_mib=taken))
+        await hosts.take(connection, self.hosts[on], row)
 
     async def start(self, vm: str, on: str | None = None) -> UUID:
         """Ask for a start; the operation."""

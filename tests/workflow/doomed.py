@@ -17,7 +17,7 @@ from engine.registry import all_actions, all_queries
 from store.database import Database
 from tests.faults import Fault, FaultAt
 from tests.workflow.bench import NoSecrets
-from tests.workflow.far_world import FarHypervisor, FarPower
+from tests.workflow.far_world import FarHypervisor, FarPower, FarSsh
 from worker.parts import Parts, fencing_worker, operations_worker
 
 
@@ -30,7 +30,9 @@ async def main() -> None:
     socket = Path(place)
     database, secrets = Database(url), NoSecrets()
     backend = Backend(database, all_actions(secrets, secrets), all_queries())
-    parts = Parts(database, backend, FarHypervisor(socket), FarPower(socket), TcpDoors())
+    parts = Parts(
+        database, backend, FarHypervisor(socket), FarPower(socket), TcpDoors(), FarSsh(socket)
+    )
     faults = [FaultAt(workflow, step, Fault(fault))]
     async with (
         operations_worker(client, parts, steps_at_once=20, interceptors=faults),

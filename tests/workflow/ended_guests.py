@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from domain.inventory import OnIoError
+from domain.inventory import OnHang, OnIoError
 from domain.readings import StateReason
 from engine.actions.clusters import ArmCluster
 from engine.actions.vm_config import EditVm
@@ -21,10 +21,12 @@ async def last_run(bench: Bench, vm: str) -> Row:
     return run
 
 
-async def report(bench: Bench, vm: str) -> UUID:
-    """Report the end of a VM's guest, as a monitor does; the operation."""
+async def report(bench: Bench, vm: str, *, hung: bool = False) -> UUID:
+    """Report the end (or the silence) of a VM's guest, as a monitor does; the operation."""
     run = await last_run(bench, vm)
-    action = RecoverVm(vm_id=bench.vms[vm], run_id=run["id"], why="gone", reported_by="m1")
+    action = RecoverVm(
+        vm_id=bench.vms[vm], run_id=run["id"], why="gone", reported_by="m1", hung=hung
+    )
     return await bench.act(action, MONITOR)
 
 
@@ -139,6 +141,42 @@ async def a_guest_that_is_paused_is_left_to_a_person(bench: Bench) -> UUID:
     return await finished(bench, await report(bench, "db"))
 
 
+async def a_guest_that_hangs_is_ended_and_started_again(bench: Bench) -> UUID:
+    """RecoverVm: its agent is asked afresh, it is ended, and started by an operation of its own."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, on_hang=OnHang.RESTART))
+    bench.centre.hosts["h1"].hang(vm_id)
+    async with relaying(bench):
+        operation = await finished(bench, await report(bench, "db", hung=True))
+        for start in await bench.children_of(operation, "vm.start"):
+            await bench.ended(start["id"])
+    return operation
+
+
+async def a_guest_that_came_to_is_left_alone(bench: Bench) -> UUID:
+    """RecoverVm: its agent answers when it is asked afresh."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, on_hang=OnHang.RESTART))
+    return await finished(bench, await report(bench, "db", hung=True))
+
+
+async def a_guest_that_hangs_too_often_is_left_as_it_is(bench: Bench) -> UUID:
+    """RecoverVm: its restarts are spent, so it waits; it comes to meanwhile."""
+    vm_id = await bench.add_vm("db", "h1")
+    await bench.act(EditVm(vm_id=vm_id, on_hang=OnHang.RESTART, max_restart=0, max_relocate=0))
+    bench.centre.hosts["h1"].hang(vm_id)
+    operation = await report(bench, "db", hung=True)
+    await bench.waits(operation, "RESTARTS_SPENT")
+    bench.centre.hosts["h1"].domains[vm_id].hung = False
+    await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+HUNG_GUESTS: tuple[Scenario, ...] = (
+    a_guest_that_hangs_is_ended_and_started_again,
+    a_guest_that_came_to_is_left_alone,
+    a_guest_that_hangs_too_often_is_left_as_it_is,
+)
 ENDED_GUESTS: tuple[Scenario, ...] = (
     a_guest_that_crashed_is_started_again,
     a_guest_that_was_shut_down_from_inside_stays_down,
@@ -150,5 +188,6 @@ ENDED_GUESTS: tuple[Scenario, ...] = (
     a_disarmed_cluster_holds_what_was_reported_before,
     a_guest_that_is_paused_goes_on,
     a_guest_that_is_paused_is_left_to_a_person,
+    *HUNG_GUESTS,
 )
 """The happy path stands first."""

@@ -8,7 +8,9 @@ from collections.abc import Awaitable
 from uuid import UUID
 
 from domain.disarming import DisarmMode
+from domain.make_room import MakeRoom
 from domain.readiness import ReadyRule, ReadyWhen
+from engine.actions.clusters import EditCluster
 from engine.actions.confirmations import ConfirmHostDead
 from engine.actions.vm_config import EditVm
 from tests.fakes import Bmc, Gate
@@ -101,6 +103,26 @@ async def a_dependant_starts_once_its_vm_is_ready(bench: Bench) -> UUID:
     asked.open()
     bench.centre.not_ready.clear()
     return await finished(bench, operation)
+
+
+async def nine_vms_take_turns_on_the_one_host_that_is_left(bench: Bench) -> UUID:
+    """RecoverHost: eight start at once, and the ninth once one of them runs."""
+    for n in range(1, 10):
+        await bench.add_vm(f"vm{n}", "h1", memory_mib=64, priority=100 - n)
+    await finished(bench, await bench.maintain("h3"))
+    bench.centre.hosts["h1"].lose_power()
+    return await finished(bench, await bench.report("h1"))
+
+
+async def a_less_important_vm_makes_room(bench: Bench) -> UUID:
+    """StartVm of a recovery: it waits until another VM was stopped for it, and takes its room."""
+    await finished(bench, await bench.maintain("h3"))
+    await bench.act(EditCluster(cluster_id=bench.cluster_id, make_room=MakeRoom.SHUTDOWN))
+    await bench.add_vm("db", "h1", memory_mib=600, priority=90)
+    await bench.add_vm("batch", "h2", memory_mib=500, priority=10, protected=False)
+    await bench.add_vm("web", "h2", memory_mib=300, priority=95)
+    bench.centre.hosts["h1"].lose_power()
+    return await finished(bench, await bench.report("h1"))
 
 
 async def a_restart_that_fails_makes_the_recovery_fail(bench: Bench) -> UUID:
@@ -220,6 +242,8 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_disarmed_cluster_holds_until_it_is_armed,
     a_frozen_recovery_starts_its_vms_once_armed,
     a_dependant_starts_once_its_vm_is_ready,
+    nine_vms_take_turns_on_the_one_host_that_is_left,
+    a_less_important_vm_makes_room,
     a_restart_that_fails_makes_the_recovery_fail,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_held_recovery_is_cancelled,

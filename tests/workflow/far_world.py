@@ -12,9 +12,10 @@ from pathlib import Path
 from simulator.fleet.drivers import FarHypervisor, FarPower
 from simulator.fleet.server import Desk
 from simulator.fleet.server import served as served_at
+from simulator.fleet.ssh import FarSsh
 from tests.fakes import DataCentre
 
-__all__ = ["FarHypervisor", "FarPower", "served"]
+__all__ = ["FarHypervisor", "FarPower", "FarSsh", "served"]
 
 
 @asynccontextmanager

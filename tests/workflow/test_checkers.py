@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from domain.readings import DomainState
+from domain.soft_step import TRIES_MAX
 from store.rows import Row
 from tests import invariants
 from tests.fakes import DataCentre, FakeDomain
@@ -14,8 +15,9 @@ from tests.invariants import CHECKS, TABLES, Facts, broken
 
 pytestmark = pytest.mark.workflow
 
-HOST, OTHER, VM, RUN, START, INCIDENT = (UUID(int=n) for n in range(1, 7))
-VM_POLICY = {"on_io_error": "resume"}
+HOST, OTHER, VM, RUN, START, INCIDENT, CLUSTER = (UUID(int=n) for n in range(1, 8))
+WANTED: Row = {"wanted": True, "protected": True, "removed_at": None}
+WANTED |= {"on_io_error": "resume", "on_hang": "restart"}
 Break = Callable[[DataCentre, dict[str, list[Row]]], None]
 
 
@@ -25,12 +27,14 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     host = centre.add("h1")
     centre.run(host, VM, FakeDomain("db", 128, 1))
     rows: dict[str, list[Row]] = {table: [] for table in TABLES}
-    up = {"state": "up", "epoch": 1, "memory_mib": 1024}
+    rows["cluster"] = [{"id": CLUSTER, "vcpu_overcommit": 1.5}]
+    up = {"state": "up", "epoch": 1, "memory_mib": 1024, "cpus": 2, "cluster_id": CLUSTER}
     rows["host"] = [
-        up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128},
+        up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128, "vcpus_reserved": 3},
     ]
-    rows["vm"] = [{"id": VM, "name": "db", "wanted": True, "protected": True} | VM_POLICY]
+    rows["vm"] = [{"id": VM, "name": "db"} | WANTED]
     run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
+    run |= {"agent_heard": True, "vcpus": 3}
     run |= {"target_host_id": None, "target_epoch": None, "target_generation": None}
     rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
     start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db", "attempt": 1}
@@ -47,7 +51,7 @@ def a_second_copy(centre: DataCentre, _rows: dict[str, list[Row]]) -> None:
 
 
 def a_second_run(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["vm_run"].append(rows["vm_run"][0] | {"state": "stopping", "memory_mib": 0})
+    rows["vm_run"].append(rows["vm_run"][0] | {"state": "stopping", "memory_mib": 0, "vcpus": 0})
 
 
 def an_unknown_copy(centre: DataCentre, rows: dict[str, list[Row]]) -> None:
@@ -61,7 +65,7 @@ def a_run_without_its_copy(centre: DataCentre, _rows: dict[str, list[Row]]) -> N
 
 
 def a_vm_that_was_forgotten(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
-    rows["vm"].append({"id": OTHER, "name": "web", "wanted": True, "protected": True} | VM_POLICY)
+    rows["vm"].append({"id": OTHER, "name": "web"} | WANTED)
 
 
 def a_loss_without_a_certificate(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
@@ -94,6 +98,14 @@ def memory_that_was_not_given_back(_centre: DataCentre, rows: dict[str, list[Row
     rows["host"][0]["memory_reserved_mib"] = 256
 
 
+def vcpus_that_were_not_given_back(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["host"][0]["vcpus_reserved"] = 2
+
+
+def more_vcpus_than_a_cluster_allows(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["cluster"][0]["vcpu_overcommit"] = 1.49
+
+
 def an_incident_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
     row = {"id": INCIDENT, "host_id": HOST, "epoch": 1, "open": 1, "operation_id": START}
     rows["incident"].append(row)
@@ -103,8 +115,23 @@ def a_copy_that_stays_paused(centre: DataCentre, _rows: dict[str, list[Row]]) ->
     centre.hosts["h1"].domains[VM].state = DomainState.PAUSED
 
 
+def a_copy_that_stays_hung(centre: DataCentre, _rows: dict[str, list[Row]]) -> None:
+    centre.hosts["h1"].domains[VM].hung = True
+
+
 def a_vm_on_a_host_in_maintenance(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
     rows["host"][0]["state"] = "maintenance"
+
+
+def a_planned_stop_that_nobody_remembers(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["vm"].append({"id": OTHER, "name": "web"} | WANTED)
+    stop = {"id": UUID(int=7), "kind": "vm.stop", "target_id": OTHER, "target_name": "web"}
+    rows["operation"].append(rows["operation"][0] | stop)
+    rows["event"].append({"operation_id": stop["id"], "type": "vm.stop.succeeded"})
+
+
+def a_libvirtd_restarted_again_and_again(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["soft_step"] += [{"id": UUID(int=n), "host_id": HOST} for n in range(TRIES_MAX + 1)]
 
 
 PLANTED: tuple[tuple[Break, Any], ...] = (
@@ -120,9 +147,14 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (an_end_told_twice, invariants.operations_end_once),
     (a_step_without_an_end, invariants.steps_end_with_their_operations),
     (memory_that_was_not_given_back, invariants.capacity_holds),
+    (vcpus_that_were_not_given_back, invariants.capacity_holds),
+    (more_vcpus_than_a_cluster_allows, invariants.capacity_holds),
     (an_incident_that_was_left, invariants.one_incident_at_most),
     (a_copy_that_stays_paused, invariants.nothing_stays_paused),
+    (a_copy_that_stays_hung, invariants.nothing_stays_hung),
     (a_vm_on_a_host_in_maintenance, invariants.nothing_runs_in_maintenance),
+    (a_planned_stop_that_nobody_remembers, invariants.vms_come_back_from_a_planned_stop),
+    (a_libvirtd_restarted_again_and_again, invariants.libvirtd_is_not_restarted_for_ever),
 )
 
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from tests.faults import CRASHES
 from tests.workflow.bench import quick
-from tests.workflow.trials import Case, Result, cases, check, run_all
+from tests.workflow.trials import Case, Result, cases, check, patience_s, run_all
 
 pytestmark = [pytest.mark.workflow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -24,7 +24,7 @@ async def results(
         yield await run_all(CASES, temporal_address, migrated, tmp_path_factory.mktemp("trials"))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(patience_s(CASES))
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_worker_killed_at_one_step_changes_no_end_and_breaks_no_invariant(
     case: Case, results: dict[Case, Result | BaseException]

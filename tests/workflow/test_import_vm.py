@@ -51,6 +51,10 @@ class NoSteps:
     async def begin(self, *_step: object) -> None:
         """Not kept."""
 
+    async def renew(self, *_step: object) -> bool:
+        """Not kept."""
+        return True
+
     async def finish(self, *_step: object, **_end: object) -> None:
         """Not kept."""
 

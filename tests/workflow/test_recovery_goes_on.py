@@ -18,6 +18,7 @@ from tests.fakes import Gate
 from tests.workflow import failovers
 from tests.workflow.begun_again import begun_again, fence_under_way, follows
 from tests.workflow.bench import Bench
+from tests.workflow.ended_restarts import restart_ended_by_force
 from tests.workflow.scenarios import cancel_is_known
 
 pytestmark = pytest.mark.workflow
@@ -124,3 +125,20 @@ async def test_a_recovery_ended_while_its_restarts_are_under_way_follows_them(
     gate.open()
     await all_is_well(engine, recovery)
     assert len(await engine.rows("vm_run")) == 4 + len(PROTECTED), "each was placed once"
+
+
+async def test_a_restart_that_somebody_ends_gives_its_place_back_and_the_others_go_on(
+    engine: Bench,
+) -> None:
+    recovery, start = await restart_ended_by_force(engine)
+    row = await engine.operation(start)
+    assert (row["state"], row["reason_code"]) == ("cancelled", "terminated")
+    assert row["summary"] == "its reserved place was given back"
+    ended = await engine.ended(recovery)
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "RESTARTS_FAILED"), ended
+    assert ended["problem"]["detail"].startswith("2 of 3 VMs of h1 run again")
+    (down,) = (run for run in await engine.rows("vm_run") if run["operation_id"] == start)
+    assert down["active"] is None
+    again = await engine.start("mail", "h2")
+    assert (await engine.ended(again))["state"] == "succeeded"
+    assert await engine.broken() == []

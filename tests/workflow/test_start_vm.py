@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.actions.clusters import EditCluster
 from tests.workflow import scenarios
 from tests.workflow.bench import Bench
 
@@ -29,6 +30,35 @@ async def test_a_start_without_room_looks_again_by_itself(engine: Bench) -> None
     waiting = await engine.waits(operation, "NO_ROOM")
     assert "128 MiB" in waiting["waiting_for"]
     await engine.ended(await engine.stop("big", force=True))
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    assert await engine.broken() == []
+
+
+async def test_a_start_without_vcpus_waits_with_numbers_and_runs_once_another_vm_has_ended(
+    engine: Bench,
+) -> None:
+    await engine.act(EditCluster(cluster_id=engine.cluster_id, vcpu_overcommit=1.0))
+    cpus = engine.centre.hosts["h1"].cpus
+    await engine.add_vm("wide", "h1", vcpus=cpus)
+    await engine.add_vm("db", vcpus=2)
+    operation = await engine.start("db", "h1")
+    waiting = await engine.waits(operation, "NO_ROOM")
+    assert f"no host has 2 vCPUs left for db: h1 holds {cpus} of {cpus};" in waiting["waiting_for"]
+    assert engine.copies("db") == []
+    await engine.ended(await engine.stop("wide", force=True))
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    assert (await engine.host("h1"))["vcpus_reserved"] == 2
+    assert await engine.broken() == []
+
+
+async def test_a_start_that_waits_for_vcpus_runs_once_more_are_allowed(engine: Bench) -> None:
+    await engine.act(EditCluster(cluster_id=engine.cluster_id, vcpu_overcommit=1.0))
+    cpus = engine.centre.hosts["h1"].cpus
+    await engine.add_vm("wide", "h1", vcpus=cpus)
+    await engine.add_vm("db")
+    operation = await engine.start("db", "h1")
+    await engine.waits(operation, "NO_ROOM")
+    await engine.act(EditCluster(cluster_id=engine.cluster_id, vcpu_overcommit=2.0))
     assert (await engine.ended(operation))["state"] == "succeeded"
     assert await engine.broken() == []
 

@@ -1,10 +1,11 @@
 """Every route's ordinary answer, over the real backend and database."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from store import observations, plumbing
+from store import incidents, observations, plumbing
 from store.ids import new_id
 from tests.unit.api.desk import Desk, Json
 
@@ -45,6 +46,57 @@ async def test_a_cluster_is_disarmed_in_a_mode_and_says_who_did_it(desk: Desk, m
     await accepted(desk, f"{path}/actions/disarm", {"mode": mode})
     cluster = (await desk.get(path)).json()
     assert (cluster["disarm_mode"], cluster["disarmed_by"]) == (mode, "admin")
+
+
+async def test_a_cluster_tells_how_many_vms_a_recovery_starts_at_once_on_a_host(desk: Desk) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    assert (await desk.get(path)).json()["starts_per_host"] == 8
+    for wanted, status in ((1, 202), (1000, 202), (0, 422), (1001, 422), (None, 422)):
+        body = {"starts_per_host": wanted}
+        response = await desk.client.patch(f"/api/v1{path}", json=body)
+        assert response.status_code == status, response.text
+    assert (await desk.get(path)).json()["starts_per_host"] == 1000
+
+
+GARBAGE: list[Any] = [0, -1, 0.05, 101, 1e300, "four", True, [], "NaN"]
+
+
+async def test_a_cluster_tells_how_many_vcpus_its_hosts_may_promise(desk: Desk) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    host = f"/hosts/{await desk.world.host(cpus=4, vcpus_reserved=3)}"
+    assert (await desk.get(path)).json()["vcpu_overcommit"] is None
+    assert (await desk.get(host)).json()["vcpus_allowed"] is None
+    for wanted in (0.1, 100, 1.5):
+        response = await desk.client.patch(f"/api/v1{path}", json={"vcpu_overcommit": wanted})
+        assert response.status_code == 202, response.text
+    assert (await desk.get(path)).json()["vcpu_overcommit"] == 1.5
+    shown = (await desk.get(host)).json()
+    assert (shown["vcpus_reserved"], shown["vcpus_allowed"]) == (3, 6)
+    response = await desk.client.patch(f"/api/v1{path}", json={"vcpu_overcommit": None})
+    assert response.status_code == 202, response.text
+    assert (await desk.get(path)).json()["vcpu_overcommit"] is None
+
+
+@pytest.mark.parametrize("wanted", GARBAGE, ids=repr)
+async def test_a_senseless_overcommit_is_refused_and_changes_nothing(
+    desk: Desk, wanted: Any
+) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    before = (await desk.get(path)).json()
+    response = await desk.client.patch(f"/api/v1{path}", json={"vcpu_overcommit": wanted})
+    assert response.status_code == 422, response.text
+    assert "/vcpu_overcommit" in response.text
+    assert (await desk.get(path)).json() == before
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e400"])
+async def test_an_overcommit_that_is_no_number_is_refused(desk: Desk, word: str) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    body = f'{{"vcpu_overcommit": {word}}}'
+    headers = {"Content-Type": "application/json"}
+    response = await desk.client.patch(f"/api/v1{path}", content=body, headers=headers)
+    assert response.status_code in (400, 422), response.text
+    assert (await desk.get(path)).json()["vcpu_overcommit"] is None
 
 
 async def test_hosts_tell_their_rack_and_a_cluster_its_budgets(desk: Desk) -> None:
@@ -187,6 +239,17 @@ async def test_an_incident_comes_with_its_certificate_and_the_vms_it_hit(desk: D
     assert (view["host_name"], view["open"]) == ("h1", True)
     assert view["certificate"]["state"] == "valid"
     assert (await desk.get(f"/hosts/{host_id}")).json()["open_incident_id"] == view["id"]
+
+
+async def test_closed_incidents_are_summed_up_over_a_time(desk: Desk) -> None:
+    incident_id = await desk.world.incident(await desk.world.host())
+    await desk.world.do(incidents.close, incident_id, "returned", desk.world.now)
+    asked = {"cluster_id": str(desk.world.cluster_id), "since": "2000-01-01T00:00:00Z"}
+    view = (await desk.get("/incidents/stats", params=asked)).json()
+    assert (view["incidents"], view["outcomes"]) == (1, {"returned": 1})
+    later = {"since": "2100-01-01T00:00:00Z"}
+    assert (await desk.get("/incidents/stats", params=later)).json()["incidents"] == 0
+    assert (await desk.get("/incidents/stats", params={"sincce": "x"})).status_code == 422
 
 
 async def test_events_follow_a_cursor_without_a_gap_once_they_are_numbered(desk: Desk) -> None:

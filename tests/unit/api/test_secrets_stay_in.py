@@ -1,4 +1,4 @@
-"""Secrets of fence devices: no answer, no log line and no byte of the database shows them."""
+"""Secrets of devices and SSH: no answer, no log line and no byte of the database shows them."""
 
 import io
 import logging
@@ -8,10 +8,14 @@ from uuid import UUID
 
 import pytest
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from drivers.secrets import SecretBox
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
+from store import soft_steps
+from store.rows import Row
+from tests.store.scenes import HOST_KEY
 from tests.unit.api.desk import Agents, Desk, Json
 
 pytestmark = pytest.mark.unit
@@ -95,6 +99,34 @@ async def test_a_secret_that_replaces_another_is_seen_nowhere_and_keeps_its_neig
     assert "secrets_changed" in told
     assert [word for word in (SECRET, *both.values()) if word in told] == []
     assert SECRET.encode() not in stored
+
+
+async def test_a_private_key_for_ssh_is_seen_nowhere_once_it_was_sent(
+    desk: Desk, sealed: SecretBox, database_file: Path, log: io.StringIO
+) -> None:
+    host_id = await desk.world.host()
+    word = "c2VjcmV0LTQ3MTE"
+    key = f"-----BEGIN PRIVATE KEY-----\n{word}=\n-----END PRIVATE KEY-----\n"
+    ssh = {"user": "holdfast", "host_key": HOST_KEY, "private_key": key}
+    answers = [await desk.client.patch(f"/api/v1/hosts/{host_id}", json={"ssh": ssh})]
+    broken = ssh | {"private_key": f"-----BEGIN {word}"}
+    answers.append(await desk.client.patch(f"/api/v1/hosts/{host_id}", json={"ssh": broken}))
+    answers.append(await desk.client.patch(f"/api/v1/hosts/{host_id}", json={"ssh": [word]}))
+    assert [answer.status_code for answer in answers] == [202, 422, 422]
+    for path in ("/hosts", "/operations", "/events", "/audit"):
+        answers.append(await desk.get(path))
+    stored = b"".join(path.read_bytes() for path in database_file.parent.glob("holdfast.db*"))
+    assert [word in answer.text for answer in answers] == [False] * 7
+    assert b"holdfast" in stored
+    assert word.encode() not in stored
+    assert word not in log.getvalue()
+    (row,) = await desk.world.do(accesses_of, host_id)
+    assert sealed.open(row["secrets"])["private_key"].get_secret_value() == key
+
+
+async def accesses_of(connection: AsyncConnection, host_id: UUID) -> list[Row]:
+    found = await soft_steps.access_of(connection, host_id)
+    return [] if found is None else [found]
 
 
 @pytest.mark.parametrize(

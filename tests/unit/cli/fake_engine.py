@@ -16,7 +16,6 @@ from engine.views import (
     AffinityGroupView,
     CertificateView,
     EvidenceView,
-    FenceDeviceView,
     HostView,
     IncidentView,
     IncidentVmView,
@@ -27,6 +26,7 @@ from engine.views import (
     VmView,
 )
 from engine.views_cluster import ClusterView
+from engine.views_hosts import FenceDeviceView
 
 Json = dict[str, Any]
 Answer = Any
@@ -231,6 +231,8 @@ def fence_device(name: str = "h1-bmc", **changes: Any) -> FenceDeviceView:
         "test_took_s": 0.3,
         "test_identity": "same",
         "silent_since": None,
+        "rehearsal": "proven",
+        "rehearsed_at": "2026-07-01T12:00:00Z",
         "last_reading": "on",
         "last_read_at": at(0),
         "version": 1,

@@ -22,8 +22,8 @@ silent; 0 of 1 fences spent in 300 s; armed; profile balanced
 
 07:00:33.000Z  Where does db start?
   h2: 512 MiB were free for the 128 it needs
-  rule     BEST_HOST: the best of the hosts that hard rules and memory allow
-  rests on 128 MiB wanted; 40 usable hosts; priority 90, protected
+  rule     BEST_HOST: the best of the hosts that hard rules and room allow
+  rests on 128 MiB and 2 vCPUs wanted; 40 usable hosts; priority 90, protected
   not h3: 64 MiB are free, 128 are needed
   nor 38 more, for reasons like these
 """
@@ -70,7 +70,7 @@ PLACE: Json = fate(
     chosen="h2",
     rule="BEST_HOST",
     why="512 MiB were free for the 128 it needs",
-    inputs={"memory_mib": 128, "hosts": 40, "priority": 90, "protected": True, "free_mib": 512},
+    inputs={"memory_mib": 128, "vcpus": 2, "hosts": 40, "priority": 90, "protected": True},
     rejected=[{"option": "h3", "why": "64 MiB are free, 128 are needed"}],
     rejected_more=38,
     times=1,

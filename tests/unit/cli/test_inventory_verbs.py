@@ -60,6 +60,10 @@ EDITS: list[tuple[str, str, int, Json]] = [
         3,
         {"site_fences_percent": 25, "rack_fences_max": None},
     ),
+    ("cluster edit lab --failback-after 5m", CLUSTER, 3, {"failback_after_s": 300}),
+    ("cluster edit lab --starts-per-host 3", CLUSTER, 3, {"starts_per_host": 3}),
+    ("cluster edit lab --vcpu-overcommit 1.5", CLUSTER, 3, {"vcpu_overcommit": 1.5}),
+    ("cluster edit lab --unlimited vcpu-overcommit", CLUSTER, 3, {"vcpu_overcommit": None}),
     ("host edit h1 --own-host", HOST, 5, {"own_host": True}),
     ("host edit h1 --not-own-host --name h9", HOST, 5, {"own_host": False, "name": "h9"}),
     (
@@ -123,6 +127,7 @@ def test_an_object_that_changed_meanwhile_is_a_conflict(full: Desk) -> None:
     "command",
     [
         "cluster edit lab",
+        *(f"cluster edit lab --vcpu-overcommit {word}" for word in ("nan", "inf", "-1", "1:4")),
         "network edit lan",
         "network edit lan --nat --bridge br0",
         "host edit h1 --version 3",

@@ -107,3 +107,11 @@ def test_another_name_means_a_real_lab(asked: list[Any], monkeypatch: pytest.Mon
     assert done.exit_code == 1
     assert done.stderr.startswith("LAB_NOT_POSSIBLE: ")
     assert asked == []
+
+
+def test_a_fleet_has_no_redfish_and_says_what_it_has(tmp_path: Path, asked: list[Any]) -> None:
+    refused = lab("redfish", "h1", "dead")
+    assert refused.exit_code == 1
+    assert "LAB_IS_FLEET: the controller of h1 speaks no Redfish" in refused.stderr
+    assert "holdfast lab bmc h1 dead" in refused.stderr
+    assert asked == []

@@ -59,7 +59,7 @@ def full(desk: Desk) -> Desk:
     """An engine with one of everything."""
     desk.has(
         cluster(),
-        host(),
+        host(vcpus_reserved=6, vcpus_allowed=8),
         host("h2", state="non_responsive", last_answer_at=None),
         vm("web", depends_on=(uid("db01"),)),
         vm(state="up", host_id=uid("h1"), host_name="h1", running_since=at(0), run_state="running"),
@@ -72,6 +72,7 @@ def full(desk: Desk) -> Desk:
     engine.on("GET", "/events", page(EVENT, cursor="7"))
     engine.on("GET", f"/hosts/{uid('h1')}/samples", [SAMPLE])
     engine.on("GET", f"/hosts/{uid('h1')}/monitors", [EYE])
+    engine.on("GET", f"/hosts/{uid('h1')}/ssh", {"access": None, "soft_step": None})
     return desk
 
 
@@ -83,8 +84,10 @@ def full(desk: Desk) -> Desk:
             "cluster show lab",
             ["fences in", "of one rack", "at most 1", "no limit of its own"],
         ),
-        ("host list", ["h1", "up", "512/4096 MiB", "h2", "non_responsive", "never"]),
+        ("cluster show lab", ["vCPU overcommit", "no limit"]),
+        ("host list", ["h1", "up", "512/4096 MiB", "6/8", "h2", "non_responsive", "never"]),
         ("host show h1", ["qemu+tcp://h1/system", "h1-bmc", "db01", "engine-1-monitor  engine-1"]),
+        ("host show h1", ["6 of 8 reserved", "512 of 4096 MiB reserved"]),
         ("host samples h1", ["1024 of 4096 MiB", "0.01 s", "07:00:01.000Z"]),
         ("vm list", ["db01", "up", "h1", "512 MiB", "web", "down"]),
         ("vm show db01", ["db01", "running", "processors"]),
@@ -225,6 +228,21 @@ ACTIONS = [
         {"host_id": str(uid("h1"))},
     ),
     ("vm stop db01", f"/vms/{uid('db01')}/actions/stop", {"force": False}),
+    (
+        "vm end-copy db01 --host h1",
+        f"/vms/{uid('db01')}/actions/end-copy",
+        {"host_id": str(uid("h1")), "last_copy": False},
+    ),
+    (
+        "vm end-copy db01 --host h1 --last-copy",
+        f"/vms/{uid('db01')}/actions/end-copy",
+        {"host_id": str(uid("h1")), "last_copy": True},
+    ),
+    (
+        "vm adopt-copy db01 --host h1",
+        f"/vms/{uid('db01')}/actions/adopt-copy",
+        {"host_id": str(uid("h1"))},
+    ),
     ("vm stop db01 --force", f"/vms/{uid('db01')}/actions/stop", {"force": True}),
 ]
 

@@ -1,10 +1,11 @@
 """Changing, importing and deleting VMs, and affinity groups: what is asked, and what is shown."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from engine.views import GroupRef, NicView
+from engine.views import FailbackView, GroupRef, NicView
 from tests.unit.cli.fake_engine import (
     Desk,
     Json,
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.unit
 
 VM, GROUP = f"/vms/{uid('db01')}", f"/affinity-groups/{uid('near')}"
 GUEST = str(uid("guest"))
+AT = datetime(2026, 11, 22, 7, tzinfo=UTC)
 LAN = str(uid("lan"))
 
 
@@ -61,6 +63,9 @@ EDITS: list[tuple[str, Json]] = [
         },
     ),
     ("--nic none --disk none", {"nics": [], "disks": []}),
+    ("--failback auto --home h1", {"failback": "auto", "home_id": str(uid("h1"))}),
+    ("--failback off --home none", {"failback": "off", "home_id": None}),
+    ("--hang restart --hang-after 90", {"on_hang": "restart", "hang_after_s": 90}),
     (
         "--disk /d/a.iso,cdrom --disk /d/b.img,scsi,readonly --kernel /boot/k",
         {
@@ -103,9 +108,10 @@ def test_a_vm_is_deleted_at_the_version_that_was_read_or_named(full: Desk, noun:
     assert request.content == b""
 
 
-def test_a_new_vm_is_given_cards_a_budget_and_a_group(full: Desk) -> None:
+def test_a_new_vm_is_given_cards_a_budget_a_home_and_a_group(full: Desk) -> None:
     command = "vm create new --memory 64 --nic lan --budget 2m --affinity near"
-    body = done(full, "POST", "/vms", command)
+    body = done(full, "POST", "/vms", f"{command} --home h1 --failback auto")
+    assert (body["home_id"], body["failback"]) == (str(uid("h1")), "auto")
     assert (body["nics"], body["budget_s"]) == ([{"network_id": LAN}], 120)
     assert body["affinity_group_ids"] == [str(uid("near"))]
 
@@ -156,6 +162,11 @@ def test_a_vm_is_shown_with_all_that_it_is_made_of(desk: Desk) -> None:
         "affinity_groups": (GroupRef(id=uid("near"), name="near"),),
         "gave_way": ("apart",),
         "budget_s": 90,
+        "on_hang": "restart",
+        "hang_after_s": 40,
+        "agent_heard": True,
+        "agent_silent_since": datetime(2026, 11, 22, 7, tzinfo=UTC),
+        "stops_again_at": datetime(2026, 11, 22, 8, tzinfo=UTC),
     }
     desk.has(vm(**parts))
     shown = desk.run("vm", "show", "db01").stdout
@@ -165,6 +176,10 @@ def test_a_vm_is_shown_with_all_that_it_is_made_of(desk: Desk) -> None:
         "affinity             near",
         "rules that gave way  apart",
         "1 min 30 s",
+        "agent heard          yes",
+        "agent silent since   2026-11-22 07:00:00Z (",
+        "stops again at       2026-11-22 08:00:00Z, to make room for another VM",
+        "on hang              restart after 40 s of silence",
     ):
         assert words in shown
 
@@ -214,3 +229,30 @@ def test_an_affinity_group_is_deleted_at_the_version_that_was_read(full: Desk) -
     full.engine.on("DELETE", GROUP, plain(operation()))
     assert full.run("affinity", "delete", "near").exit_code == 0
     assert full.engine.posted()[0].headers["If-Match"] == '"7"'
+
+
+@pytest.mark.parametrize(
+    ("standing", "words"),
+    [
+        (
+            {"code": "TRIES_AGAIN", "detail": "it has failed", "tries_at": AT},
+            "home h1, failback tries again at 2026-11-22 07:00:00Z: TRIES_AGAIN: it has failed",
+        ),
+        (
+            {"code": "HOME_NOT_STABLE", "detail": "h1 is young", "tries_at": AT},
+            "home h1, failback not before 2026-11-22 07:00:00Z: HOME_NOT_STABLE: h1 is young",
+        ),
+        ({"code": "RESTS", "detail": "a person"}, "home h1, RESTS: a person"),
+    ],
+)
+def test_a_vm_tells_its_home_and_why_it_is_not_there(
+    desk: Desk, standing: Json, words: str
+) -> None:
+    desk.has(vm(failback="auto", home="h1", goes_home=FailbackView(**standing)))
+    assert words in desk.run("vm", "show", "db01").stdout
+
+
+def test_a_home_alone_is_told_too(desk: Desk) -> None:
+    off = FailbackView(code="FAILBACK_OFF", detail="it stays")
+    desk.has(vm(failback="off", home="h1", goes_home=off))
+    assert "off; home h1" in desk.run("vm", "show", "db01").stdout

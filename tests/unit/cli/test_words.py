@@ -4,8 +4,8 @@ from enum import StrEnum
 
 import pytest
 
-from cli.nouns import cluster, vm
-from domain import disarming, inventory, profiles
+from cli.nouns import cluster, host, vm_options, vm_parts
+from domain import disarming, failback, inventory, planned, profiles
 
 pytestmark = pytest.mark.unit
 
@@ -15,7 +15,10 @@ pytestmark = pytest.mark.unit
     [
         (cluster.Profile, profiles.Profile),
         (cluster.DisarmMode, disarming.DisarmMode),
-        (vm.OnIoError, inventory.OnIoError),
+        (host.PlannedVms, planned.PlannedVms),
+        (vm_options.OnIoError, inventory.OnIoError),
+        (vm_options.Failback, failback.Failback),
+        (vm_parts.OnHang, inventory.OnHang),
     ],
 )
 def test_the_choices_of_a_command_are_those_of_the_engine(

@@ -24,6 +24,7 @@ def guest(
     memory_mib: int = 128,
     protected: bool = True,
     priority: int = 50,
+    vcpus: int = 1,
 ) -> Guest:
     """A protected VM that depends on the VMs named in `after`."""
     return Guest(
@@ -33,13 +34,20 @@ def guest(
         protected=protected,
         priority=priority,
         depends_on=tuple(id_of(other) for other in after),
+        vcpus=vcpus,
     )
 
 
 def room(
-    name: str, *, memory_mib: int = 1024, reserved_mib: int = 0, vms: int = 0, epoch: int = 1
+    name: str,
+    *,
+    memory_mib: int = 1024,
+    reserved_mib: int = 0,
+    vms: int = 0,
+    epoch: int = 1,
+    **vcpus: int | None,
 ) -> Room:
-    """An empty host with 1 GiB."""
+    """An empty host with 1 GiB and no limit of vCPUs."""
     return Room(
         host_id=id_of(name),
         name=name,
@@ -47,6 +55,7 @@ def room(
         memory_mib=memory_mib,
         reserved_mib=reserved_mib,
         vms=vms,
+        **vcpus,
     )
 
 

@@ -6,12 +6,25 @@ from hypothesis import strategies as st
 
 from domain.affinity import Affinity, AffinityRule
 from domain.explain import Explanation, Rule, explain_move, explain_proof
-from domain.explain_vms import FATES, REJECTED_MAX, explain_fate, explain_place
+from domain.explain_vms import (
+    FATES,
+    REJECTED_MAX,
+    explain_fate,
+    explain_lost_on_the_way,
+    explain_place,
+)
 from domain.inventory import CONFIRMATION, Confirmation, PowerReading
 from domain.orders import Evidence
-from domain.placement import Guest, Room, place_again_and_tell, place_all, place_and_tell
+from domain.placement import (
+    Guest,
+    Room,
+    place_again_and_tell,
+    place_all,
+    place_and_tell,
+    runs_elsewhere,
+)
 from domain.profiles import Policy
-from domain.recovery import Move, RecoveryFacts, decide, fate_of
+from domain.recovery import Fate, Move, RecoveryFacts, decide, fate_of
 from domain.storm import Approval
 from tests.unit.domain.builders import (
     OFF,
@@ -78,6 +91,12 @@ def test_a_fence_says_that_the_controllers_prove_nothing_yet() -> None:
     assert told[Move.RETURN] == "none of 1 fresh votes has heard h1 since it was reported"
     assert told[Move.CONFIRMED] == "nobody has confirmed that it is dead"
     assert told[Move.HOLD] == "the storm guard has no reason to wait"
+
+
+def test_a_hold_keeps_the_codes_of_what_it_waits_for() -> None:
+    held = explained(recovery_facts(ON, fence=fence_facts(vote(warm=False), armed=False)))
+    assert held.inputs["held"] == ["DISARMED", "VIEW_COLD"]
+    assert "held" not in explained(recovery_facts(answers=True)).inputs
 
 
 def test_a_hold_says_with_its_numbers_why_the_power_is_not_cut() -> None:
@@ -248,6 +267,14 @@ def test_a_host_that_is_tried_again_first_is_told_before_better_ones() -> None:
     }
 
 
+def test_a_start_at_home_says_so() -> None:
+    at_home = guest("db").model_copy(update={"home_id": id_of("h3")})
+    told = explain_place(place_again_and_tell(at_home, HOSTS))
+    assert told.chosen == "h3"
+    assert told.why.startswith("it is its home; 256 MiB were free for the 128 it needs")
+    assert against(told) == {"h2": "h3 is its home", "h4": "h3 is its home"}
+
+
 def test_a_host_that_was_preferred_but_has_no_room_is_passed_over_for_that() -> None:
     big = guest("db", memory_mib=400)
     told = explain_place(place_again_and_tell(big, HOSTS, prefer_id=id_of("h3")))
@@ -275,7 +302,24 @@ def test_a_vm_comes_back_only_if_nothing_speaks_against_it(
     assert told.rule is FATES[fate][0]
 
 
+def test_a_vm_lost_while_it_was_moved_has_no_turn_and_both_hosts_in_its_reason() -> None:
+    told = explain_lost_on_the_way(guest("db"), Fate.RESTART, "h1", "h2")
+    assert (told.chosen, told.inputs["run_state"], told.inputs["turn"]) == (
+        "restart",
+        "migrating",
+        0,
+    )
+    assert told.why == ("it ran, it is wanted and it is protected; it was on its way from h1 to h2")
+
+
 def test_a_person_s_word_in_a_certificate_is_told_as_that() -> None:
     told = explain_proof("h1", (WORD,), 7, "anna says that it is dead: unplugged")
     assert (told.chosen, told.rule) == ("dead", Rule.WORD_OF_A_PERSON)
     assert told.inputs["certificate"] == 7
+
+
+def test_a_vm_that_a_host_shows_already_gets_none_and_the_report_names_that_host() -> None:
+    told = explain_place(runs_elsewhere(guest("db"), ("h2", "h3")))
+    assert (told.chosen, told.rule, told.inputs["hosts"]) == ("none", Rule.RUNS_ELSEWHERE, 0)
+    assert "last poll of h2 and h3 shows a process of db" in told.why
+    assert "its start goes on" in told.why

@@ -12,6 +12,7 @@ from domain.liveness import (
     after_knock,
     after_poll,
     after_power_reading,
+    for_next_poll,
     judgeable,
     wants_recovery,
 )
@@ -76,6 +77,35 @@ def test_the_limit_itself_is_long_enough_and_anything_less_is_not(profile: Profi
     assert set(verdicts(before)) == {CONNECTING}
     assert (last.verdict, last.silent_s) == (DEAD, limit)
     assert wants_recovery(last)
+
+
+@pytest.mark.parametrize("answer_took_s", [0.0, 0.01, 0.05, 0.09])
+@each_profile
+def test_silence_is_told_when_the_limit_is_reached_not_up_to_a_round_later(
+    profile: Profile, answer_took_s: float
+) -> None:
+    timing, watch = TIMINGS[profile], Watch(heard_at_s=answer_took_s, looked_at_s=answer_took_s)
+    due_s, now_s, longer = 0.0, answer_took_s, 0
+    while not wants_recovery(watch):
+        due_s = max(due_s + timing.poll_s, now_s)
+        poll = for_next_poll(watch, due_s, timing)
+        longer += poll.poll_deadline_s > timing.poll_deadline_s
+        now_s = due_s + poll.poll_deadline_s
+        watch = after_poll(watch, SILENT, now_s, poll)
+    assert longer <= 1
+    assert LIMITS[profile] <= now_s - answer_took_s <= LIMITS[profile] + timing.poll_deadline_s
+    if profile in (Profile.BALANCED, Profile.FAST):
+        assert now_s - answer_took_s == pytest.approx(LIMITS[profile], abs=0.002)
+
+
+@each_profile
+def test_a_poll_far_from_the_limit_and_one_beyond_it_keep_the_profiles_deadline(
+    profile: Profile,
+) -> None:
+    timing = TIMINGS[profile]
+    assert for_next_poll(START, START.heard_at_s, timing) is timing
+    dead = silence(profile, LIMITS[profile])[-1]
+    assert for_next_poll(dead, START.heard_at_s + 3600, timing) is timing
 
 
 @each_profile

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.placement import Guest, NoRoom, Placed, Room, place_all, place_one
+from domain.affinity import Affinity, AffinityRule
+from domain.placement import (
+    Guest,
+    NoRoom,
+    Placed,
+    Room,
+    place_all,
+    place_and_tell,
+    place_one,
+)
 from tests.unit.domain.builders import guest, id_of, room
 
 pytestmark = pytest.mark.unit
@@ -31,6 +40,17 @@ def test_a_vm_goes_where_most_memory_is_free_then_fewest_vms_then_by_name(
     rooms: list[Room], chosen: str
 ) -> None:
     assert hosts_of((place_one(guest("db"), tuple(rooms)),)) == [chosen]
+
+
+def test_a_home_goes_before_memory_and_gives_way_to_what_is_short_or_forbidden() -> None:
+    at_home = guest("db").model_copy(update={"home_id": id_of("h2")})
+    small, big = room("h2", memory_mib=128), room("h1", memory_mib=4096)
+    assert hosts_of((place_one(at_home, (big, small)),)) == ["h2"]
+    assert hosts_of((place_one(at_home, (big, room("h2", memory_mib=127))),)) == ["h1"]
+    assert hosts_of((place_one(at_home, (big,)),)) == ["h1"]
+    alone = AffinityRule(name="r", together=False, hard=False, vm_ids=(id_of("db"), id_of("web")))
+    near = Affinity(rules=(alone,), running={id_of("web"): id_of("h2")})
+    assert hosts_of((place_one(at_home, (big, small), near),)) == ["h1"]
 
 
 def test_a_choice_names_the_epoch_of_the_host_it_was_made_for() -> None:
@@ -82,17 +102,69 @@ def test_equal_hosts_share_the_vms_evenly() -> None:
     assert sorted(map(str, chosen)) == ["h1"] * 3 + ["h2"] * 3 + ["h3"] * 3
 
 
+def test_no_vcpus_left_says_who_holds_how_many_of_how_many_and_what_to_do() -> None:
+    rooms = (
+        room("h2", vcpus_reserved=30, vcpus_most=32),
+        room("h3", vcpus_reserved=29, vcpus_most=32),
+        room("h4", memory_mib=100, vcpus_most=32),
+    )
+    choice = place_one(guest("db", vcpus=4), rooms)
+    assert isinstance(choice, NoRoom)
+    assert choice.detail == (
+        "no host has 4 vCPUs left for db: h3 holds 29 of 32, h2 holds 30 of 32; its 128 MiB are "
+        "free on 2 of 3 usable hosts. End or move VMs, or allow more: "
+        "`holdfast cluster edit --vcpu-overcommit`"
+    )
+    assert hosts_of((place_one(guest("db", vcpus=3), rooms),)) == ["h3"]
+
+
+def test_many_hosts_without_vcpus_are_counted_beyond_the_first() -> None:
+    rooms = tuple(room(f"h{n}", vcpus_reserved=n, vcpus_most=9) for n in range(1, 7))
+    choice = place_one(guest("db", vcpus=9), rooms)
+    assert isinstance(choice, NoRoom)
+    assert "h1 holds 1 of 9, h2 holds 2 of 9, h3 holds 3 of 9 and 3 more;" in choice.detail
+
+
+def test_a_host_without_a_limit_takes_any_number_of_vcpus() -> None:
+    rooms = (room("h1", vcpus_most=4), room("h2", memory_mib=512, vcpus_reserved=5000))
+    assert hosts_of((place_one(guest("db", vcpus=500), rooms),)) == ["h2"]
+
+
+def test_a_limit_that_was_lowered_below_what_is_held_takes_nobody_more() -> None:
+    rooms = (room("h1", vcpus_reserved=9, vcpus_most=8),)
+    assert hosts_of((place_one(guest("db"), rooms),)) == [None]
+
+
+def test_vms_that_are_kept_together_look_for_a_host_that_has_the_vcpus_of_all() -> None:
+    two = (guest("a", vcpus=2), guest("b", vcpus=2))
+    rule = AffinityRule(name="r", together=True, hard=True, vm_ids=(id_of("a"), id_of("b")))
+    rooms = (room("h1", memory_mib=4096, vcpus_most=3), room("h2", vcpus_most=4))
+    assert hosts_of(place_all(two, rooms, Affinity(rules=(rule,)))) == ["h2", "h2"]
+
+
+def test_the_hosts_passed_over_for_their_vcpus_say_so() -> None:
+    rooms = (room("h1", vcpus_reserved=7, vcpus_most=8), room("h2", vcpus_most=2))
+    (told,) = place_and_tell((guest("db", vcpus=2),), rooms)
+    assert (told.host, told.free_vcpus) == ("h2", 2)
+    (passed,) = told.passed_over
+    assert (passed.name, passed.why) == ("h1", "7 of 8 vCPUs are held, 2 are needed")
+
+
 sizes = st.integers(min_value=1, max_value=2000)
-some_guests = st.lists(st.tuples(sizes, st.booleans(), st.integers(0, 100)), max_size=12).map(
+vcpus = st.integers(1, 8)
+some_guests = st.lists(
+    st.tuples(sizes, st.booleans(), st.integers(0, 100), vcpus), max_size=12
+).map(
     lambda rows: [
-        guest(f"vm{n}", memory_mib=size, protected=protected, priority=priority)
-        for n, (size, protected, priority) in enumerate(rows)
+        guest(f"vm{n}", memory_mib=size, protected=protected, priority=priority, vcpus=count)
+        for n, (size, protected, priority, count) in enumerate(rows)
     ]
 )
-some_rooms = st.lists(st.tuples(sizes, st.integers(0, 2500)), max_size=5).map(
+limits = st.tuples(st.integers(0, 8), st.none() | st.integers(0, 24))
+some_rooms = st.lists(st.tuples(sizes, st.integers(0, 2500), limits), max_size=5).map(
     lambda rows: [
-        room(f"h{n}", memory_mib=size, reserved_mib=reserved)
-        for n, (size, reserved) in enumerate(rows, start=1)
+        room(f"h{n}", memory_mib=size, reserved_mib=taken, vcpus_reserved=held, vcpus_most=most)
+        for n, (size, taken, (held, most)) in enumerate(rows, start=1)
     ]
 )
 
@@ -110,16 +182,35 @@ def test_no_plan_promises_more_memory_than_a_host_has(
 
 
 @given(guests=some_guests, rooms=some_rooms)
+def test_no_plan_promises_more_vcpus_than_a_limit_allows(
+    guests: list[Guest], rooms: list[Room]
+) -> None:
+    needs = {g.vm_id: g.vcpus for g in guests}
+    choices = place_all(tuple(guests), tuple(rooms))
+    for host in rooms:
+        taken = [needs[c.vm_id] for c in choices if getattr(c, "host_id", None) == host.host_id]
+        most = host.vcpus_most
+        assert taken == [] or most is None or host.vcpus_reserved + sum(taken) <= most
+
+
+@given(guests=some_guests, rooms=some_rooms)
 def test_a_vm_waits_only_when_no_host_has_room_left_for_it(
     guests: list[Guest], rooms: list[Room]
 ) -> None:
-    needs = {g.vm_id: g.memory_mib for g in guests}
-    free = {r.host_id: r.free_mib for r in rooms}
+    needs = {g.vm_id: g for g in guests}
+    free = {r.host_id: [r.free_mib, r.free_vcpus] for r in rooms}
     for choice in place_all(tuple(guests), tuple(rooms)):
+        wanted = needs[choice.vm_id]
         if isinstance(choice, Placed):
-            free[choice.host_id] -= needs[choice.vm_id]
+            mib, left = free[choice.host_id]
+            free[choice.host_id] = [
+                (mib or 0) - wanted.memory_mib,
+                None if left is None else left - wanted.vcpus,
+            ]
         else:
-            assert all(gap < needs[choice.vm_id] for gap in free.values())
+            for mib, left in free.values():
+                short = left is not None and left < wanted.vcpus
+                assert (mib or 0) < wanted.memory_mib or short
 
 
 @given(data=st.data(), guests=some_guests, rooms=some_rooms)

@@ -1,5 +1,6 @@
 """What a session does on libvirt's test driver: generations, repeats, foreign domains."""
 
+from threading import Event
 from uuid import UUID, uuid4
 
 import libvirt
@@ -8,12 +9,14 @@ import pytest
 
 from domain.errors import Conflict, Invalid, NoAnswer, Superseded
 from domain.inventory import GuestSpec
-from domain.readings import DomainState
+from domain.readings import AgentState, DomainState
+from drivers import libvirt_session
 from drivers.libvirt_hypervisor import LibvirtHypervisor
 
 pytestmark = pytest.mark.unit
 
 DEADLINE_S = 20.0
+SHORT_S = 1.0
 
 
 async def test_a_domain_is_defined_started_stopped_and_forgotten_and_each_step_may_be_repeated(
@@ -73,13 +76,59 @@ async def test_no_agent_answers_where_there_is_none_and_one_that_does_is_heard(
         return '{"return":{}}'
 
     async with hypervisor.session(host_uri, DEADLINE_S) as session:
-        assert not await session.agent_answers(spec.vm_id), "no such domain"
+        assert await session.ask_agent(spec.vm_id) is AgentState.ABSENT, "no such domain"
         await session.define(spec.model_copy(update={"agent": True}), 1)
         await session.create(spec.vm_id, 1)
-        assert not await session.agent_answers(spec.vm_id), "the test driver has no agents"
+        assert await session.ask_agent(spec.vm_id) is AgentState.ABSENT, (
+            "the test driver has no agents"
+        )
         monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", answered)
-        assert await session.agent_answers(spec.vm_id)
+        assert await session.ask_agent(spec.vm_id) is AgentState.ANSWERS
     assert pinged == [f'{spec.name} {{"execute": "guest-ping"}} 2 0']
+
+
+async def test_a_hung_agent_has_time_of_its_own_beside_that_of_its_host(
+    hypervisor: LibvirtHypervisor,
+    host_uri: str,
+    spec: GuestSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unheard(*_: object) -> AgentState:
+        waited.wait(1.5 * SHORT_S)  # as long as libvirtd does, only shorter
+        return AgentState.SILENT
+
+    waited = Event()
+    monkeypatch.setattr(libvirt_session, "ask_agent", unheard)
+    async with hypervisor.session(host_uri, SHORT_S) as session:
+        assert await session.ask_agent(spec.vm_id) is AgentState.SILENT
+        assert await session.lookup(spec.vm_id) is None, "the session is not given up for it"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        libvirt.VIR_ERR_NO_DOMAIN,
+        libvirt.VIR_ERR_OPERATION_INVALID,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    ],
+)
+async def test_a_domain_that_ended_or_is_only_arriving_is_not_moved_away(
+    hypervisor: LibvirtHypervisor,
+    host_uri: str,
+    spec: GuestSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    def refused(_domain: libvirt.virDomain) -> None:
+        error = libvirt.libvirtError("migration statistics are available only on the source host")
+        error.err = (code, libvirt.VIR_FROM_QEMU, "", 2, "", None, None, 0, 0)
+        raise error
+
+    monkeypatch.setattr(libvirt.virDomain, "jobStats", refused)
+    async with hypervisor.session(host_uri, DEADLINE_S) as session:
+        await session.define(spec, 1)
+        await session.create(spec.vm_id, 1)
+        assert await session.migration(spec.vm_id) is None
 
 
 async def test_an_older_generation_changes_nothing(

@@ -25,7 +25,7 @@ class View:
     def __init__(self, scene: Scene) -> None:
         self.scene, self.world = scene, scene.world
         self.backend = Backend(scene.database, [RecoverVmAction()], [], scene.delivered)
-        self.watch = GuestWatch("m1", WatchRecords(scene.database), self.backend)
+        self.watch = GuestWatch("m1", WatchRecords(scene.database), self.backend, scene.hosts)
         self.vm = UUID(int=0)
         self.run: Row = {}
 

@@ -41,15 +41,22 @@ class Rows:
             raise self.failure
         self.begun.append((operation_id, attempt, step_id, name, tries, limit_s))
 
+    async def renew(
+        self, operation_id: UUID, attempt: int, step_id: str, tries: int, limit_s: float
+    ) -> bool:
+        raise AssertionError("a step of seconds has no lease")
+
     async def finish(
         self,
         operation_id: UUID,
         attempt: int,
         step_id: str,
         *,
+        tries: int,
         detail: str | None = None,
         problem: Problem | None = None,
     ) -> None:
+        assert tries == 2
         self.finished.append((operation_id, attempt, step_id, detail, problem))
 
 
