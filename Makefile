@@ -19,7 +19,7 @@ demo: ## Build a data centre in a box, cut a host's power, watch the VMs come ba
 	@scripts/setup.sh demo
 	@$(BIN)/holdfast demo
 
-test: setup ## Lint, types, import rules, and every test (needs root for the lab; under 15 minutes)
+test: setup ## Lint, types, import rules, and every test (needs root for the lab; three quarters of an hour on two cores)
 	@scripts/test.sh
 
 ci: test ## What CI runs: everything

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import libvirt
 
@@ -23,7 +24,7 @@ START_S = 60.0
 SESSION_S = 20.0
 EPOCH = 1
 DOMAIN = (
-    "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu>"
+    "<domain type='test'><name>{name}</name><uuid>{uuid}</uuid><memory>65536</memory><vcpu>1</vcpu>"
     "<os><type>hvm</type></os></domain>"
 )
 INIT = """
@@ -119,10 +120,16 @@ def _listens(address: str) -> bool:
         return probe.connect_ex((address, PORT)) == 0
 
 
+def guest_id(uri: str, number: int) -> UUID:
+    """The id of a guest of a host."""
+    return uuid5(NAMESPACE_URL, f"{uri}#{number}")
+
+
 def _fill(uri: str, guests: int) -> libvirt.virConnect:
     connection = libvirt.open(uri)
     for number in range(guests):
-        connection.createXML(DOMAIN.format(name=f"guest-{number}"))
+        name = f"guest-{number}"
+        connection.createXML(DOMAIN.format(name=name, uuid=guest_id(uri, number)))
     return connection
 
 

@@ -1,7 +1,7 @@
 """The rows a benchmark starts from: a cluster, hosts in service, VMs that run."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -62,11 +62,22 @@ class Inventory:
 
     async def running_vm(self) -> tuple[UUID, RunRef]:
         """A new VM that runs on the first host."""
-        return await self.database.write(self._running_vm)
+        return await self.database.write(lambda c: self._running_vm(c, self._hosts[0], new_id()))
 
-    async def _running_vm(self, connection: AsyncConnection) -> tuple[UUID, RunRef]:
-        now, vm_id, operation_id = utc_now(), new_id(), new_id()
-        host = self._hosts[0]
+    async def running_vms(self, of: Callable[[str], Iterable[UUID]]) -> None:
+        """VMs of these ids that run on each host, by its URI."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for host in self._hosts:
+                for vm_id in of(host["uri"]):
+                    await self._running_vm(connection, host, vm_id)
+
+        await self.database.write(work)
+
+    async def _running_vm(
+        self, connection: AsyncConnection, host: Row, vm_id: UUID
+    ) -> tuple[UUID, RunRef]:
+        now, operation_id = utc_now(), new_id()
         vm: Row = {"id": vm_id, "cluster_id": self._cluster_id, "name": f"vm-{vm_id}"}
         vm |= {"memory_mib": MEMORY_MIB, "vcpus": 1, "spec": {"disks": [], "boot": None}}
         await inventory.insert(connection, "vm", vm | {"created_at": now})
@@ -78,4 +89,6 @@ class Inventory:
         assert run is not None, "the host of the benchmark is full"
         await runs.begin_start(connection, run["id"], operation_id)
         await runs.started(connection, run["id"], now)
-        return vm_id, run_ref(run, vm, host, self._virt_type, ())
+        whole = await inventory.get(connection, "vm", vm_id)
+        assert whole is not None
+        return vm_id, run_ref(run, whole, host, self._virt_type, ())

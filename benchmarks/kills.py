@@ -1,7 +1,7 @@
 """`python -m benchmarks kills [--process P ...] [--rounds N]`: every process killed at every step.
 
 One recovery of ten VMs in the real lab for each pair of a process of the engine and a point of a
-recovery; all pairs take about an hour. Exit code 1 when a VM did not come back exactly once.
+recovery; all pairs take about half an hour. Exit code 1 when a VM did not come back exactly once.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from benchmarks.bare import QUEUE, BareStop
 from benchmarks.databases import KINDS, measured
 from benchmarks.figures import Figure, not_measured, percentile, spread
 from benchmarks.inventory import Inventory
-from benchmarks.quiet_host import QuietHypervisor, SilentPower
+from benchmarks.quiet_host import QuietHypervisor, SilentPower, SilentSsh
 from domain.context import ActionContext
 from domain.operations import workflow_id
 from drivers.tcp_doors import TcpDoors
@@ -150,8 +150,9 @@ async def _temporal(var: Path) -> AsyncIterator[Client]:
 async def _bench(client: Client, database: Database) -> AsyncIterator[Bench]:
     inventory = await Inventory.within(database, virt_type="test")
     await inventory.add_hosts([("quiet", "test:///default")])
-    parts = Parts(database, Backend(database, [], []), QuietHypervisor(), SilentPower(), TcpDoors())
-    guests = Guests(parts.hypervisor, RunRecords(database))
+    outside = (QuietHypervisor(), SilentPower(), TcpDoors(), SilentSsh())
+    parts = Parts(database, Backend(database, [], []), *outside)
+    guests = Guests(parts.hypervisor, RunRecords(database, parts.backend))
     bare = Worker(
         client,
         task_queue=QUEUE,

@@ -7,7 +7,8 @@ from uuid import UUID
 from domain.errors import NoAnswer
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
-from domain.readings import Domain, HostReading, Knock, Migration
+from domain.readings import AgentState, Domain, HostReading, Knock, Migration
+from domain.ssh_access import SshAccess
 
 
 class QuietSession:
@@ -49,9 +50,9 @@ class QuietSession:
     ) -> None:
         """Done at once."""
 
-    async def agent_answers(self, vm_id: UUID) -> bool:
-        """It does."""
-        return True
+    async def ask_agent(self, vm_id: UUID) -> AgentState:
+        """It answers."""
+        return AgentState.ANSWERS
 
     async def migration(self, vm_id: UUID) -> Migration | None:
         """None is under way."""
@@ -62,6 +63,9 @@ class QuietSession:
 
     async def refuse_arrival(self, vm_id: UUID, generation: int) -> None:
         """Done at once."""
+
+    async def renew_mark(self, vm_id: UUID, generation: int, new_generation: int) -> None:
+        """Done."""
 
     async def list_foreign(self) -> tuple[ForeignGuest, ...]:
         """None."""
@@ -124,3 +128,11 @@ class SilentPower:
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
         """No answer."""
         return ()
+
+
+class SilentSsh:
+    """Fits `Ssh`."""
+
+    async def restart_libvirtd(self, access: SshAccess, deadline_s: float) -> None:
+        """No answer."""
+        raise NoAnswer("SSH_NO_ANSWER", f"{access.address} does not answer")

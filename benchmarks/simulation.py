@@ -16,7 +16,8 @@ from simulator.garbage import collected_at_rest
 from simulator.invariants.watch import Watch
 from simulator.quiet import quiet
 from simulator.seeds import simulate
-from simulator.stage import HostSetup, Setup, Stage, VmSetup, on_stage, set_stage
+from simulator.setup import HostSetup, Setup, VmSetup
+from simulator.stage import Stage, on_stage, set_stage
 from simulator.tape import Recorder
 
 WARM_S = 16.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, not_measured, spread
-from benchmarks.fleet import running_fleet, why_not
+from benchmarks.fleet import guest_id, running_fleet, why_not
 from benchmarks.inventory import Inventory
 from benchmarks.quiet_host import SilentPower
 from drivers.libvirt_hypervisor import LibvirtHypervisor
@@ -47,6 +47,7 @@ async def measure(var: Path) -> list[Figure]:
         inventory = await Inventory.create(var / "watching.db", virt_type="test")
         named = [(f"h{number:03}", uri) for number, uri in enumerate(fleet.uris, start=1)]
         await inventory.add_hosts(named)
+        await inventory.running_vms(lambda uri: [guest_id(uri, n) for n in range(GUESTS)])
         print(f"watching: {SECONDS} s of polls every 2 s", flush=True)
         daemons_before, began = fleet.cpu_s(), time.monotonic()
         seen = await _child(inventory.database.url)
