@@ -1,8 +1,10 @@
 """One scenario under way: the stage, the person at the desk, and what is noted on the way.
 
 The person does what the engine leaves to people and the scenario takes for granted: a host that is
-on and linked again is activated, a VM that is wanted at its first start is started where it lies,
-or, where the engine has no place for it there, wherever it has one.
+on and linked again is activated, a VM that is wanted at its first start is started where it lies
+once all hosts that are on are in service, or, where the engine has no place for it there, wherever it has one. VMs are started one by one, in
+the scenario's order: each is asked for once the one before it has its place, so that a start sees
+what its rules bind it to.
 """
 
 import asyncio
@@ -30,6 +32,9 @@ LOOK_S = 0.5
 PATIENCE_S = 60.0
 """How long a VM's own host is waited for while others are up, before it is started elsewhere."""
 
+PLACED_S = 0.05
+"""How often is looked whether a start has its place: a claim is a transaction or two."""
+
 AGAIN_S = 10.0
 """Until an activation that failed is tried again."""
 
@@ -56,6 +61,7 @@ class Play:
         self.resting = False
         self.began_s = stage.loop.time()
         self._activating: dict[str, float] = {}  # not to be tried before
+        self._turn = asyncio.Lock()  # whose VM is being given its place
         self._under_way: dict[asyncio.Task[None], None] = {}
 
     @property
@@ -127,8 +133,11 @@ class Play:
         """Start a VM where it lies, once that host is there."""
         self.wanted[vm] = True
         host = await self._home(vm)
-        if self.wanted[vm]:
-            await self._start_on(vm, host)
+        async with self._turn:
+            if not self.wanted[vm]:
+                return
+            operation = await self._placed(vm, host)
+        await self._ended_well(operation, waiting_is_an_end=True)
 
     async def stop(self, vm: str) -> None:
         """Stop a VM."""
@@ -186,32 +195,44 @@ class Play:
         home, waited_s = self.places.get(vm), 0.0
         while self.wanted[vm] and waited_s < PATIENCE_S:
             in_service = [host for host in self.scenario.hosts if self.in_service(host)]
-            if home in in_service:
-                return home
-            if in_service and home not in self.scenario.hosts:
-                return None
+            if not self._on_its_way():
+                if home in in_service:
+                    return home
+                if in_service and home not in self.scenario.hosts:
+                    return None
             waited_s += LOOK_S if in_service else 0.0
             await asyncio.sleep(LOOK_S)
-        return None
+        return home if home in self.scenario.hosts and self.in_service(home) else None
 
-    async def _start_on(self, vm: str, host: str | None) -> None:
+    def _on_its_way(self) -> bool:
+        """Whether a host is being brought into service: whoever starts VMs waits for it."""
+        hosts = (host for host in self.scenario.hosts if host not in self.kept)
+        return any(self.well(host) and not self.in_service(host) for host in hosts)
+
+    async def _placed(self, vm: str, host: str | None) -> UUID | None:
+        """Ask for a VM's start; returns once it has a place, has ended, or waits for one."""
         host_id = None if host is None else self.host_row(host)["id"]
         # Where a start will be refused the engine may go on elsewhere, as the peer's manager does.
         fixed = vm not in self.scene.refused_starts
         where = {"host_id" if fixed else "prefer_id": host_id}
         operation = await self.ask(StartVm(vm_id=self.vm_id(vm), **where))
         if operation is None:
-            return
-        if host is None:
-            await self._ended_well(operation, waiting_is_an_end=True)
-            return
-        if await self._ended_well(operation, waiting_is_an_end=True):
-            return
-        if self.stage.rows.operation(operation)["reason_code"] == NO_ROOM:
-            self.note(f"{vm} has no place on {host}: {self._waits_for(operation)}")
-            await self.ask(CancelOperation(operation_id=operation))
-            await self._ended_well(operation)
-            await self._start_on(vm, None)
+            return None
+        while not self._has_its_place(vm, operation):
+            await asyncio.sleep(PLACED_S)
+        waits = self.stage.rows.operation(operation)["reason_code"] == NO_ROOM
+        if host is None or not waits:
+            return operation
+        self.note(f"{vm} has no place on {host}: {self._waits_for(operation)}")
+        await self.ask(CancelOperation(operation_id=operation))
+        await self._ended_well(operation)
+        return await self._placed(vm, None)
+
+    def _has_its_place(self, vm: str, operation: UUID) -> bool:
+        rows = self.stage.rows
+        if rows.ended(operation) or rows.operation(operation)["reason_code"] == NO_ROOM:
+            return True
+        return any(run["vm_id"] == self.vm_id(vm) for run in rows.table("vm_run", "active = 1"))
 
     def _waits_for(self, operation: UUID) -> Any:
         return self.stage.rows.operation(operation)["waiting_for"]
