@@ -2,9 +2,9 @@
 
 The person does what the engine leaves to people and the scenario takes for granted: a host that is
 on and linked again is activated, a VM that is wanted at its first start is started where it lies
-once all hosts that are on are in service, or, where the engine has no place for it there, wherever it has one. VMs are started one by one, in
-the scenario's order: each is asked for once the one before it has its place, so that a start sees
-what its rules bind it to.
+once all hosts that are on are in service, or, where the engine has no place for it there, wherever
+it has one. VMs are started one by one, in the scenario's order: each is asked for once the one
+before it has its place, so that a start sees what its rules bind it to.
 """
 
 import asyncio
@@ -218,8 +218,7 @@ class Play:
         operation = await self.ask(StartVm(vm_id=self.vm_id(vm), **where))
         if operation is None:
             return None
-        while not self._has_its_place(vm, operation):
-            await asyncio.sleep(PLACED_S)
+        await self._until_placed(vm, operation)
         waits = self.stage.rows.operation(operation)["reason_code"] == NO_ROOM
         if host is None or not waits:
             return operation
@@ -228,11 +227,13 @@ class Play:
         await self._ended_well(operation)
         return await self._placed(vm, None)
 
-    def _has_its_place(self, vm: str, operation: UUID) -> bool:
-        rows = self.stage.rows
-        if rows.ended(operation) or rows.operation(operation)["reason_code"] == NO_ROOM:
-            return True
-        return any(run["vm_id"] == self.vm_id(vm) for run in rows.table("vm_run", "active = 1"))
+    async def _until_placed(self, vm: str, operation: UUID) -> None:
+        rows, vm_id = self.stage.rows, self.vm_id(vm)
+        while not rows.ended(operation):
+            waits = rows.operation(operation)["reason_code"] == NO_ROOM
+            if waits or any(run["vm_id"] == vm_id for run in rows.table("vm_run", "active = 1")):
+                return
+            await asyncio.sleep(PLACED_S)
 
     def _waits_for(self, operation: UUID) -> Any:
         return self.stage.rows.operation(operation)["waiting_for"]
