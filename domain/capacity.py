@@ -1,8 +1,8 @@
-"""How many vCPUs a host may promise.
+"""How much memory and how many vCPUs a host may promise.
 
 Memory that is promised twice makes guests die, CPUs that are promised twice only make them slow: so
-memory is never overcommitted, and vCPUs are limited only where a cluster says how far. The rule is
-one number, vCPUs per logical CPU, and it stands twice: here for whoever plans, and in the statement
+memory is promised once unless a cluster says otherwise, and vCPUs are limited only where it says
+how far. Each rule is one ratio, and it stands twice: here for whoever plans, and in the statement
 that promises (`store.hosts`). Both round by the same tolerance, so that 10 CPUs at 0.7 are 7.
 """
 
@@ -12,8 +12,12 @@ VCPU_OVERCOMMIT_LEAST = 0.1
 VCPU_OVERCOMMIT_MOST = 100.0
 """The range of `vcpu_overcommit`, in vCPUs per logical CPU. More is no limit in practice."""
 
+MEMORY_OVERCOMMIT_LEAST = 1.0
+MEMORY_OVERCOMMIT_MOST = 10.0
+"""The range of `memory_overcommit`, in MiB promised per MiB there is. Less would hide memory."""
+
 TOLERANCE = 1e-6
-"""In vCPUs: so little more than a product of two numbers is that product."""
+"""In vCPUs or MiB: so little more than a product of two numbers is that product."""
 
 
 def vcpus_allowed(cpus: int, overcommit: float | None) -> int | None:
@@ -25,3 +29,8 @@ def vcpus_allowed(cpus: int, overcommit: float | None) -> int | None:
     if overcommit is None or cpus <= 0:
         return None
     return math.floor(cpus * overcommit + TOLERANCE)
+
+
+def memory_allowed_mib(memory_mib: int, overcommit: float) -> int:
+    """The memory that a host with so much of it may promise."""
+    return math.floor(memory_mib * overcommit + TOLERANCE)

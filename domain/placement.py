@@ -27,7 +27,7 @@ class Room(Frozen):
     host_id: UUID
     name: str
     epoch: int
-    memory_mib: int
+    memory_mib: int  # that it may promise
     reserved_mib: int
     vms: int
     vcpus_reserved: int = 0

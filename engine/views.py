@@ -46,6 +46,7 @@ class HostView(Frozen):
     epoch: int
     memory_mib: int
     memory_reserved_mib: int
+    memory_allowed_mib: int  # by its cluster's `memory_overcommit`
     cpus: int
     vcpus_reserved: int = 0
     vcpus_allowed: int | None = None  # by its cluster's `vcpu_overcommit`; null: no limit

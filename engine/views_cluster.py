@@ -34,4 +34,5 @@ class ClusterView(Frozen):
     failback_after_s: int = 600
     soft_step: bool = True
     vcpu_overcommit: float | None = None
+    memory_overcommit: float = 1.0
     version: int

@@ -71,6 +71,7 @@ class Setup(Frozen):
     make_room: MakeRoom = MakeRoom.OFF
     failback_after_s: int = FAILBACK_AFTER_S
     vcpu_overcommit: float | None = None  # no limit
+    memory_overcommit: float = 1.0
 
     def with_ssh(self) -> "Setup":
         """The same with SSH access to every host."""

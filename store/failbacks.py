@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.failback import Failback
 from domain.inventory import HostState, RunState
 from store.bulk import insert_many
-from store.hosts import takes_vcpus
+from store.hosts import takes_memory, takes_vcpus
 from store.operations import IS_OPEN
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, in_chunks, many, number, one
@@ -90,7 +90,7 @@ def _away(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             *(vm.c.failback == AUTO, vm.c.failback_rests.is_(False), vm.c.removed_at.is_(None)),
             *(vm_run.c.active == 1, vm_run.c.state == RUNNING, vm_run.c.host_id != vm.c.home_id),
             *(host.c.state == UP, home.c.state == UP, cluster.c.armed.is_(True)),
-            home.c.memory_reserved_mib + vm_run.c.memory_mib <= home.c.memory_mib,
+            takes_memory(home, vm_run.c.memory_mib),
             takes_vcpus(home, vm_run.c.vcpus),
             stable.correlate(home, cluster),
             _others(),

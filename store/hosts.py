@@ -5,7 +5,7 @@ event, so two processes cannot both move a host, and a forbidden move touches no
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -101,6 +101,17 @@ def takes_vcpus(which: Any, vcpus: Any) -> sa.ColumnElement[bool]:
     return ~passed
 
 
+def takes_memory(which: Any, memory_mib: Any) -> sa.ColumnElement[bool]:
+    """Whether a host may promise so many MiB more, by its cluster; see `takes_vcpus`.
+
+    The same rule as `domain.capacity.memory_allowed_mib`.
+    """
+    limit = cluster.alias("limit_of_memory")
+    ratio = sa.select(limit.c.memory_overcommit).where(limit.c.id == which.c.cluster_id)
+    most = which.c.memory_mib * ratio.scalar_subquery() + TOLERANCE
+    return cast("sa.ColumnElement[bool]", which.c.memory_reserved_mib + memory_mib <= most)
+
+
 @prebuilt
 def _reserve(host_id: UUID, epoch: int, memory_mib: int, vcpus: int, /) -> sa.Update:
     return (
@@ -109,7 +120,7 @@ def _reserve(host_id: UUID, epoch: int, memory_mib: int, vcpus: int, /) -> sa.Up
             host.c.id == host_id,
             host.c.state == HostState.UP,
             host.c.epoch == epoch,
-            host.c.memory_reserved_mib + memory_mib <= host.c.memory_mib,
+            takes_memory(host, memory_mib),
             takes_vcpus(host, vcpus),
         )
         .values(

@@ -120,7 +120,7 @@ def hosts(
 ) -> List:
     """Hosts by name, each with its number of VMs, its last answer and its open incident.
 
-    `vcpu_overcommit` is the limit of its cluster.
+    `vcpu_overcommit` and `memory_overcommit` are the limits of its cluster.
     """
     running = sa.select(sa.func.count()).where(vm_run.c.host_id == host.c.id, vm_run.c.active == 1)
     answer = sa.select(sa.func.max(observation.c.last_answer_at)).where(
@@ -129,13 +129,16 @@ def hosts(
     opened = sa.select(incident.c.id).where(
         incident.c.host_id == host.c.id, incident.c.epoch == host.c.epoch, incident.c.open == 1
     )
-    limit = sa.select(cluster.c.vcpu_overcommit).where(cluster.c.id == host.c.cluster_id)
+    limits = (
+        sa.select(limit).where(cluster.c.id == host.c.cluster_id).scalar_subquery().label(limit.key)
+        for limit in (cluster.c.vcpu_overcommit, cluster.c.memory_overcommit)
+    )
     query = sa.select(
         host,
         running.scalar_subquery().label("vms"),
         answer.scalar_subquery().label("last_answer_at"),
         opened.scalar_subquery().label("open_incident_id"),
-        limit.scalar_subquery().label("vcpu_overcommit"),
+        *limits,
     ).where(
         *_there(host),
         *named.of(host.c.name),

@@ -1,6 +1,6 @@
 """Clusters."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -49,7 +49,7 @@ async def edit_cluster(
     cluster_id: UUID, body: ClusterChanges, door: DoorDep, version: VersionDep
 ) -> Answer:
     """Change what the body names."""
-    found = {"cluster_id": cluster_id, "expected_version": version}
+    found: dict[str, Any] = {"cluster_id": cluster_id, "expected_version": version}
     return await door.run(EditCluster(**found, **said(body)))
 
 

@@ -144,6 +144,14 @@ VcpuOvercommit = Annotated[
         help="vCPUs that a host may promise for each of its logical CPUs: 0.1 to 100.",
     ),
 ]
+MemoryOvercommit = Annotated[
+    float | None,
+    typer.Option(
+        parser=ratio,
+        metavar="RATIO",
+        help="Memory that a host may promise for what it has: 1 to 10; 1 is safe.",
+    ),
+]
 Unlimited = Annotated[
     list[Limit] | None,
     typer.Option(help="Drop this limit; may be repeated."),
@@ -202,6 +210,7 @@ def show(session: Session, cluster: ClusterName) -> None:
             ("of one rack", _limits(found, "rack_fences_max", "rack_fences_percent")),
             ("of one site", _limits(found, "site_fences_max", "site_fences_percent")),
             ("make room", _made_room(found)),
+            ("memory overcommit", _memory(found)),
             ("vCPU overcommit", _overcommit(found)),
             ("starts at once", f"{found['starts_per_host']} on a host, of one recovery"),
             ("failback after", lasting(found["failback_after_s"])),
@@ -216,6 +225,11 @@ def _made_room(found: Json) -> str:
     if found["make_room"] == MakeRoom.OFF:
         return "no VM is stopped for another"
     return f"at most {found['make_room_max']} VMs are stopped for those of higher priority"
+
+
+def _memory(found: Json) -> str:
+    most = found["memory_overcommit"]
+    return "none" if most == 1 else f"a host promises up to {most:g} times what it has"
 
 
 def _overcommit(found: Json) -> str:
@@ -297,6 +311,7 @@ def edit(
     failback_after: FailbackAfter = None,
     soft_step: SoftStep = None,
     vcpu_overcommit: VcpuOvercommit = None,
+    memory_overcommit: MemoryOvercommit = None,
     version: VersionOption = None,
 ) -> None:
     """Change a cluster; of several limits of fences the strictest holds."""
@@ -309,7 +324,7 @@ def edit(
     wanted |= {"rack_fences_max": rack_fences, "rack_fences_percent": rack_percent}
     wanted |= {"site_fences_max": site_fences, "site_fences_percent": site_percent}
     wanted |= {"soft_step": None if soft_step is None else soft_step is Switch.ON}
-    wanted |= {"vcpu_overcommit": vcpu_overcommit}
+    wanted |= {"vcpu_overcommit": vcpu_overcommit, "memory_overcommit": memory_overcommit}
     emptied = [FIELDS[limit] for limit in unlimited or ()]
     change(act, "/clusters", act.api.find("cluster", cluster), wanted, version, emptied)
 

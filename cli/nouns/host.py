@@ -79,7 +79,7 @@ def list_(
             _state(item),
             ago(item["last_answer_at"], now),
             item["vms"],
-            f"{item['memory_reserved_mib']}/{item['memory_mib']} MiB",
+            f"{item['memory_reserved_mib']}/{item['memory_allowed_mib']} MiB",
             _vcpus(item, "{}/{}"),
             item["epoch"],
             "blocks" if item["fencing"]["blocks_on_power_loss"] else "proven",
@@ -99,6 +99,13 @@ def list_(
         "WHY",
     )
     return print_table(header, rows, empty="no hosts; add one with `holdfast host add`")
+
+
+def _memory(host: Json) -> str:
+    """What is promised of what may be, and what there is where that is less."""
+    has, most = host["memory_mib"], host["memory_allowed_mib"]
+    said = f"{host['memory_reserved_mib']} of {most} MiB reserved"
+    return said if most == has else f"{said}, it has {has}"
 
 
 def _vcpus(host: Json, form: str) -> str:
@@ -133,7 +140,7 @@ def show(session: Session, host: HostName) -> None:
             ("address", found["uri"]),
             ("rack", found["rack"] or None),
             ("site", found["site"] or None),
-            ("memory", f"{found['memory_reserved_mib']} of {found['memory_mib']} MiB reserved"),
+            ("memory", _memory(found)),
             ("processors", found["cpus"]),
             ("vCPUs", f"{_vcpus(found, '{} of {}')} reserved"),
             ("epoch", found["epoch"]),

@@ -7,7 +7,12 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
-from domain.capacity import VCPU_OVERCOMMIT_LEAST, VCPU_OVERCOMMIT_MOST
+from domain.capacity import (
+    MEMORY_OVERCOMMIT_LEAST,
+    MEMORY_OVERCOMMIT_MOST,
+    VCPU_OVERCOMMIT_LEAST,
+    VCPU_OVERCOMMIT_MOST,
+)
 from domain.context import PriorityClass
 from domain.disarming import DISARMED, DisarmMode
 from domain.errors import Conflict
@@ -62,6 +67,16 @@ RATIO: Any = Field(
     le=VCPU_OVERCOMMIT_MOST,
     strict=True,
 )
+MEMORY_RATIO: Any = Field(
+    default=MEMORY_OVERCOMMIT_LEAST,
+    ge=MEMORY_OVERCOMMIT_LEAST,
+    le=MEMORY_OVERCOMMIT_MOST,
+    strict=True,
+)
+
+
+RATIOS = ("vcpu_overcommit", "memory_overcommit")
+"""How far hosts may promise more than they have: with another ratio there may be room."""
 
 
 class FenceBudgets(Frozen):
@@ -92,6 +107,7 @@ class CreateCluster(FenceBudgets, Capacity, Params):
     fence_limit_s: float = Field(default=FENCE_LIMIT_S, ge=1, le=3600)
     fence_window_s: int = Field(default=300, ge=60, le=WINDOW_MAX_S)
     fences_max: int = Field(default=1, ge=0, le=10_000)
+    memory_overcommit: float = MEMORY_RATIO
     starts_per_host: int = Field(default=STARTS_PER_HOST, ge=1, le=STARTS_PER_HOST_MAX)
     make_room: MakeRoom = MakeRoom.OFF
     make_room_max: int = Field(default=MAKE_ROOM_MAX, ge=1, le=MAKE_ROOM_MAX_MOST)
@@ -190,6 +206,9 @@ class ClusterChanges(FenceBudgets, Capacity, Changes):
     fence_limit_s: float | None = Field(default=None, ge=1, le=3600)
     fence_window_s: int | None = Field(default=None, ge=60, le=WINDOW_MAX_S)
     fences_max: int | None = COUNT
+    memory_overcommit: float | None = Field(
+        default=None, ge=MEMORY_OVERCOMMIT_LEAST, le=MEMORY_OVERCOMMIT_MOST, strict=True
+    )
     starts_per_host: int | None = Field(default=None, ge=1, le=STARTS_PER_HOST_MAX)
     make_room: MakeRoom | None = None
     make_room_max: int | None = Field(default=None, ge=1, le=MAKE_ROOM_MAX_MOST)
@@ -233,7 +252,7 @@ class EditClusterAction(Action[EditCluster, Change]):
             notes.append("monitors take up the new timing with their next round")
         if "virt_type" in plan.facts.values:
             notes.append("VMs that run keep their type until their next start")
-        if "vcpu_overcommit" in plan.facts.values:
+        if not plan.facts.values.keys().isdisjoint(RATIOS):
             notes.append("VMs that run stay where they are")
             await _look_for_room(tx, params.cluster_id)
         return plan.facts.done(*notes)

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.capacity import vcpus_allowed
+from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
 from engine.facts import vm_state
@@ -112,10 +112,11 @@ async def _hosts(
 ) -> tuple[HostView, ...]:
     ids = [row["id"] for row in rows]
     fencing = await fencing_of(connection, ids)
-    same = set(HostView.model_fields) - {"fencing", "vcpus_allowed"}
+    same = set(HostView.model_fields) - {"fencing", "memory_allowed_mib", "vcpus_allowed"}
     return tuple(
         HostView(
             **{field: row[field] for field in same},
+            memory_allowed_mib=memory_allowed_mib(row["memory_mib"], row["memory_overcommit"]),
             vcpus_allowed=vcpus_allowed(row["cpus"], row["vcpu_overcommit"]),
             fencing=fencing[row["id"]],
         )

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.guests import PlaceOrder
-from domain.capacity import vcpus_allowed
+from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.disarming import DISARMED, starts_known
 from domain.errors import NotFound, Refused, Superseded
 from domain.explain_vms import explain_place
@@ -251,26 +251,25 @@ async def rooms_of(
     Room that others were stopped for counts as taken, but for the VM that it is kept for.
     """
     cluster = await inventory.get(connection, "cluster", cluster_id)
-    overcommit = None if cluster is None else cluster["vcpu_overcommit"]
     kept = await made_room.promised(connection, cluster_id, but_for)
     counts = await runs.active_counts(connection, cluster_id)
     hosts = await inventory.listing(connection, "host", cluster_id=cluster_id, state="up")
-    rooms = (_room(host, counts.get(host["id"], 0), overcommit) for host in hosts)
+    rooms = (_room(host, counts.get(host["id"], 0), cluster) for host in hosts if cluster)
     return tuple(
         _without(room, kept[room.host_id]) if room.host_id in kept else room for room in rooms
     )
 
 
-def _room(host: Row, vms: int, overcommit: float | None) -> Room:
+def _room(host: Row, vms: int, cluster: Row) -> Room:
     return Room(
         host_id=host["id"],
         name=host["name"],
         epoch=host["epoch"],
-        memory_mib=host["memory_mib"],
+        memory_mib=memory_allowed_mib(host["memory_mib"], cluster["memory_overcommit"]),
         reserved_mib=host["memory_reserved_mib"],
         vms=vms,
         vcpus_reserved=host["vcpus_reserved"],
-        vcpus_most=vcpus_allowed(host["cpus"], overcommit),
+        vcpus_most=vcpus_allowed(host["cpus"], cluster["vcpu_overcommit"]),
     )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from uuid import UUID
 
-from domain.capacity import vcpus_allowed
+from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.inventory import RunState
 from domain.soft_step import TRIES_MAX
 from simulator.invariants.facts import OPEN, Check, Facts, Part
@@ -60,7 +60,7 @@ def who_works_holds_its_lock(_centre: DataCentre, facts: Facts) -> Iterator[str]
 def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """I6: what is promised equals what the runs take, and no host promises more than it may.
 
-    Of vCPUs that is what its cluster allows now: nobody lowers that while a simulation runs.
+    That is what its cluster allows now: nobody lowers that while a simulation runs.
     """
     clusters = facts.by_id("cluster")
     mibs, counts = _taken(facts, "memory_mib"), _taken(facts, "vcpus")
@@ -68,11 +68,14 @@ def capacity_holds(_centre: DataCentre, facts: Facts) -> Iterator[str]:
         mib, vcpus = mibs[host["id"]], counts[host["id"]]
         if host["memory_reserved_mib"] != mib:
             yield f"{host['name']} promises {host['memory_reserved_mib']} MiB, not {mib}"
-        if host["memory_reserved_mib"] > host["memory_mib"]:
+        limits = clusters[host["cluster_id"]]
+        if host["memory_reserved_mib"] > memory_allowed_mib(
+            host["memory_mib"], limits["memory_overcommit"]
+        ):
             yield f"{host['name']} promises more than it has"
         if host["vcpus_reserved"] != vcpus:
             yield f"{host['name']} promises {host['vcpus_reserved']} vCPUs, not {vcpus}"
-        most = vcpus_allowed(host["cpus"], clusters[host["cluster_id"]]["vcpu_overcommit"])
+        most = vcpus_allowed(host["cpus"], limits["vcpu_overcommit"])
         if most is not None and host["vcpus_reserved"] > most:
             yield f"{host['name']} promises {host['vcpus_reserved']} vCPUs of {most}"
 
@@ -143,7 +146,7 @@ JUDGED: dict[str, Part] = {
             *("cluster_id", "cpus", "vcpus_reserved"),
         )
     ),
-    "cluster": Part(("id", "vcpu_overcommit")),
+    "cluster": Part(("id", "vcpu_overcommit", "memory_overcommit")),
     "death_certificate": Part(("id", "host_id", "epoch")),
     "soft_step": Part(("id", "host_id"), "automatic"),
     "incident": Part(("id", "host_id", "epoch", "open", "operation_id"), "open = 1"),

@@ -4,6 +4,7 @@ Hosts       All are in service before the scenario begins, and then have the pow
             them: a cold start finds an engine that knows its hosts.
 VMs         Protected unless the scenario calls them `ignored`. None runs, but for those whose host
             the peer was fencing: they ran there until the scenario began.
+Memory      As overcommitted as a cluster may be: the peer starts a VM without asking for room.
 Rules       Host rules become groups of VMs and hosts; each level of priority but the lowest adds a
             soft group of the hosts down to it, so that a better host breaks fewer.
 Left over   Whatever has no counterpart is named in `unsupported`, as `kind: why`.
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.capacity import MEMORY_OVERCOMMIT_MOST
 from domain.profiles import Profile
 from simulator.scenarios.format import Rule, Scenario, VmSaid, unknown_fields
 from simulator.setup import HostSetup, Setup, VmSetup
@@ -154,6 +156,7 @@ def _setup(
             for name, vm in scenario.vms.items()
         ),
         profile=Profile.FAST,
+        memory_overcommit=MEMORY_OVERCOMMIT_MOST,
     )
 
 

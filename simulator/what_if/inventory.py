@@ -62,6 +62,7 @@ class Cluster(Frozen):
     armed: bool = True
     limits: FenceLimits = FenceLimits()
     vcpu_overcommit: float | None = None
+    memory_overcommit: float = 1.0
     hosts: tuple[Host, ...] = ()
     vms: tuple[Vm, ...] = ()
     groups: tuple[GroupSetup, ...] = ()
@@ -87,6 +88,7 @@ class Cluster(Frozen):
             armed=self.armed,
             limits=self.limits,
             vcpu_overcommit=self.vcpu_overcommit,
+            memory_overcommit=self.memory_overcommit,
         )
 
     def _refuse_crowded(self, host: Host, vms: list[Vm]) -> None:
@@ -137,6 +139,7 @@ def inventory_of(api: Lists, exported_at: str) -> Inventory:
                 armed=cluster["armed"],
                 limits=_limits(cluster),
                 vcpu_overcommit=cluster.get("vcpu_overcommit"),  # an earlier release has none
+                memory_overcommit=cluster.get("memory_overcommit", 1.0),
                 hosts=tuple(_host(h, devices) for h in _of(cluster, hosts)),
                 vms=tuple(_vm(vm, vms) for vm in _of(cluster, vms)),
                 groups=tuple(_group(g, vms, hosts) for g in _of(cluster, groups)),

@@ -27,7 +27,7 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     host = centre.add("h1")
     centre.run(host, VM, FakeDomain("db", 128, 1))
     rows: dict[str, list[Row]] = {table: [] for table in TABLES}
-    rows["cluster"] = [{"id": CLUSTER, "vcpu_overcommit": 1.5}]
+    rows["cluster"] = [{"id": CLUSTER, "vcpu_overcommit": 1.5, "memory_overcommit": 1.0}]
     up = {"state": "up", "epoch": 1, "memory_mib": 1024, "cpus": 2, "cluster_id": CLUSTER}
     rows["host"] = [
         up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128, "vcpus_reserved": 3},
@@ -98,6 +98,11 @@ def memory_that_was_not_given_back(_centre: DataCentre, rows: dict[str, list[Row
     rows["host"][0]["memory_reserved_mib"] = 256
 
 
+def more_memory_than_a_cluster_allows(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    rows["host"][0]["memory_mib"] = 100
+    rows["cluster"][0]["memory_overcommit"] = 1.27
+
+
 def vcpus_that_were_not_given_back(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
     rows["host"][0]["vcpus_reserved"] = 2
 
@@ -147,6 +152,7 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (an_end_told_twice, invariants.operations_end_once),
     (a_step_without_an_end, invariants.steps_end_with_their_operations),
     (memory_that_was_not_given_back, invariants.capacity_holds),
+    (more_memory_than_a_cluster_allows, invariants.capacity_holds),
     (vcpus_that_were_not_given_back, invariants.capacity_holds),
     (more_vcpus_than_a_cluster_allows, invariants.capacity_holds),
     (an_incident_that_was_left, invariants.one_incident_at_most),

@@ -44,7 +44,7 @@ async def test_what_comes_of_it(engine: Bench, scenario: scenes.SoftScenario) ->
     # A guest that is gone has a run until a monitor, which is not here, has it recovered; that is
     # asked of hosts that are up, and the watcher may take a round more to hear this one again.
     async def is_told() -> bool:
-        return (await engine.host("h1"))["state"] == "up"
+        return bool((await engine.host("h1"))["state"] == "up")
 
     await engine.until(is_told, "h1 answers, and the watcher does not hear it")
     assert await engine.broken() == ["every_running_run_has_its_copy: db does not run on h1"]

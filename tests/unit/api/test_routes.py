@@ -89,6 +89,31 @@ async def test_a_senseless_overcommit_is_refused_and_changes_nothing(
     assert (await desk.get(path)).json() == before
 
 
+async def test_a_cluster_tells_how_much_memory_its_hosts_may_promise(desk: Desk) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    host = f"/hosts/{await desk.world.host(memory_mib=1001)}"
+    assert (await desk.get(path)).json()["memory_overcommit"] == 1.0
+    assert (await desk.get(host)).json()["memory_allowed_mib"] == 1001
+    for wanted in (1, 10, 1.5):
+        response = await desk.client.patch(f"/api/v1{path}", json={"memory_overcommit": wanted})
+        assert response.status_code == 202, response.text
+    assert (await desk.get(path)).json()["memory_overcommit"] == 1.5
+    shown = (await desk.get(host)).json()
+    assert (shown["memory_mib"], shown["memory_allowed_mib"]) == (1001, 1501)
+
+
+@pytest.mark.parametrize("wanted", [0.99, 10.1, None, "two", True, "NaN"], ids=repr)
+async def test_a_senseless_memory_overcommit_is_refused_and_changes_nothing(
+    desk: Desk, wanted: Any
+) -> None:
+    path = f"/clusters/{desk.world.cluster_id}"
+    before = (await desk.get(path)).json()
+    response = await desk.client.patch(f"/api/v1{path}", json={"memory_overcommit": wanted})
+    assert response.status_code == 422, response.text
+    assert "memory_overcommit" in response.text
+    assert (await desk.get(path)).json() == before
+
+
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e400"])
 async def test_an_overcommit_that_is_no_number_is_refused(desk: Desk, word: str) -> None:
     path = f"/clusters/{desk.world.cluster_id}"

@@ -164,6 +164,7 @@ def host(name: str = "h1", **changes: Any) -> HostView:
         "epoch": 3,
         "memory_mib": 4096,
         "memory_reserved_mib": 512,
+        "memory_allowed_mib": 4096,
         "cpus": 4,
         "vms": 2,
         "last_answer_at": at(1),

@@ -63,6 +63,7 @@ EDITS: list[tuple[str, str, int, Json]] = [
     ("cluster edit lab --failback-after 5m", CLUSTER, 3, {"failback_after_s": 300}),
     ("cluster edit lab --starts-per-host 3", CLUSTER, 3, {"starts_per_host": 3}),
     ("cluster edit lab --vcpu-overcommit 1.5", CLUSTER, 3, {"vcpu_overcommit": 1.5}),
+    ("cluster edit lab --memory-overcommit 1.5", CLUSTER, 3, {"memory_overcommit": 1.5}),
     ("cluster edit lab --unlimited vcpu-overcommit", CLUSTER, 3, {"vcpu_overcommit": None}),
     ("host edit h1 --own-host", HOST, 5, {"own_host": True}),
     ("host edit h1 --not-own-host --name h9", HOST, 5, {"own_host": False, "name": "h9"}),
