@@ -42,6 +42,11 @@ class Gate:
         self.reached = asyncio.Event()
         self._opened = asyncio.Event()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let through."""
+        return self._opened.is_set()
+
     async def __call__(self) -> None:
         """Wait at the gate."""
         self.reached.set()

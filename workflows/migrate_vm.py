@@ -23,6 +23,7 @@ from workflows import options
 from workflows.operation import (
     failure_of,
     go_on,
+    go_on_anew,
     problem_of,
     run_operation,
     show_running,
@@ -150,7 +151,7 @@ class MigrateVm:
     async def _wait(self, looks: int, limit_s: float, summary: str) -> None:
         # The next run would not know of a pause.
         if workflow.info().is_continue_as_new_suggested() and not self._pausing.wanted:
-            workflow.continue_as_new(self._order)
+            go_on_anew(self._order)
         await wait_up_to(
             limit_s, lambda: self._looks_wanted > looks or self._pausing.wanted, summary
         )
