@@ -23,9 +23,9 @@ workers=$((cores < 4 ? cores : 4))
 
 stage "style, types and import rules" make --no-print-directory lint
 stage "unit, store, workflow and replay tests" \
-  .venv/bin/pytest -n "$workers" --dist loadfile --no-loadscope-reorder -m "not lab"
+  .venv/bin/pytest -n "$workers" --dist loadfile --no-loadscope-reorder --durations 25 -m "not lab"
 # One after the other: lab tests watch real time-outs, which a busy neighbour would stretch.
-stage "lab tests" .venv/bin/pytest -m lab
+stage "lab tests" .venv/bin/pytest --durations 10 -m lab
 
 if [ "$failed" -ne 0 ]; then
   printf '\nfailed: %s\n' "${failures[@]}" >&2
