@@ -8,9 +8,9 @@ cuts nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -174,7 +174,7 @@ class Fencing:
         None for a host that has but one level. A device that does not take the command is only
         told of where another level follows, else raised (NoAnswer), once the others were cut.
         """
-        return await self._unless_said(step, self._power_off(step))
+        return await self._unless_said(step, lambda: self._power_off(step))
 
     async def _power_off(self, step: FenceStep) -> LevelCut | None:
         devices = await self._devices(step)
@@ -216,7 +216,7 @@ class Fencing:
         (`KNOCK_NOT_POSSIBLE`): not having asked is no silence. Refused (`SIGN_OF_LIFE`) when
         the host takes a connection or refuses it: then the device lies, or is another host's.
         """
-        return await self._unless_said(step, self._read_back(step))
+        return await self._unless_said(step, lambda: self._read_back(step))
 
     async def _read_back(self, step: FenceStep) -> tuple[Evidence, ...]:
         devices = await self._devices(step)
@@ -229,7 +229,7 @@ class Fencing:
     @activity.defn(name="fencing.read_level")
     async def read_level(self, order: ReadLevelOrder) -> LevelRead:
         """As `read_back`, of one level; not proven is an answer where another level follows."""
-        return await self._unless_said(order.step, self._read_level(order))
+        return await self._unless_said(order.step, lambda: self._read_level(order))
 
     async def _read_level(self, order: ReadLevelOrder) -> LevelRead:
         step = order.step
@@ -318,14 +318,14 @@ class Fencing:
             )
         return await self._records.certify(order)
 
-    async def _unless_said(self, step: FenceStep, work: Coroutine[Any, Any, T]) -> T:
+    async def _unless_said(self, step: FenceStep, work: Callable[[], Awaitable[T]]) -> T:
         known = await self._records.words_known(step.operation_id)
 
         async def said() -> bool:
             return await self._records.words(step.incident_id) > known
 
         async def whole() -> tuple[T]:
-            return (await work,)
+            return (await work(),)
 
         done = await unless_said(said, whole())
         if done is None:
