@@ -32,6 +32,7 @@ class Room(Frozen):
     vms: int
     vcpus_reserved: int = 0
     vcpus_most: int | None = None  # it may promise; None: there is no limit
+    has_mib: int | None = None  # memory of its own, where it may promise more; None: the same
 
     @property
     def free_mib(self) -> int:
@@ -48,10 +49,16 @@ class Room(Frozen):
         free = self.free_vcpus
         return free is None or sum(guest.vcpus for guest in guests) <= free
 
+    @property
+    def largest_mib(self) -> int:
+        """What one VM may have: of what is promised twice, nobody gets more than there is."""
+        return self.memory_mib if self.has_mib is None else min(self.has_mib, self.memory_mib)
+
     def takes(self, *guests: "Guest") -> bool:
         """Whether it has room for all of these together."""
         memory_mib = sum(guest.memory_mib for guest in guests)
-        return memory_mib <= self.free_mib and self.has_vcpus(*guests)
+        small = all(guest.memory_mib <= self.largest_mib for guest in guests)
+        return small and memory_mib <= self.free_mib and self.has_vcpus(*guests)
 
 
 class Guest(Frozen):
@@ -285,6 +292,8 @@ def _unfit(weighed: _Weighed, room: Room) -> str | None:
         if weighed.rules.strain(rule, vm_id, room):
             whose = "" if vm_id == guest.vm_id else ", of a VM that it is kept together with,"
             return f"{rule.words}{whose} forbids it"
+    if room.largest_mib < guest.memory_mib:
+        return f"it has {room.largest_mib} MiB in all, {guest.memory_mib} are needed"
     if room.free_mib < guest.memory_mib:
         return f"{room.free_mib} MiB are free, {guest.memory_mib} are needed"
     if not room.has_vcpus(guest):
@@ -362,11 +371,13 @@ def _none_left(guest: Guest, rule: AffinityRule, before: int, rooms: tuple[Room,
 def _too_small(
     guest: Guest, allowed: tuple[Room, ...], rooms: tuple[Room, ...], used: list[str]
 ) -> str:
-    largest = max((room.free_mib for room in allowed), default=0)
+    largest = max((min(room.free_mib, room.largest_mib) for room in allowed), default=0)
     where = f"{len(rooms)} usable hosts"
     if used:
         where = f"the {len(allowed)} of {where} that {', '.join(used)} leave"
-    if roomy := [room for room in allowed if room.free_mib >= guest.memory_mib]:
+    if roomy := [
+        room for room in allowed if min(room.free_mib, room.largest_mib) >= guest.memory_mib
+    ]:
         return _too_few_vcpus(guest, roomy, where)
     return f"{guest.name} needs {guest.memory_mib} MiB; the largest gap on {where} is {largest} MiB"
 

@@ -5,7 +5,7 @@ event, so two processes cannot both move a host, and a forbidden move touches no
 """
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,11 +20,14 @@ from store.schema import cluster, host
 
 
 @prebuilt
-def _move(host_id: UUID, why: str, now: datetime, /, *, event: HostEvent) -> sa.Update:
-    return (
-        host.update()
-        .where(host.c.id == host_id, among(host.c.state, [s.value for s in sources(event)]))
-        .values(state=state_after(event), state_reason=why, state_since=now, **_power(event))
+def _move(host_id: UUID, why: str, now: datetime, /, *epoch: int, event: HostEvent) -> sa.Update:
+    query = host.update().where(
+        host.c.id == host_id, among(host.c.state, [s.value for s in sources(event)])
+    )
+    for one in epoch:
+        query = query.where(host.c.epoch == one)
+    return query.values(
+        state=state_after(event), state_reason=why, state_since=now, **_power(event)
     )
 
 
@@ -34,10 +37,17 @@ def _power(event: HostEvent) -> dict[str, None]:
 
 
 async def move(
-    connection: AsyncConnection, host_id: UUID, event: HostEvent, why: str, now: datetime
+    connection: AsyncConnection,
+    host_id: UUID,
+    event: HostEvent,
+    why: str,
+    now: datetime,
+    *,
+    epoch: int | None = None,
 ) -> bool:
-    """Apply one event to a host; False when its state does not expect it."""
-    return await changed(connection, _move(host_id, why[:1024], now, event=event)) == 1
+    """Apply one event to a host; False when its state does not expect it, or its epoch is over."""
+    known = () if epoch is None else (epoch,)
+    return await changed(connection, _move(host_id, why[:1024], now, *known, event=event)) == 1
 
 
 async def put_back(
@@ -104,12 +114,14 @@ def takes_vcpus(which: Any, vcpus: Any) -> sa.ColumnElement[bool]:
 def takes_memory(which: Any, memory_mib: Any) -> sa.ColumnElement[bool]:
     """Whether a host may promise so many MiB more, by its cluster; see `takes_vcpus`.
 
-    The same rule as `domain.capacity.memory_allowed_mib`.
+    The same rule as `domain.capacity.memory_allowed_mib`. Nobody gets more than the host has.
     """
     limit = cluster.alias("limit_of_memory")
     ratio = sa.select(limit.c.memory_overcommit).where(limit.c.id == which.c.cluster_id)
     most = which.c.memory_mib * ratio.scalar_subquery() + TOLERANCE
-    return cast("sa.ColumnElement[bool]", which.c.memory_reserved_mib + memory_mib <= most)
+    return sa.and_(
+        which.c.memory_reserved_mib + memory_mib <= most, which.c.memory_mib >= memory_mib
+    )
 
 
 @prebuilt

@@ -9,9 +9,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.inventory import HostState
 from store.prebuilt import prebuilt
 from store.rows import Row, changed, many
-from store.schema import cluster, vm
+from store.schema import cluster, host, vm
 from store.schema_ha import vm_run
 
 FOUND_GONE = "found gone"
@@ -32,8 +33,11 @@ async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
 
 
 @prebuilt
-def _left_down(limit: int, /, *run_id: UUID) -> sa.Select[Any]:
+def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
     latest = sa.and_(vm.c.id == vm_run.c.vm_id, vm.c.generation == vm_run.c.generation)
+    settling = sa.exists().where(
+        host.c.id == vm_run.c.host_id, host.c.state == HostState.RECONCILING
+    )
     query = (
         sa.select(vm_run)
         .join(vm, latest)
@@ -46,17 +50,29 @@ def _left_down(limit: int, /, *run_id: UUID) -> sa.Select[Any]:
             vm_run.c.end_reason == LEFT_DOWN,
         )
     )
-    for one in run_id:
-        query = query.where(vm_run.c.id == one)
+    for one in ids:
+        query = query.where(vm_run.c[which] == one)
+    if which != "host_id":
+        # Its own admission starts it, and looks first.
+        query = query.where(~settling)
     return query.order_by(vm_run.c.id).limit(limit)
 
 
 async def left_down(
-    connection: AsyncConnection, limit: int, *, run_id: UUID | None = None
+    connection: AsyncConnection,
+    limit: int,
+    *,
+    run_id: UUID | None = None,
+    host_id: UUID | None = None,
 ) -> list[Row]:
-    """Latest runs of VMs that are still to be started again, where that is allowed by now."""
-    which = () if run_id is None else (run_id,)
-    return await many(connection, _left_down(limit, *which))
+    """Latest runs of VMs that are still to be started again, where that is allowed by now.
+
+    Those of a host that is being reconciled are told only to who asks for that host.
+    """
+    if host_id is not None:
+        return await many(connection, _left_down(limit, host_id, which="host_id"))
+    ids = () if run_id is None else (run_id,)
+    return await many(connection, _left_down(limit, *ids, which="id"))
 
 
 async def pick_up(connection: AsyncConnection, run_id: UUID) -> bool:

@@ -109,10 +109,12 @@ async def with_parent(connection: AsyncConnection, operation_id: UUID) -> Row | 
     return await one(connection, _with_parent(operation_id))
 
 
-async def newest_of(connection: AsyncConnection, kind: str, target_id: UUID) -> UUID | None:
-    """The newest operation of a kind on a target."""
+async def newest_of(
+    connection: AsyncConnection, kinds: Sequence[str], target_id: UUID
+) -> UUID | None:
+    """The newest operation of these kinds on a target."""
     query = sa.select(operation.c.id).where(
-        operation.c.target_id == target_id, operation.c.kind == kind
+        operation.c.target_id == target_id, operation.c.kind.in_(kinds)
     )
     found = await one(connection, query.order_by(operation.c.id.desc()).limit(1))
     return None if found is None else found["id"]

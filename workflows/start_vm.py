@@ -187,7 +187,8 @@ class StartVm:
     async def _wait_for_room(self, looks: int) -> None:
         # The next run would not know of a pause.
         if workflow.info().is_continue_as_new_suggested() and not self._pausing.wanted:
-            go_on_anew(self._order)
+            # A place that it began with is given back by now, or its first step has found it.
+            go_on_anew(self._order.model_copy(update={"run": None}))
         await wait_up_to(
             self._order.policy.capacity_retry_s,
             lambda: self._looks_wanted > looks or self._pausing.wanted,

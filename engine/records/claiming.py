@@ -92,7 +92,10 @@ class Claim:
         taken |= {run["vm_id"] for run in lost}
         host = order.host
         before = await runs.lost_without_successor(self._connection, host.host_id, host.epoch)
-        return lost + [run for run in before if run["vm_id"] not in taken]
+        # What was lost under this very proof was judged by whoever took it: a person may have
+        # started since then what was left down.
+        left = [run for run in before if run["lost_certificate_id"] != order.certificate_id]
+        return lost + [run for run in left if run["vm_id"] not in taken]
 
     async def _judged(self, lost: list[Row]) -> list[Judged]:
         depends = await inventory.dependencies(self._connection)

@@ -18,6 +18,7 @@ from engine.actions.imports import claim_of
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
+from engine.closing import REBOOT, SHUTDOWN
 from engine.records.fencing import FenceRecords
 from engine.records.planned import start_due
 from store import hosts, inventory, left_down, locks, migrating, operations, planned, runs
@@ -29,6 +30,9 @@ log = structlog.get_logger()
 
 LOOKED_AT = 200
 """VMs left down that one look takes up. Higher: a longer round. Lower: the last start later."""
+
+BRINGS_BACK = ("host.activate", SHUTDOWN, REBOOT)
+"""Kinds of operations that reconcile a host: starts of what was found gone are parts of them."""
 
 
 class HostRecords(FenceRecords):
@@ -144,6 +148,10 @@ class HostRecords(FenceRecords):
                 if run["id"] in expected and run["vm_id"] not in alive:
                     await runs.end(connection, run["id"], FOUND_GONE, self._clock())
                     vm = await inventory.get(connection, "vm", run["vm_id"])
+                    # Written with the end itself: the answer of this step may be lost, and who
+                    # repeats it finds no run to close.
+                    if vm is not None and vm["protected"] and vm["wanted"]:
+                        await left_down.leave_down(connection, vm["id"])
                     names.append(vm["name"] if vm else str(run["vm_id"]))
             return tuple(sorted(names))
 
@@ -163,8 +171,9 @@ class HostRecords(FenceRecords):
             await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             await runs.adopt(connection, host.host_id, epoch)
             await migrating.follow(connection, host.host_id, epoch)
-            for name in settled.ended:
-                await self._start_again(connection, order, name)
+            for run in await left_down.left_down(connection, LOOKED_AT, host_id=host.host_id):
+                if await self._start(connection, order.operation_id, run["vm_id"]):
+                    await left_down.pick_up(connection, run["id"])
             waiting = await planned.remembered(connection, host_id=host.host_id)
             await start_due(connection, self._backend, waiting, order.operation_id)
             return True
@@ -172,21 +181,6 @@ class HostRecords(FenceRecords):
         if not await self._database.write(work):
             raise _moved_on(host)
         return epoch
-
-    async def _start_again(self, connection: AsyncConnection, order: AdmitOrder, name: str) -> None:
-        """Order the start of a protected VM that was found gone; within the admission.
-
-        What forbids it now may be over later: then `start_left_down` finds it.
-        """
-        vm = await inventory.find(connection, "vm", name)
-        if vm is None or not (vm["protected"] and vm["wanted"]):
-            return
-        if await runs.active_run(connection, vm["id"]) is not None:
-            return
-        cluster = await inventory.get(connection, "cluster", vm["cluster_id"])
-        armed = cluster is not None and cluster["armed"]
-        if not armed or not await self._start(connection, order.operation_id, vm["id"]):
-            await left_down.leave_down(connection, vm["id"])
 
     async def start_left_down(self) -> int:
         """Order the starts that had to wait for an armed cluster, or for somebody's lock; how many.
@@ -207,7 +201,7 @@ class HostRecords(FenceRecords):
         if not waiting:
             return False
         run = waiting[0]
-        activation = await operations.newest_of(connection, "host.activate", run["host_id"])
+        activation = await operations.newest_of(connection, BRINGS_BACK, run["host_id"])
         if activation is None or not await self._start(connection, activation, run["vm_id"]):
             return False
         return await left_down.pick_up(connection, run_id)

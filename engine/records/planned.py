@@ -125,7 +125,9 @@ class PlannedRecords(FenceRecords):
         if row is None:
             return 0
         parent = row["operation_id"] if row["operation_state"] else None
-        parent = parent or await operations.newest_of(connection, "host.activate", row["host_id"])
+        parent = parent or await operations.newest_of(
+            connection, ("host.activate",), row["host_id"]
+        )
         if parent is None:
             return 0
         if row["start_id"] is None:

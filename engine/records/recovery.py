@@ -133,8 +133,9 @@ class RecoveryRecords:
             now = self._clock()
             if order.returned:
                 why = "it answers again; nothing was moved"
-                await hosts.move(connection, order.host.host_id, HostEvent.RETURNED, why, now)
-                await incidents.close(connection, order.incident_id, "returned", now)
+                # A late word about a closed incident says nothing of the host as it is now.
+                if await incidents.close(connection, order.incident_id, "returned", now):
+                    await hosts.move(connection, order.host.host_id, HostEvent.RETURNED, why, now)
                 return f"{order.host.name} answers again; nothing was moved"
             if order.cancelled:
                 return await _abandon(connection, order, now)
@@ -184,10 +185,10 @@ async def _note_progress(
 
 
 async def _abandon(connection: AsyncConnection, order: ReportOrder, now: datetime) -> str:
+    closed = await incidents.close(connection, order.incident_id, "cancelled", now)
     host = await host_row(connection, order.host.host_id)
-    if host["state"] == HostState.FENCING:
+    if closed and host["state"] == HostState.FENCING:
         why = "its recovery was cancelled while its power was being cut"
         await hosts.move(connection, host["id"], HostEvent.FAILED, why, now)
         host = await host_row(connection, host["id"])
-    await incidents.close(connection, order.incident_id, "cancelled", now)
     return f"nothing was moved; {host['name']} is left {host['state']}, with its VMs"

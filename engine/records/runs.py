@@ -265,6 +265,7 @@ def _room(host: Row, vms: int, cluster: Row) -> Room:
         host_id=host["id"],
         name=host["name"],
         epoch=host["epoch"],
+        has_mib=host["memory_mib"],
         memory_mib=memory_allowed_mib(host["memory_mib"], cluster["memory_overcommit"]),
         reserved_mib=host["memory_reserved_mib"],
         vms=vms,

@@ -215,7 +215,8 @@ class WatchRecords:
             opened = await incidents.find_open(connection, host.id, host.epoch)
             if host.state is HostState.NON_RESPONSIVE and opened is None:
                 why = "answers again; nothing was moved"
-                await hosts.move(connection, host.id, HostEvent.RETURNED, why, now)
+                told = (HostEvent.RETURNED, why, now)
+                await hosts.move(connection, host.id, *told, epoch=host.epoch)
             if mark != host.epoch:
                 return False
             reason = "the host answers, in the same boot"
@@ -247,7 +248,7 @@ class WatchRecords:
         self, connection: AsyncConnection, host: WatchedHost, event: HostEvent, why: str, by: str
     ) -> None:
         now = self._clock()
-        if await hosts.move(connection, host.id, event, why, now):
+        if await hosts.move(connection, host.id, event, why, now, epoch=host.epoch):
             data = {"host": host.name, "why": why} | ({"monitor": by} if by else {})
             await plumbing.append_event(connection, _alarm(host, f"host.{event}", data, now))
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import Field, ValidationError
 
 from domain.base import Frozen
-from domain.capacity import vcpus_allowed
+from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.errors import Invalid
 from domain.inventory import PLACE
 from domain.profiles import Profile
@@ -71,8 +71,8 @@ class Cluster(Frozen):
         """What is put on the stage: hosts in service with what ran on them, and what ran nowhere.
 
         A host that was out of service carries nothing, so it is left out, as is a VM that ran on
-        one: nobody knows whether it is alive. Invalid where a host holds more vCPUs than it may:
-        nothing could put its VMs there.
+        one: nobody knows whether it is alive. Invalid where a host holds more memory or vCPUs than
+        it may: nothing could put its VMs there.
         """
         serving = [host for host in self.hosts if host.state == "up"]
         names = {host.name for host in serving}
@@ -92,15 +92,21 @@ class Cluster(Frozen):
         )
 
     def _refuse_crowded(self, host: Host, vms: list[Vm]) -> None:
-        held = sum(vm.vcpus for vm in vms if vm.host == host.name)
-        most = vcpus_allowed(host.cpus, self.vcpu_overcommit)
-        if most is not None and held > most:
-            raise Invalid(
-                "INVENTORY_CROWDED",
-                f"{host.name} holds {held} vCPUs, and may hold {most} by the limit of {self.name}",
-                next_step="write a larger `vcpu_overcommit` into the file, or take VMs away",
-                host=host.name,
-            )
+        here = [vm for vm in vms if vm.host == host.name]
+        mib = memory_allowed_mib(host.memory_mib, self.memory_overcommit)
+        vcpus = vcpus_allowed(host.cpus, self.vcpu_overcommit)
+        for unit, name, held, most in (
+            ("MiB", "memory_overcommit", sum(vm.memory_mib for vm in here), mib),
+            ("vCPUs", "vcpu_overcommit", sum(vm.vcpus for vm in here), vcpus),
+        ):
+            if most is not None and held > most:
+                limit = f"may hold {most} by the limit of {self.name}"
+                raise Invalid(
+                    "INVENTORY_CROWDED",
+                    f"{host.name} holds {held} {unit}, and {limit}",
+                    next_step=f"write a larger `{name}` into the file, or take VMs away",
+                    host=host.name,
+                )
 
 
 class Inventory(Frozen):

@@ -54,8 +54,10 @@ async def test_the_statement_and_the_planner_round_memory_alike(world: World) ->
         await world.put("cluster", world.cluster_id, memory_overcommit=ratio)
         await world.put("host", host, memory_mib=mib, memory_reserved_mib=0)
         most = memory_allowed_mib(mib, ratio)
-        assert not await world.do(hosts.reserve, host, 1, taking(most + 1, 0)), (ratio, mib)
-        assert await world.do(hosts.reserve, host, 1, taking(most, 0)), (ratio, mib)
+        for held, has_room in ((most, False), (most - 1, True)):
+            await world.put("host", host, memory_reserved_mib=held)
+            found = await world.do(hosts.reserve, host, 1, taking(1, 0))
+            assert found is has_room, (ratio, mib, held)
 
 
 async def test_whoever_allows_more_memory_wakes_what_waits_for_room(engine: Engine) -> None:
@@ -71,12 +73,26 @@ async def test_whoever_allows_more_memory_wakes_what_waits_for_room(engine: Engi
 async def test_a_lowered_ratio_ends_nobody_and_lets_nobody_in(engine: Engine) -> None:
     world = engine.world
     host = await overcommitted(world, 2.0)
-    await world.running(await world.vm("web", memory_mib=1500), host)
+    for name in ("web", "mail"):
+        await world.running(await world.vm(name, memory_mib=750), host)
     await engine.act(EditCluster(cluster_id=world.cluster_id, memory_overcommit=1.0))
     (room,) = await world.do(rooms_of, world.cluster_id)
     assert (room.reserved_mib, room.memory_mib, room.free_mib) == (1500, 1000, -500)
     assert not await world.do(hosts.reserve, host, 1, taking(1, 1))
-    assert [run["state"] for run in await engine.rows("vm_run")] == ["running"]
+    assert [run["state"] for run in await engine.rows("vm_run")] == ["running", "running"]
+
+
+async def test_no_vm_gets_more_memory_than_its_host_has(engine: Engine) -> None:
+    world = engine.world
+    large = await overcommitted(world, 4.0)
+    small = await world.host("h2", memory_mib=500)
+    vm = await world.vm("big", memory_mib=600, protected=True)
+    await world.running(vm, large)
+    assert not await world.do(hosts.reserve, small, 1, taking(501, 1))
+    assert await world.do(hosts.reserve, small, 1, taking(500, 1))
+    forecast = await engine.backend.run_query(ForecastLoss(host_id=large))
+    (waits,) = forecast.waits
+    assert "big needs 600 MiB; the largest gap on 1 usable hosts is 500 MiB" in waits.why
 
 
 async def test_a_vm_larger_than_every_host_is_refused_whatever_the_ratio(engine: Engine) -> None:
@@ -95,8 +111,8 @@ async def test_a_list_of_hosts_tells_what_there_is_and_what_may_be_promised(
 
 async def test_a_move_finds_memory_where_its_cluster_lets_more_be_promised(world: World) -> None:
     source = await overcommitted(world, 1.0)
-    target = await world.host("h2", memory_mib=800)
-    vm = await world.vm(memory_mib=1000)
+    target = await world.host("h2", memory_mib=800, memory_reserved_mib=500)
+    vm = await world.vm(memory_mib=500)
     run = await world.running(vm, source)
     mover = await world.operation(vm, kind="vm.migrate")
     assert await world.do(migrating.begin, run["id"], target, 1, mover) is None

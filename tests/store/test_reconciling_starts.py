@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from activities.hosts import AdmitOrder
+from activities.hosts import AdmitOrder, FailOrder
 from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
 from engine.actions.clusters import ArmCluster
@@ -151,6 +151,42 @@ async def test_a_vm_that_a_reboot_took_from_a_disarmed_cluster_is_started_once_i
     started = [await engine.hosts.start_left_down() for _ in range(2)]
     (start,) = await starts(engine)
     assert (started, start["parent_id"], start["kind"]) == ([1, 0], activation, "vm.start")
+
+
+async def taken_by_a_reboot(engine: Engine) -> tuple[UUID, UUID]:
+    """A host whose guest was found gone by a step whose answer is lost; its activation."""
+    world = engine.world
+    host = await world.host()
+    await world.running(await world.vm(protected=True), host)
+    await world.put("host", host, state="reconciling")
+    activation = await world.operation(host, kind="host.activate", state="running")
+    assert await settle(engine, host) == ("db",)
+    return host, activation
+
+
+async def test_a_vm_that_was_found_gone_is_started_though_the_step_that_found_it_is_repeated(
+    engine: Engine,
+) -> None:
+    host, activation = await taken_by_a_reboot(engine)
+    assert await engine.hosts.start_left_down() == 0, "its admission starts it"
+    again = Reconciliation(ended=await settle(engine, host), memory_mib=1024, cpus=4)
+    assert again.ended == ()
+    order = AdmitOrder(operation_id=activation, host=await engine.ref(host), settled=again)
+    for _ in range(2):
+        await engine.hosts.admit(order)
+    (start,) = await starts(engine)
+    assert (start["parent_id"], start["kind"]) == (activation, "vm.start")
+    assert await engine.hosts.start_left_down() == 0
+
+
+async def test_a_vm_that_was_found_gone_is_started_elsewhere_where_its_host_is_not_admitted(
+    engine: Engine,
+) -> None:
+    host, activation = await taken_by_a_reboot(engine)
+    await engine.hosts.fail(FailOrder(host=await engine.ref(host), why="cancelled"))
+    assert [await engine.hosts.start_left_down() for _ in range(2)] == [1, 0]
+    (start,) = await starts(engine)
+    assert start["parent_id"] == activation
 
 
 async def test_many_that_look_at_once_start_it_once(engine: Engine) -> None:

@@ -115,3 +115,17 @@ async def test_reports_of_an_open_incident_are_counted_and_of_a_closed_one_are_n
     await world.do(incidents.close, incident, "returned", world.now)
     await records(engine).reported_again(item)
     assert columns(await engine.rows("incident"), "reports") == [2]
+
+
+@pytest.mark.parametrize("now", ["fencing", "non_responsive", "connecting", "up"])
+async def test_what_a_monitor_knew_of_an_earlier_epoch_moves_no_host(
+    engine: Engine, now: str
+) -> None:
+    host = await engine.world.host(state="non_responsive")
+    late = await watched(engine, host)
+    await engine.world.put("host", host, state=now, epoch=2)
+    before = await engine.everything()
+    assert not await records(engine).sign_of_life(late, 1)
+    await records(engine).answered(late)
+    await records(engine).ignored(late, "silent")
+    assert await engine.everything() == before
