@@ -96,6 +96,32 @@ def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Itera
             yield f"{vm['name']} is wanted, down, and nothing says why"
 
 
+def no_protected_vm_is_forgotten(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """A protected VM that is wanted and down is not one whose last start went well.
+
+    It is waiting for room, for its host or for an armed cluster, somebody ended its start, or it
+    could not be started: each of these can be read. One that ran and is gone, and nothing follows,
+    was forgotten.
+    """
+    runs, left = {run["vm_id"] for run in facts.active}, dict[UUID, Row]()
+    for run in sorted(facts.rows["vm_run"], key=lambda run: int(run["generation"])):
+        left[run["vm_id"]] = run
+    last: dict[UUID, Row] = {}
+    for op in sorted(facts.rows["operation"], key=lambda op: str(op["id"])):
+        if op["kind"] in ("vm.start", "vm.stop", "vm.recover"):
+            last[op["target_id"]] = op
+    waiting = {row["vm_id"] for row in facts.rows["planned_stop"]}
+    armed = {row["id"] for row in facts.rows["cluster"] if row["armed"]}
+    for vm in facts.rows["vm"]:
+        wanted = vm["wanted"] and vm["protected"] and not vm["removed_at"]
+        if not wanted or vm["id"] in runs | waiting or vm["cluster_id"] not in armed:
+            continue
+        newest = last.get(vm["id"], {})
+        if (newest.get("kind"), newest.get("state")) == ("vm.start", "succeeded"):
+            why = left.get(vm["id"], {}).get("end_reason")
+            yield f"{vm['name']} ran, is down ({why}), and nobody starts it"
+
+
 def vms_come_back_from_a_planned_stop(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """A VM that was shut down with its host runs again, is being started, or waits for its host."""
     runs = {run["vm_id"] for run in facts.active}
@@ -167,6 +193,7 @@ QUIET: tuple[Check, ...] = (
     nothing_stays_paused,
     nothing_stays_hung,
     every_wanted_vm_is_accounted_for,
+    no_protected_vm_is_forgotten,
     vms_come_back_from_a_planned_stop,
     operations_end_or_say_why_they_wait,
     operations_end_once,

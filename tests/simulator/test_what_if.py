@@ -78,6 +78,21 @@ def test_a_host_that_holds_more_than_the_limit_of_the_file_is_refused() -> None:
     assert refused.value.code == "INVENTORY_CROWDED"
 
 
+def test_a_host_that_holds_more_memory_than_the_ratio_of_the_file_is_refused() -> None:
+    held = sum(vm.memory_mib for vm in CLUSTER.vms if vm.host == "h1")
+    hosts = tuple(
+        host.model_copy(update={"memory_mib": held - 1}) if host.name == "h1" else host
+        for host in CLUSTER.hosts
+    )
+    crowded = CLUSTER.model_copy(update={"hosts": hosts})
+    with pytest.raises(Invalid, match=f"h1 holds {held} MiB, and may hold {held - 1}") as refused:
+        play(crowded, H1)
+    assert refused.value.next_step == (
+        "write a larger `memory_overcommit` into the file, or take VMs away"
+    )
+    play(crowded.model_copy(update={"memory_overcommit": 1.5}), H1)
+
+
 def test_the_host_is_said_to_be_proven_dead_and_when() -> None:
     (host,) = play(CLUSTER, H1).hosts
     assert (host.name, host.state, host.fenced) == ("h1", "down", False)

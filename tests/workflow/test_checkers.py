@@ -16,7 +16,7 @@ from tests.invariants import CHECKS, TABLES, Facts, broken
 pytestmark = pytest.mark.workflow
 
 HOST, OTHER, VM, RUN, START, INCIDENT, CLUSTER = (UUID(int=n) for n in range(1, 8))
-WANTED: Row = {"wanted": True, "protected": True, "removed_at": None}
+WANTED: Row = {"wanted": True, "protected": True, "removed_at": None, "cluster_id": CLUSTER}
 WANTED |= {"on_io_error": "resume", "on_hang": "restart"}
 Break = Callable[[DataCentre, dict[str, list[Row]]], None]
 
@@ -28,6 +28,7 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     centre.run(host, VM, FakeDomain("db", 128, 1))
     rows: dict[str, list[Row]] = {table: [] for table in TABLES}
     rows["cluster"] = [{"id": CLUSTER, "vcpu_overcommit": 1.5, "memory_overcommit": 1.0}]
+    rows["cluster"][0]["armed"] = True
     up = {"state": "up", "epoch": 1, "memory_mib": 1024, "cpus": 2, "cluster_id": CLUSTER}
     rows["host"] = [
         up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128, "vcpus_reserved": 3},
@@ -128,6 +129,14 @@ def a_vm_on_a_host_in_maintenance(_centre: DataCentre, rows: dict[str, list[Row]
     rows["host"][0]["state"] = "maintenance"
 
 
+def a_vm_that_a_reboot_took_and_nobody_starts(
+    centre: DataCentre, rows: dict[str, list[Row]]
+) -> None:
+    centre.hosts["h1"].domains.clear()
+    rows["vm_run"][0] |= {"active": None, "state": "ended", "end_reason": "found gone"}
+    rows["host"][0] |= {"memory_reserved_mib": 0, "vcpus_reserved": 0}
+
+
 def a_planned_stop_that_nobody_remembers(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
     rows["vm"].append({"id": OTHER, "name": "web"} | WANTED)
     stop = {"id": UUID(int=7), "kind": "vm.stop", "target_id": OTHER, "target_name": "web"}
@@ -159,6 +168,7 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (a_copy_that_stays_paused, invariants.nothing_stays_paused),
     (a_copy_that_stays_hung, invariants.nothing_stays_hung),
     (a_vm_on_a_host_in_maintenance, invariants.nothing_runs_in_maintenance),
+    (a_vm_that_a_reboot_took_and_nobody_starts, invariants.no_protected_vm_is_forgotten),
     (a_planned_stop_that_nobody_remembers, invariants.vms_come_back_from_a_planned_stop),
     (a_libvirtd_restarted_again_and_again, invariants.libvirtd_is_not_restarted_for_ever),
 )
