@@ -1,4 +1,4 @@
-"""A host reboots, and what took its guests away is read once only: they are started all the same."""
+"""A host reboots, and what took its guests away is read once only: they are started again."""
 
 import pytest
 
