@@ -171,9 +171,7 @@ class HostRecords(FenceRecords):
             await hosts.set_capacity(connection, host.host_id, settled.memory_mib, settled.cpus)
             await runs.adopt(connection, host.host_id, epoch)
             await migrating.follow(connection, host.host_id, epoch)
-            for run in await left_down.left_down(connection, LOOKED_AT, host_id=host.host_id):
-                if await self._start(connection, order.operation_id, run["vm_id"]):
-                    await left_down.pick_up(connection, run["id"])
+            await self._start_left_down(connection, order)
             waiting = await planned.remembered(connection, host_id=host.host_id)
             await start_due(connection, self._backend, waiting, order.operation_id)
             return True
@@ -181,6 +179,19 @@ class HostRecords(FenceRecords):
         if not await self._database.write(work):
             raise _moved_on(host)
         return epoch
+
+    async def _start_left_down(self, connection: AsyncConnection, order: AdmitOrder) -> None:
+        """Order the starts of what was found gone here; within the admission.
+
+        What forbids one now may be over later: then `start_left_down` finds it.
+        """
+        for name in order.settled.ended:  # an earlier release has not noted it with the end
+            vm = await inventory.find(connection, "vm", name)
+            if vm is not None:
+                await left_down.leave_down(connection, vm["id"])
+        for run in await left_down.left_down(connection, LOOKED_AT, host_id=order.host.host_id):
+            if await self._start(connection, order.operation_id, run["vm_id"]):
+                await left_down.pick_up(connection, run["id"])
 
     async def start_left_down(self) -> int:
         """Order the starts that had to wait for an armed cluster, or for somebody's lock; how many.
