@@ -187,7 +187,7 @@ class HostRecords(FenceRecords):
         """
         for name in order.settled.ended:  # an earlier release has not noted it with the end
             vm = await inventory.find(connection, "vm", name)
-            if vm is not None:
+            if vm is not None and vm["protected"] and vm["wanted"]:
                 await left_down.leave_down(connection, vm["id"])
         for run in await left_down.left_down(connection, LOOKED_AT, host_id=order.host.host_id):
             if await self._start(connection, order.operation_id, run["vm_id"]):
