@@ -292,10 +292,10 @@ def _unfit(weighed: _Weighed, room: Room) -> str | None:
         if weighed.rules.strain(rule, vm_id, room):
             whose = "" if vm_id == guest.vm_id else ", of a VM that it is kept together with,"
             return f"{rule.words}{whose} forbids it"
-    if room.largest_mib < guest.memory_mib:
-        return f"it has {room.largest_mib} MiB in all, {guest.memory_mib} are needed"
     if room.free_mib < guest.memory_mib:
         return f"{room.free_mib} MiB are free, {guest.memory_mib} are needed"
+    if room.largest_mib < guest.memory_mib:
+        return f"it has {room.largest_mib} MiB in all, {guest.memory_mib} are needed"
     if not room.has_vcpus(guest):
         held = f"{room.vcpus_reserved} of {room.vcpus_most} vCPUs are held"
         return f"{held}, {guest.vcpus} are needed"

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.inventory import HostState
 from store.prebuilt import prebuilt
-from store.rows import Row, changed, many
+from store.rows import Row, changed, many, number
 from store.schema import cluster, host, vm
 from store.schema_ha import vm_run
 
@@ -21,9 +21,17 @@ FOUND_GONE = "found gone"
 LEFT_DOWN = "found gone, to be started again"
 
 
+@prebuilt
+def _latest(vm_id: UUID, /) -> sa.Select[Any]:
+    return sa.select(sa.func.max(vm_run.c.generation)).where(vm_run.c.vm_id == vm_id)
+
+
 async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
-    """Note that a VM whose latest run was found gone is to be started again later. Repeatable."""
-    latest = sa.select(vm.c.generation).where(vm.c.id == vm_id).scalar_subquery()
+    """Note that a VM whose latest run was found gone is to be started again later. Repeatable.
+
+    A VM may have a higher generation than its latest run: that of an adoption that came to nothing.
+    """
+    latest = await number(connection, _latest(vm_id))
     query = vm_run.update().where(
         vm_run.c.vm_id == vm_id,
         vm_run.c.generation == latest,
@@ -34,13 +42,16 @@ async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
 
 @prebuilt
 def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
-    latest = sa.and_(vm.c.id == vm_run.c.vm_id, vm.c.generation == vm_run.c.generation)
+    later = vm_run.alias("later")
+    followed = sa.exists().where(
+        later.c.vm_id == vm_run.c.vm_id, later.c.generation > vm_run.c.generation
+    )
     settling = sa.exists().where(
         host.c.id == vm_run.c.host_id, host.c.state == HostState.RECONCILING
     )
     query = (
         sa.select(vm_run)
-        .join(vm, latest)
+        .join(vm, vm.c.id == vm_run.c.vm_id)
         .join(cluster, cluster.c.id == vm.c.cluster_id)
         .where(
             vm.c.protected.is_(True),
@@ -48,6 +59,7 @@ def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
             vm.c.removed_at.is_(None),
             cluster.c.armed.is_(True),
             vm_run.c.end_reason == LEFT_DOWN,
+            ~followed,
         )
     )
     for one in ids:

@@ -43,7 +43,7 @@ cluster = sa.Table(
     integer("starts_per_host", 8),  # VMs that a recovery starts on one host at the same time
     integer("failback_after_s", 600),  # so long a home is up before VMs go back to it
     sa.Column("vcpu_overcommit", sa.Double, nullable=True),  # vCPUs per logical CPU; NULL: no limit
-    sa.Column("memory_overcommit", sa.Double, nullable=False, server_default="1"),
+    sa.Column("memory_overcommit", sa.Double, nullable=False, server_default=sa.text("1")),
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),
