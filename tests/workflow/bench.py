@@ -49,7 +49,7 @@ from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
 from worker.temporal_client import TemporalWorkflows
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """Far more than anything here takes: a test that reaches it has found something."""
 
 TIMING = Timing(poll_s=0.1, poll_deadline_s=0.9, non_responsive_after_s=0.5)
