@@ -101,6 +101,8 @@ def test_a_frozen_libvirtd_is_restarted_once_and_its_guests_run_untouched(
     assert steps == ["soft.claim", "soft.restart", "soft.read_back", "soft.end"]
     assert [vm["host_name"] for vm in map(center.vm, vms)] == ["h1", "h1"]
     kinds = ("host.soft_step", "host.soft_step_ended")
+    # An event is in the list once it has got its number, which is soon after it was written.
+    until(lambda: center.events(kinds[1], "h1"), "the end of the soft step is told")
     assert [len(center.events(kind, "h1")) for kind in kinds] == [1, 1]
     figure(f"{step['detail']}; from {step['at']} to {step['ended_at']}")
 
