@@ -54,6 +54,11 @@ class Room(Frozen):
         """What one VM may have: of what is promised twice, nobody gets more than there is."""
         return self.memory_mib if self.has_mib is None else min(self.has_mib, self.memory_mib)
 
+    @property
+    def gap_mib(self) -> int:
+        """The largest VM that it has memory for now."""
+        return min(self.free_mib, self.largest_mib)
+
     def takes(self, *guests: "Guest") -> bool:
         """Whether it has room for all of these together."""
         memory_mib = sum(guest.memory_mib for guest in guests)
@@ -371,13 +376,11 @@ def _none_left(guest: Guest, rule: AffinityRule, before: int, rooms: tuple[Room,
 def _too_small(
     guest: Guest, allowed: tuple[Room, ...], rooms: tuple[Room, ...], used: list[str]
 ) -> str:
-    largest = max((min(room.free_mib, room.largest_mib) for room in allowed), default=0)
+    largest = max((room.gap_mib for room in allowed), default=0)
     where = f"{len(rooms)} usable hosts"
     if used:
         where = f"the {len(allowed)} of {where} that {', '.join(used)} leave"
-    if roomy := [
-        room for room in allowed if min(room.free_mib, room.largest_mib) >= guest.memory_mib
-    ]:
+    if roomy := [room for room in allowed if room.gap_mib >= guest.memory_mib]:
         return _too_few_vcpus(guest, roomy, where)
     return f"{guest.name} needs {guest.memory_mib} MiB; the largest gap on {where} is {largest} MiB"
 

@@ -67,12 +67,11 @@ RATIO: Any = Field(
     le=VCPU_OVERCOMMIT_MOST,
     strict=True,
 )
-MEMORY_RATIO: Any = Field(
-    default=MEMORY_OVERCOMMIT_LEAST,
-    ge=MEMORY_OVERCOMMIT_LEAST,
-    le=MEMORY_OVERCOMMIT_MOST,
-    strict=True,
-)
+
+
+def _memory_ratio(default: float | None) -> Any:
+    least, most = MEMORY_OVERCOMMIT_LEAST, MEMORY_OVERCOMMIT_MOST
+    return Field(default=default, ge=least, le=most, strict=True)
 
 
 RATIOS = ("vcpu_overcommit", "memory_overcommit")
@@ -107,7 +106,7 @@ class CreateCluster(FenceBudgets, Capacity, Params):
     fence_limit_s: float = Field(default=FENCE_LIMIT_S, ge=1, le=3600)
     fence_window_s: int = Field(default=300, ge=60, le=WINDOW_MAX_S)
     fences_max: int = Field(default=1, ge=0, le=10_000)
-    memory_overcommit: float = MEMORY_RATIO
+    memory_overcommit: float = _memory_ratio(MEMORY_OVERCOMMIT_LEAST)
     starts_per_host: int = Field(default=STARTS_PER_HOST, ge=1, le=STARTS_PER_HOST_MAX)
     make_room: MakeRoom = MakeRoom.OFF
     make_room_max: int = Field(default=MAKE_ROOM_MAX, ge=1, le=MAKE_ROOM_MAX_MOST)
@@ -206,9 +205,7 @@ class ClusterChanges(FenceBudgets, Capacity, Changes):
     fence_limit_s: float | None = Field(default=None, ge=1, le=3600)
     fence_window_s: int | None = Field(default=None, ge=60, le=WINDOW_MAX_S)
     fences_max: int | None = COUNT
-    memory_overcommit: float | None = Field(
-        default=None, ge=MEMORY_OVERCOMMIT_LEAST, le=MEMORY_OVERCOMMIT_MOST, strict=True
-    )
+    memory_overcommit: float | None = _memory_ratio(None)
     starts_per_host: int | None = Field(default=None, ge=1, le=STARTS_PER_HOST_MAX)
     make_room: MakeRoom | None = None
     make_room_max: int | None = Field(default=None, ge=1, le=MAKE_ROOM_MAX_MOST)

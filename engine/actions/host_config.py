@@ -204,11 +204,10 @@ class EditHostAction(Action[EditHost, HostChange]):
 
 
 def _edited(change: Change, access: AccessChange) -> Done:
-    notes = ["check that its fence devices are those of that machine"]
     names = sorted(change.values)
+    notes = ["check that its fence devices are those of that machine"] if "uri" in names else []
     if not access.changes:
-        return change.done(*(notes if "uri" in names else ()))
-    notes = notes if "uri" in names else []
+        return change.done(*notes)
     if access.given is not None:
         notes.append(f"its SSH key has to be {fingerprint(access.given.host_key)}")
     summary = "; ".join((f"changed {', '.join((*names, 'ssh'))}", *notes))

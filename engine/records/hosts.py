@@ -150,8 +150,7 @@ class HostRecords(FenceRecords):
                     vm = await inventory.get(connection, "vm", run["vm_id"])
                     # Written with the end itself: the answer of this step may be lost, and who
                     # repeats it finds no run to close.
-                    if vm is not None and vm["protected"] and vm["wanted"]:
-                        await left_down.leave_down(connection, vm["id"])
+                    await _leave_down(connection, vm)
                     names.append(vm["name"] if vm else str(run["vm_id"]))
             return tuple(sorted(names))
 
@@ -187,8 +186,7 @@ class HostRecords(FenceRecords):
         """
         for name in order.settled.ended:  # an earlier release has not noted it with the end
             vm = await inventory.find(connection, "vm", name)
-            if vm is not None and vm["protected"] and vm["wanted"]:
-                await left_down.leave_down(connection, vm["id"])
+            await _leave_down(connection, vm)
         for run in await left_down.left_down(connection, LOOKED_AT, host_id=order.host.host_id):
             if await self._start(connection, order.operation_id, run["vm_id"]):
                 await left_down.pick_up(connection, run["id"])
@@ -242,6 +240,12 @@ class HostRecords(FenceRecords):
                 await hosts.move(connection, row["id"], HostEvent.FAILED, order.why, now)
 
         await self._database.write(work)
+
+
+async def _leave_down(connection: AsyncConnection, vm: Row | None) -> None:
+    """Note that a VM that was found gone is to be started again, if somebody wants that."""
+    if vm is not None and vm["protected"] and vm["wanted"]:
+        await left_down.leave_down(connection, vm["id"])
 
 
 def _moved_on(host: HostRef) -> Superseded:

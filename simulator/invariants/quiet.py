@@ -87,13 +87,22 @@ def nothing_stays_hung(centre: DataCentre, facts: Facts) -> Iterator[str]:
 def every_wanted_vm_is_accounted_for(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """A VM that someone wants runs, is being started, was left down, or says why it is not up."""
     runs = {run["vm_id"] for run in facts.active}
-    kinds = ("vm.start", "vm.stop", "vm.recover")
-    told = {op["target_id"] for op in facts.rows["operation"] if op["kind"] in kinds}
+    told = _last_of_each_vm(facts).keys()
     lost = {run["vm_id"] for run in facts.rows["vm_run"] if run["state"] == RunState.LOST}
     for vm in facts.rows["vm"]:
         accounted = vm["id"] in runs | told or (vm["id"] in lost and not vm["protected"])
         if vm["wanted"] and not accounted:
             yield f"{vm['name']} is wanted, down, and nothing says why"
+
+
+START_OR_END = ("vm.start", "vm.stop", "vm.recover")
+"""Kinds of operations after which a VM runs or does not."""
+
+
+def _last_of_each_vm(facts: Facts) -> dict[UUID, Row]:
+    """The newest operation that was to start or end each VM."""
+    operations = sorted(facts.rows["operation"], key=lambda op: str(op["id"]))
+    return {op["target_id"]: op for op in operations if op["kind"] in START_OR_END}
 
 
 def no_protected_vm_is_forgotten(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -106,10 +115,7 @@ def no_protected_vm_is_forgotten(_centre: DataCentre, facts: Facts) -> Iterator[
     runs, left = {run["vm_id"] for run in facts.active}, dict[UUID, Row]()
     for run in sorted(facts.rows["vm_run"], key=lambda run: int(run["generation"])):
         left[run["vm_id"]] = run
-    last: dict[UUID, Row] = {}
-    for op in sorted(facts.rows["operation"], key=lambda op: str(op["id"])):
-        if op["kind"] in ("vm.start", "vm.stop", "vm.recover"):
-            last[op["target_id"]] = op
+    last = _last_of_each_vm(facts)
     waiting = {row["vm_id"] for row in facts.rows["planned_stop"]}
     armed = {row["id"] for row in facts.rows["cluster"] if row["armed"]}
     for vm in facts.rows["vm"]:
@@ -126,10 +132,7 @@ def vms_come_back_from_a_planned_stop(_centre: DataCentre, facts: Facts) -> Iter
     """A VM that was shut down with its host runs again, is being started, or waits for its host."""
     runs = {run["vm_id"] for run in facts.active}
     waiting = {row["vm_id"]: row for row in facts.rows["planned_stop"]}
-    last: dict[UUID, Row] = {}
-    for op in sorted(facts.rows["operation"], key=lambda op: str(op["id"])):
-        if op["kind"] in ("vm.start", "vm.stop", "vm.recover"):
-            last[op["target_id"]] = op
+    last = _last_of_each_vm(facts)
     states = {host["id"]: host["state"] for host in facts.rows["host"]}
     owed = {row["vm_id"] for row in facts.rows["made_room"] if row["owed"]}  # not with its host
     for vm in facts.rows["vm"]:
