@@ -44,6 +44,7 @@ from store.rows import Row, changed
 from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
+from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
@@ -244,7 +245,8 @@ class Bench:
         async def closed() -> bool:
             return (await self.operation(operation_id))["state"] not in OPEN
 
-        await self.until(closed, f"operation {operation_id} never ended")
+        async with explained(self.database, self.client, operation_id):
+            await self.until(closed, f"operation {operation_id} never ended")
         return await self.operation(operation_id)
 
     async def waits(self, operation_id: UUID, code: str) -> Row:

@@ -1,0 +1,76 @@
+"""Connections that were given up: what they had locked is free, and closing one never hangs."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.database import Database
+from store.sqlite_threads import SqliteThreads
+
+pytestmark = pytest.mark.store
+
+SLOW = sa.text(
+    "WITH RECURSIVE many(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM many WHERE x < 2000000) "
+    "SELECT count(*) FROM many"
+)
+
+
+async def test_a_write_that_was_cancelled_keeps_nobody_out(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    kept: list[object] = []
+    under_way = asyncio.Event()
+
+    async def cancelled(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("SELECT 'the transaction begins'"))
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        cursor = await raw.execute("SELECT 1 UNION SELECT 2")
+        await cursor.fetchone()
+        # As the traceback of a task does until it is collected.
+        kept.append(cursor)
+        under_way.set()
+        await connection.execute(SLOW)
+
+    task = asyncio.create_task(database.write(cancelled))
+    await under_way.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    try:
+        await asyncio.to_thread(_written, tmp_path / "a.db")
+    finally:
+        kept.clear()
+        await database.close()
+
+
+def _written(path: Path) -> None:
+    other = sqlite3.connect(path, timeout=5, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("COMMIT")
+    other.close()
+
+
+async def test_a_connection_that_was_told_to_stop_can_be_closed(tmp_path: Path) -> None:
+    threads = SqliteThreads()
+    connection = await threads.open(str(tmp_path / "a.db"))
+    connection.stop()
+    async with asyncio.timeout(60):
+        with pytest.raises(ValueError, match="closed"):
+            await connection.close()
+        await threads.ended()
+
+
+async def test_a_connection_that_is_being_closed_can_be_told_to_stop(tmp_path: Path) -> None:
+    threads = SqliteThreads()
+    connection = await threads.open(str(tmp_path / "a.db"))
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)
+    connection.stop()
+    async with asyncio.timeout(60):
+        await closing
+        await threads.ended()
