@@ -166,15 +166,18 @@ async def supersede(tx: Tx, operation_id: UUID, problem: Problem) -> None:
     _forget(tx, row)
 
 
-async def settle(tx: Tx, row: Row) -> Settled:
-    """Take back, in the database alone, what an operation without a workflow has left behind."""
+async def settle(tx: Tx, row: Row, *, given_up: bool = False) -> Settled:
+    """Take back, in the database alone, what an operation without a workflow has left behind.
+
+    `given_up`: nobody has asked for its end, so a host whose recovery it was is reported anew.
+    """
     if row["order"] is None:
         return Settled("it waited for its locks, so nothing was done")
     if row["kind"] == BATCH:
         return Settled("what it had not released was cancelled")
     led = await _incident_led(tx, row)
     if led is not None:
-        return await _abandoned(tx, row, led)
+        return await _abandoned(tx, row, led, "incomplete" if given_up else "cancelled")
     if row["target_type"] == "vm":
         return await _settled_vm(tx, row)
     done = await tx.door.undo(of_operation(tx, row), row)
@@ -217,7 +220,7 @@ async def _incident_led(tx: Tx, row: Row) -> Row | None:
     return found if found is not None and found["operation_id"] == row["id"] else None
 
 
-async def _abandoned(tx: Tx, row: Row, incident: Row) -> Settled:
+async def _abandoned(tx: Tx, row: Row, incident: Row, outcome: str) -> Settled:
     """Close the incident of a recovery that nobody runs any more."""
     name = row["target_name"]
     if incident["phase"] in CLAIMED_PHASES:
@@ -229,7 +232,7 @@ async def _abandoned(tx: Tx, row: Row, incident: Row) -> Settled:
     if host is not None and host["state"] == HostState.FENCING:
         why = "its recovery ended while its power was being cut"
         await hosts.move(tx.connection, host["id"], HostEvent.FAILED, why, tx.now)
-    await incidents.close(tx.connection, incident["id"], "cancelled", tx.now)
+    await incidents.close(tx.connection, incident["id"], outcome, tx.now)
     return Settled(f"nothing was moved; {name} is left with its VMs")
 
 

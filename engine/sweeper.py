@@ -237,7 +237,7 @@ async def _has_open_parent(tx: Tx, row: Row) -> bool:
 
 
 async def _close(tx: Tx, row: Row, problem: Problem, end: OperationState, reason_code: str) -> None:
-    settled = await settle(tx, row)
+    settled = await settle(tx, row, given_up=row["state"] != OperationState.CANCELLING)
     if settled.left is not None:
         end, problem = OperationState.NEEDS_ATTENTION, settled.left
     outcome = Outcome(operation_id=row["id"], state=end, problem=problem, summary=settled.summary)

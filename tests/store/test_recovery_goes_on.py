@@ -20,6 +20,7 @@ from engine.actions.operations import CancelOperation, RetryOperation
 from engine.actions.shut_down_host import RebootHost
 from engine.actions.vm_config import DeleteVm
 from engine.records.watching import WatchRecords
+from engine.sweeper import REOPENED_MOST
 from store import incidents, operations, runs
 from store.ids import new_id
 from store.rows import Row
@@ -159,6 +160,23 @@ async def test_a_recovery_that_a_person_cancelled_is_begun_again_by_a_person_alo
     assert row["incident_id"] == new["id"]
     assert row["order"]["incident_id"] == str(new["id"])
     assert new["operation_id"] == operation
+
+
+async def test_a_recovery_whose_workflow_ends_again_and_again_is_given_up_and_reported_anew(
+    engine: Engine,
+) -> None:
+    scene = Scene(engine)
+    host = await failing(engine)
+    operation = await scene.begun(await report(engine, host))
+    for attempt in range(1, REOPENED_MOST):
+        scene.is_now(operation, WorkflowState.TERMINATED, attempt)
+        assert await scene.sweep() == 1
+        await scene.begun(operation, attempt + 1)
+    scene.is_now(operation, WorkflowState.TERMINATED, REOPENED_MOST)
+    assert await scene.sweep() == 1
+    assert (await row_of(engine, operation))["problem"]["code"] == "WORKFLOW_TERMINATED"
+    assert columns(await engine.rows("incident"), "outcome") == ["incomplete"]
+    assert await report(engine, host) != operation
 
 
 async def test_a_recovery_that_failed_is_reported_anew(engine: Engine) -> None:

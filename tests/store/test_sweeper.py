@@ -229,7 +229,7 @@ async def test_a_recovery_that_was_ended_is_begun_again_a_limited_number_of_time
     assert await scene.sweep() == 1
     assert (await scene.row(operation))["state"] == "cancelled"
     (incident,) = await scene.engine.rows("incident")
-    assert (incident["open"], incident["outcome"]) == (None, "cancelled")
+    assert (incident["open"], incident["outcome"]) == (None, "incomplete")
     assert (await scene.world.get("host", scene.host))["state"] == "non_responsive"
 
 
