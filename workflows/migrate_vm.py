@@ -33,6 +33,11 @@ from workflows.operation import (
 )
 from workflows.pausing import Pausing
 
+SETTLE_LOOKS = 10
+"""Longest wait between looks at two hosts of which one stays silent, in longest waits of a hold.
+Doubled up to it, so that it is never late by more than it has waited. Lower: a host that is silent
+for a weekend fills this workflow's history, and the server ends it."""
+
 
 @workflow.defn
 class MigrateVm:
@@ -134,7 +139,7 @@ class MigrateVm:
             await show_waiting(self._order, settled.code, settled.detail)
             waited = True
             await self._wait_for_look(looks, wait_s)
-            wait_s = min(2 * wait_s, policy.hold_retry_max_s)
+            wait_s = min(2 * wait_s, SETTLE_LOOKS * policy.hold_retry_max_s)
 
     async def _look(self, step: MoveOrder, summary: str) -> Settled:
         try:

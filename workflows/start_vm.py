@@ -42,6 +42,9 @@ FROZEN_LOOK_MAX_S = 300.0
 """Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
 signal costs more. Lower: a cluster that is frozen for days fills this workflow's history."""
 
+UNDONE_ANEW = "undone-anew"
+"""Patch: before it, a start waited for a silent host in one run, however long its history grew."""
+
 
 @workflow.defn
 class StartVm:
@@ -123,6 +126,10 @@ class StartVm:
         )
         while True:
             await show_waiting(order, "START_NOT_UNDONE", detail)
+            long = workflow.info().is_continue_as_new_suggested()
+            if long and workflow.patched(UNDONE_ANEW):
+                # The next run begins with this very place, and fails there until it is undone.
+                go_on_anew(order.model_copy(update={"run": run}))
             await wait_up_to(policy.hold_retry_max_s, lambda: False, f"ask {run.host_name} again")
             undone = await self._give_up()
             if undone is not None:

@@ -1,5 +1,7 @@
 """An operation that goes on in a new run, since its history has grown long, forgets no cancel."""
 
+from uuid import UUID
+
 import pytest
 from temporalio import workflow
 
@@ -30,21 +32,55 @@ async def test_a_restart_that_failed_and_waits_long_for_room_starts_once_there_i
 
     await engine.until(waits_for_room, "its start never waited for room")
     (start,) = await engine.children_of(recovery, "vm.start")
-    first = (await engine.workflow(start["id"]).describe()).run_id
-    with monkeypatch.context() as patched:
-        patched.setattr(workflow.Info, "is_continue_as_new_suggested", lambda _: True)
-        await engine.workflow(start["id"]).signal("look_again")
-
-        async def is_anew() -> bool:
-            return (await engine.workflow(start["id"]).describe()).run_id != first
-
-        await engine.until(is_anew, "it never went on in a new run")
+    await goes_on_anew(engine, start["id"], monkeypatch)
     del engine.centre.before["create"]
     await has_memory(engine, "h2", 1024)
     ended = await engine.ended(recovery)
     assert (ended["state"], ended["summary"]) == ("succeeded", "1 of 1 VMs of h1 run again")
     assert engine.copies("db") == ["h2"]
     assert await engine.broken() == []
+
+
+async def test_a_start_whose_host_stays_silent_goes_on_anew_and_waits_for_its_proof(
+    engine: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.add_vm("db", "h1")
+
+    async def silent() -> None:
+        engine.centre.before.pop("create", None)
+        engine.centre.hosts["h2"].reachable = False
+
+    engine.centre.before["create"] = silent
+    engine.centre.hosts["h1"].lose_power()
+    recovery = await engine.report("h1")
+
+    async def waits_for_its_host() -> bool:
+        found = await engine.children_of(recovery, "vm.start")
+        return [row["reason_code"] for row in found] == ["START_NOT_UNDONE"]
+
+    await engine.until(waits_for_its_host, "its start never waited for h2")
+    (start,) = await engine.children_of(recovery, "vm.start")
+    await goes_on_anew(engine, start["id"], monkeypatch)
+    await engine.until(waits_for_its_host, "its start did not wait for h2 any more")
+    engine.centre.hosts["h2"].lose_power()
+    assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
+    assert engine.copies("db") == ["h3"]
+    await engine.ended(recovery)
+    await engine.idle()
+    assert await engine.broken() == []
+
+
+async def goes_on_anew(engine: Bench, operation: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its history is long: wait until it goes on in a new run."""
+    first = (await engine.workflow(operation).describe()).run_id
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow.Info, "is_continue_as_new_suggested", lambda _: True)
+        await engine.workflow(operation).signal("look_again")
+
+        async def is_anew() -> bool:
+            return (await engine.workflow(operation).describe()).run_id != first
+
+        await engine.until(is_anew, "it never went on in a new run")
 
 
 async def has_memory(engine: Bench, host: str, mib: int) -> None:
