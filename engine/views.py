@@ -193,6 +193,7 @@ class BlockView(Frozen):
 class OperationView(Frozen):
     """One operation with its steps and children.
 
+    next_step                       what a person can do about what it waits for
     progress_done, progress_total   where it can be counted
     predicted_end_at                from the pace so far where it can be counted, else from how long
                                     the latest of its kind took; none while it waits, or once it
@@ -207,6 +208,7 @@ class OperationView(Frozen):
     done: bool
     reason_code: str | None
     waiting_for: str | None
+    next_step: str | None = None
     target_type: str
     target_id: UUID
     target_name: str

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.operations import OPEN_STATES, OperationState, workflow_id
+from domain.waits import next_step
 from engine.acceptance import Acceptance
 from engine.actions.base import Action
 from engine.closing import BATCH
@@ -126,9 +127,11 @@ def operation_view(
     """The view of one operation's row."""
     same = set(OperationView.model_fields) & set(row) - {"steps"}
     started = workflow_id(row["id"], row["attempt"]) if row["workflow"] else None
+    done = OperationState(row["state"]) not in OPEN_STATES
     return OperationView(
         **{field: row[field] for field in same},
-        done=OperationState(row["state"]) not in OPEN_STATES,
+        done=done,
+        next_step=None if done else next_step(row["reason_code"], row["target_name"], row["id"]),
         workflow_id=started,
         steps=steps,
         children=children,

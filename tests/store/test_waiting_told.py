@@ -8,6 +8,7 @@ import pytest
 from domain.errors import EngineError
 from engine.actions.hosts import ActivateHost
 from engine.actions.imports import ImportVm
+from engine.actions.operations import CancelOperation
 from engine.actions.vm_config import EditVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Options
@@ -49,6 +50,16 @@ async def a_busy_host(engine: Engine, name: str = "h1") -> tuple[UUID, UUID]:
 
 def an_import(host: UUID) -> ImportVm:
     return ImportVm(host_id=host, guest_id=new_id(), name=f"old-{str(new_id())[-6:]}")
+
+
+async def test_what_waits_says_what_can_be_done_about_it_and_no_more_once_it_has_ended(
+    engine: Engine,
+) -> None:
+    vm, _holder = await a_busy_vm(engine)
+    waiting = await asked(engine, StopVm(vm_id=vm))
+    assert f"`holdfast op prioritise {waiting} 2`" in (await told(engine, waiting)).next_step
+    await engine.act(CancelOperation(operation_id=waiting))
+    assert (await told(engine, waiting)).next_step is None
 
 
 async def test_what_is_done_at_once_is_refused_a_wait_in_run_and_dry_run_alike(

@@ -83,6 +83,12 @@ def waiting() -> Json:
     return plain(operation("waiting", blocked_by=blocks, attempt=2, waiting_for="busy"))
 
 
+def test_a_waiting_operation_shows_what_can_be_done_about_it(desk: Desk) -> None:
+    step = "`holdfast op cancel 7` gives it up"
+    desk.engine.on("GET", PATH, plain(operation("waiting", waiting_for="busy", next_step=step)))
+    assert step in desk.run("op", "show", ID).stdout
+
+
 def test_what_blocks_an_operation_is_shown_with_who_it_is(desk: Desk) -> None:
     desk.engine.on("GET", PATH, waiting())
     shown = desk.run("op", "show", ID, "--blocked").stdout
