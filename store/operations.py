@@ -133,7 +133,9 @@ def _claim(operation_id: UUID, attempt: int, run_id: str, now: datetime, /) -> s
     at = sa.func.coalesce(started, like(now, started), type_=started.type)
     cancelling = OperationState.CANCELLING.value  # the request goes on to the workflow
     state = sa.case((operation.c.state == cancelling, cancelling), else_="running")
-    return query.values(state=state, attempt=attempt, run_id=run_id, started_at=at)
+    # What an earlier run of its workflow has waited for is over until this one says so again.
+    told = {"reason_code": None, "waiting_for": None}
+    return query.values(state=state, attempt=attempt, run_id=run_id, started_at=at, **told)
 
 
 async def claim(

@@ -35,12 +35,24 @@ ROWS_AT_ONCE = 64
 class Closing(sqlite3.Connection):
     """Gives its locks back when it is closed, whoever still refers to one of its statements."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._cursors = weakref.WeakSet[sqlite3.Cursor]()
+
+    def cursor(self, *arguments: Any) -> Any:
+        """A cursor that ends with its connection."""
+        made = super().cursor(*arguments)
+        self._cursors.add(made)
+        return made
+
     def close(self) -> None:
-        """Roll back what is open, and close; repeatable."""
+        """End what is read, roll back what is open, and close; repeatable."""
         try:
+            for cursor in self._cursors:
+                cursor.close()
             self.rollback()
-        except sqlite3.ProgrammingError:
-            log.debug("closed before")
+        except sqlite3.Error as error:
+            log.info("nothing to roll back", extra={"why": str(error)})
         finally:
             super().close()
 
@@ -55,6 +67,9 @@ class Stopping(aiosqlite.Connection):
         if self._told:
             return None
         self._told = True
+        if self._connection is not None:
+            # What the driver queues itself finds nothing to close once `close` was called, too.
+            self._tx.put_nowait((None, self._connection.close))
         return super().stop()
 
 
