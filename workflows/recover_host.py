@@ -62,9 +62,9 @@ from workflows.operation import (
 from workflows.start_vm import StartVm
 from workflows.starting import Turns, until_ready
 
-FOLLOW_MAX_S = 3600
-"""Longest wait between looks at what an earlier try began; doubled up to it, so that the report is
-never late by more than it has waited. Lower: twenty restarts that wait for days fill this
+FOLLOW_MAX_S = 300
+"""Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
+comes later, and VMs that depend on it start later. Lower: a restart that waits for days fills this
 workflow's history."""
 
 LOOK_WHILE_JUDGING = "look-while-judging"

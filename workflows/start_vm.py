@@ -42,8 +42,10 @@ FROZEN_LOOK_MAX_S = 300.0
 """Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
 signal costs more. Lower: a cluster that is frozen for days fills this workflow's history."""
 
-UNDONE_ANEW = "undone-anew"
-"""Patch: before it, a start waited for a silent host in one run, however long its history grew."""
+UNDONE_LOOKS = 10
+"""Longest wait between tries to undo a start on a host that does not say whether it is undone, in
+longest waits of a hold. Doubled up to it, so that it is never late by more than it has waited.
+Lower: a host that is silent for a weekend fills this workflow's history, and the server ends it."""
 
 
 @workflow.defn
@@ -124,13 +126,11 @@ class StartVm:
             f"{order.vm_name} did not start on {run.host_name} ({problem.code}), which does not "
             "say whether anything is left: it is asked again until it answers or is proven dead"
         )
+        wait_s = policy.hold_retry_max_s
         while True:
             await show_waiting(order, "START_NOT_UNDONE", detail)
-            long = workflow.info().is_continue_as_new_suggested()
-            if long and workflow.patched(UNDONE_ANEW):
-                # The next run begins with this very place, and fails there until it is undone.
-                go_on_anew(order.model_copy(update={"run": run}))
-            await wait_up_to(policy.hold_retry_max_s, lambda: False, f"ask {run.host_name} again")
+            await wait_up_to(wait_s, lambda: False, f"ask {run.host_name} again")
+            wait_s = min(2 * wait_s, UNDONE_LOOKS * policy.hold_retry_max_s)
             undone = await self._give_up()
             if undone is not None:
                 await show_running(order)

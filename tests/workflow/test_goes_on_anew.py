@@ -41,35 +41,6 @@ async def test_a_restart_that_failed_and_waits_long_for_room_starts_once_there_i
     assert await engine.broken() == []
 
 
-async def test_a_start_whose_host_stays_silent_goes_on_anew_and_waits_for_its_proof(
-    engine: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await engine.add_vm("db", "h1")
-
-    async def silent() -> None:
-        engine.centre.before.pop("create", None)
-        engine.centre.hosts["h2"].reachable = False
-
-    engine.centre.before["create"] = silent
-    engine.centre.hosts["h1"].lose_power()
-    recovery = await engine.report("h1")
-
-    async def waits_for_its_host() -> bool:
-        found = await engine.children_of(recovery, "vm.start")
-        return [row["reason_code"] for row in found] == ["START_NOT_UNDONE"]
-
-    await engine.until(waits_for_its_host, "its start never waited for h2")
-    (start,) = await engine.children_of(recovery, "vm.start")
-    await goes_on_anew(engine, start["id"], monkeypatch)
-    await engine.until(waits_for_its_host, "its start did not wait for h2 any more")
-    engine.centre.hosts["h2"].lose_power()
-    assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
-    assert engine.copies("db") == ["h3"]
-    await engine.ended(recovery)
-    await engine.idle()
-    assert await engine.broken() == []
-
-
 async def goes_on_anew(engine: Bench, operation: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its history is long: wait until it goes on in a new run."""
     first = (await engine.workflow(operation).describe()).run_id
