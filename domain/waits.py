@@ -7,23 +7,36 @@ about. The reason itself, with its numbers, is told by whoever waits.
 from domain.storm import APPROVABLE, HoldReason
 
 GIVE_UP = "`holdfast op cancel {id}` gives it up"
-LOOK = "look at the machine; `holdfast host confirm-dead {target}` once it is dead for certain"
+LOOK = "look at the machine; once it is off, `holdfast host confirm-dead {target} --seen TEXT`"
+ALIVE = "look at that host: once it answers, or is proven dead, this goes on"
+ADVICE = "check its devices with `holdfast fence test {target}`; "
 
 STEPS = {
-    "NO_ROOM": f"activate a host, stop or move a VM, or lower what it asks for; {GIVE_UP}",
+    "NO_ROOM": f"bring about what it waits for, such as a host more or a VM less; {GIVE_UP}",
     "START_FAILED": f"see the failed step below and the host's log; {GIVE_UP}",
-    "START_NOT_UNDONE": "look at that host: once it answers, or is proven dead, this goes on",
+    "START_NOT_UNDONE": ALIVE,
     "VMS_CANNOT_MOVE": f"stop those VMs, or make room on other hosts; {GIVE_UP}",
     "VMS_START": "see the starts below, and what each of them waits for",
-    "HOST_NOT_PROVEN_DEAD": "look at that host: once it answers, or is proven dead, this goes on",
-    "GUEST_ELSEWHERE": "`holdfast vm adopt-copy {target} --host HOST`, or end the copy there",
+    "HOST_NOT_PROVEN_DEAD": ALIVE,
+    "MIGRATION_DOUBLED": "look at both hosts at once: only one of the two copies may go on",
+    "GUEST_ELSEWHERE": "end the copy that is shown there, or adopt it once this has ended",
+    "GUEST_MIGRATED": "find its new host: `holdfast vm adopt-copy {target} --host HOST`",
+    "GUEST_SAVED": "restore it with libvirt's own tools, or start it afresh once this has ended",
+    "RESTARTS_SPENT": f"see why it ends again and again; {GIVE_UP}",
     HoldReason.DISARMED: "`holdfast cluster arm NAME` lets it go on",
-    HoldReason.OWN_HOST: LOOK,
-    HoldReason.NO_FENCE_DEVICE: f"{LOOK}; `holdfast fence add` gives it a device",
-    HoldReason.PROOFS_MISSING: f"{LOOK}; `holdfast fence add` gives it another device",
+    HoldReason.OWN_HOST: "see why its libvirtd does not answer; `holdfast host edit {target} "
+    "--not-own-host` if the engine runs there no more",
+    HoldReason.NO_FENCE_DEVICE: f"{LOOK}; or give it a device (`holdfast fence add --help`)",
+    HoldReason.PROOFS_MISSING: f"{LOOK}; or give it another device (`holdfast fence add --help`)",
     HoldReason.VOTES_DISAGREE: "look at the network between the host and the monitors named",
+    HoldReason.SILENT_TOO_SHORT: "nothing: it is judged again once it has been silent for longer",
     HoldReason.VOTES_MISSING: "check that those monitors run and reach the database",
-    "POWER_NOT_PROVEN_OFF": f"check its devices with `holdfast fence test {{target}}`; {LOOK}",
+    "POWER_NOT_PROVEN_OFF": ADVICE + LOOK,
+    "FENCE_AGENT_FAILED": ADVICE + LOOK,
+    "FENCE_AGENT_SILENT": ADVICE + LOOK,
+    "KNOCK_NOT_POSSIBLE": "see why the engine's machine reaches no network",
+    "SIGN_OF_LIFE": f"{ADVICE}a device that reads off may be another machine's",
+    "CERTIFICATE_VOID": f"{ADVICE}a device that reads off may be another machine's",
     "LOCK_HELD": "see what blocks it; `holdfast op prioritise {id} 2` lets it go first",
     "PAUSED": "`holdfast op resume {id}`",
 } | {

@@ -36,5 +36,8 @@ def test_every_command_that_is_named_exists_with_its_options(code: str) -> None:
         parts = words.split()
         while hasattr(found, "commands"):
             found = found.commands[parts.pop(0)]
-        known = {option for each in found.params for option in each.opts}
-        assert {part for part in parts if part.startswith("--")} <= known
+        known = {o for each in found.params for o in (*each.opts, *each.secondary_opts)}
+        given = {part for part in parts if part.startswith("--")}
+        needed = {each.opts[0] for each in found.params if each.required} - {"--timeout"}
+        assert given <= known | {"--help"}
+        assert "--help" in given or {one for one in needed if one.startswith("--")} <= given
