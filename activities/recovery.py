@@ -20,7 +20,7 @@ from domain.operations import Outcome
 from domain.orders import Evidence, HostRef, RestartPlan
 from domain.profiles import Policy
 from domain.recovery import Decision, RecoveryFacts, decide
-from domain.storm import FenceFacts, Vote, answered, speaking
+from domain.storm import FenceFacts, Vote, answered, silent_for, speaking
 from domain.topology import proven_level
 
 
@@ -70,6 +70,7 @@ class SeenVote(Frozen):
     heard_sequence: int | None  # of the last round in which the host answered
     live: bool  # the others hear of the monitor
     silent: bool
+    silent_s: float
     others_seen: int
     warm: bool
     assigned: bool = True  # the host is its own: others only watch it still
@@ -188,19 +189,20 @@ class Recovery:
         first = {vote.monitor: vote.sequence for vote in known}
         seen: tuple[SeenVote, ...] = ()
 
-        async def all_fresh() -> bool:
+        async def all_told() -> bool:
             nonlocal seen
             found = await self._records.votes(order.host, timing.monitors_per_host)
             seen = tuple(vote for vote in found if vote.live)
-            return bool(seen) and all(_fresh(vote, first) for vote in seen)
+            return bool(seen) and all(_told(vote, first, order.policy) for vote in seen)
 
         limit_s = 2 * (timing.poll_s + timing.poll_deadline_s) if wait else 0.0
-        await until(all_fresh, every_s=timing.poll_s / 10, within_s=limit_s)
+        await until(all_told, every_s=timing.poll_s / 10, within_s=limit_s)
         return tuple(
             Vote(
                 monitor=vote.monitor,
                 fresh=_fresh(vote, first),
                 silent=vote.silent,
+                silent_s=vote.silent_s,
                 others_seen=vote.others_seen,
                 warm=vote.warm,
                 assigned=vote.assigned,
@@ -211,3 +213,9 @@ class Recovery:
 
 def _fresh(vote: SeenVote, first: dict[str, int | None]) -> bool:
     return vote.sequence is not None and vote.sequence != first.get(vote.monitor)
+
+
+def _told(vote: SeenVote, first: dict[str, int | None], policy: Policy) -> bool:
+    """Whether a monitor has said all that it is waited for: one reaches the limit after another."""
+    long = not vote.silent or not vote.warm or silent_for(vote.silent_s, policy)
+    return _fresh(vote, first) and long

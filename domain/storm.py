@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from domain.base import Frozen
 from domain.fence_budgets import FenceBudget, SilentDomain
+from domain.liveness import ROUNDING_S
 from domain.profiles import Policy
 
 
@@ -20,6 +21,7 @@ class HoldReason(StrEnum):
     BUDGET_SPENT = "BUDGET_SPENT"
     VOTES_MISSING = "VOTES_MISSING"
     VOTES_DISAGREE = "VOTES_DISAGREE"
+    SILENT_TOO_SHORT = "SILENT_TOO_SHORT"
     NO_FENCE_DEVICE = "NO_FENCE_DEVICE"
     PROOFS_MISSING = "PROOFS_MISSING"
     OWN_HOST = "OWN_HOST"
@@ -61,6 +63,7 @@ class Vote(Frozen):
     silent: bool
     others_seen: int  # other hosts that answered this monitor in the same round
     warm: bool
+    silent_s: float  # how long it has watched this silence, by its own monotonic clock
     assigned: bool = True
 
     @property
@@ -95,6 +98,7 @@ def why_held(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
     checks = (
         _config(facts, policy),
         _votes(facts),
+        _short(facts, policy),
         _many_silent(facts),
         _budget(facts),
     )
@@ -160,6 +164,22 @@ def _votes(facts: FenceFacts) -> tuple[Held, ...]:
             detail += f"; not {_names(late)}"
         return (Held(reason=HoldReason.VOTES_MISSING, detail=detail),)
     return (*_blind(assigned), *_cold(facts, joining))
+
+
+def _short(facts: FenceFacts, policy: Policy) -> tuple[Held, ...]:
+    """One that has just begun to miss the host is no second witness: it may be a single poll."""
+    limit_s = policy.timing.non_responsive_after_s
+    short = [v for v in facts.votes if v.warm and v.accuses and not silent_for(v.silent_s, policy)]
+    if not short:
+        return ()
+    told = ", ".join(f"{v.silent_s:.1f} s to {v.monitor}" for v in short)
+    detail = f"{facts.host} has been silent for {told}, of the {limit_s:.0f} s that it takes"
+    return (Held(reason=HoldReason.SILENT_TOO_SHORT, detail=detail),)
+
+
+def silent_for(silent_s: float, policy: Policy) -> bool:
+    """Whether a silence that a monitor has watched has lasted as long as the profile asks for."""
+    return silent_s >= policy.timing.non_responsive_after_s - ROUNDING_S
 
 
 def _stands_in(vote: Vote) -> bool:

@@ -345,14 +345,13 @@ class Monitor:
     def _seen(self, host: WatchedHost, result: HostReading | EngineError, answered: int) -> Seen:
         watch = self._watch(host)
         heard = isinstance(result, HostReading)
-        now_s = asyncio.get_running_loop().time()
         refused = isinstance(result, EngineError) and said_no(result)
         if heard:
             self._heard_in[host.id] = self._sequence
         return Seen(
             host_id=host.id,
             verdict="refused" if refused else watch.verdict.value,
-            silent_s=0.0 if heard else round(now_s - watch.heard_at_s, 3),
+            silent_s=round(watch.silent_s, 3),
             misses=watch.misses,
             others_seen=answered - 1 if heard else answered,
             reading=result if isinstance(result, HostReading) else None,

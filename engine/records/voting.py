@@ -25,6 +25,7 @@ def _vote(name: str, row: Row, *, live: bool, assigned: bool) -> SeenVote:
         heard_sequence=row["heard_sequence"],
         live=live,
         silent=row["verdict"] not in observations.HEARD,
+        silent_s=row["silent_s"],
         others_seen=row["others_seen"],
         warm=row["warm"],
         assigned=assigned,
@@ -39,6 +40,7 @@ def _not_yet(name: str) -> SeenVote:
         heard_sequence=None,
         live=True,
         silent=True,
+        silent_s=0.0,
         others_seen=0,
         warm=False,
     )

@@ -4,10 +4,13 @@ A second, simpler way to say what a judgement rests on. Whether a monitor has wr
 it is committed, in virtual time, past every wall clock and every sequence number that is compared.
 """
 
+from collections.abc import Iterator
+from math import inf
 from typing import Any
 from uuid import UUID
 
 from domain.operations import parse_workflow_id
+from domain.profiles import TIMINGS, Profile
 from domain.recovery import Move
 from simulator.invariants.facts import Row
 from simulator.loop import CURRENT
@@ -30,6 +33,7 @@ class Votes:
         self._judged_s: dict[tuple[UUID, int], float] = {}  # by host and epoch: the same
         self._answers: dict[tuple[UUID, str], int] = {}  # by host and monitor: round answered last
         self._heard_s: dict[UUID, float] = {}  # by host: when that was another one
+        self._heard_by_s: dict[tuple[UUID, str], float] = {}  # by host and monitor: the same
 
     def happened(self, at_s: float, kind: str, facts: dict[str, Any]) -> None:
         """Take up one event."""
@@ -68,6 +72,7 @@ class Votes:
             if self._answers.get(key) != heard:
                 self._answers[key] = heard
                 self._heard_s[row["host_id"]] = self._stage.loop.time()
+                self._heard_by_s[key] = self._stage.loop.time()
 
     def _decision(self, incident: Row) -> list[Found]:
         decision = incident["decision"]
@@ -79,9 +84,30 @@ class Votes:
             return []
         began_s, rounds = zip(*tries, strict=True)
         self._judged_s[incident["host_id"], incident["epoch"]] = max(began_s)
-        if decision["move"] != Move.FENCE or self._rounds > min(rounds):
+        if decision["move"] != Move.FENCE:
             return []
-        return [("votes", f"the fence of {self._name(incident)} was decided on old votes")]
+        found = list(self._just_heard(incident))
+        if self._rounds <= min(rounds):
+            found.append(("votes", f"the fence of {self._name(incident)} rests on old votes"))
+        return found
+
+    def _just_heard(self, incident: Row) -> Iterator[Found]:
+        """Whom a fence rests on has not heard the host for about as long as its profile asks for.
+
+        Half of it: what a monitor hears is written later, when the database is slow.
+        """
+        now_s, least_s = self._stage.loop.time(), self._limit_s(incident["host_id"]) / 2
+        for monitor in incident["decision"]["eyes"]:
+            ago_s = now_s - self._heard_by_s.get((incident["host_id"], monitor), -inf)
+            if ago_s < least_s:
+                why = f"rests on {monitor}, which heard it {ago_s:.1f} s ago"
+                yield "votes", f"the fence of {self._name(incident)} {why}"
+
+    def _limit_s(self, host_id: UUID) -> float:
+        clusters = {row["id"]: row["profile"] for row in self._stage.rows.table("cluster")}
+        hosts = {row["id"]: row["cluster_id"] for row in self._stage.rows.table("host")}
+        profile = clusters[hosts[host_id]]
+        return TIMINGS[Profile(profile)].non_responsive_after_s
 
     def _tries(self, operation_id: UUID) -> list[tuple[float, int]]:
         """When the tries began of which one has decided: those of the process that writes.

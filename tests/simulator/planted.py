@@ -178,6 +178,7 @@ def age_by_wall_clock(patch: pytest.MonkeyPatch) -> None:
                 monitor=vote.monitor,
                 fresh=vote.live,
                 silent=vote.silent,
+                silent_s=vote.silent_s,
                 others_seen=vote.others_seen,
                 warm=vote.warm,
                 assigned=vote.assigned,

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from activities import recovery as activity_recovery
 from domain import storm
 from domain.fence_budgets import Scope
 from domain.storm import Approval, FenceFacts, Held
@@ -21,6 +22,8 @@ from tests.simulator.planted import Bug
 
 RACKED = WIDE.model_copy(update={"limits": FenceLimits(fences_max=3, rack_fences_max=1)})
 """h1, h3 and h5 stand in one rack, h2 and h4 in the other."""
+
+MANY = Setup.small(hosts=5, vms=2)
 
 
 def two_of_a_rack(seed: int) -> tuple[Setup, Plan]:
@@ -115,7 +118,27 @@ def cancelled_fence_cuts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(control, "goes_on", lambda _operation_id: sa.true())
 
 
+def missed_for_a_moment(seed: int) -> tuple[Setup, Plan]:
+    """One machine loses its link to a host for good, and its libvirtd hangs for moments."""
+    rng = Random(seed)
+    link = fault(
+        "link.cut", 1, "h1", args={"net": "management", "way": "both", "other": "engine-2"}
+    )
+    hangs = (
+        fault("host.libvirtd_hung", at_s, "h1", lasts_s=rng.uniform(3, 6))
+        for at_s in range(25, 145, 12)
+    )
+    return MANY, plan("missed for a moment", link, *hangs, lasts_s=150, machines=2)
+
+
+def a_moment_counts_as_silence(patch: pytest.MonkeyPatch) -> None:
+    """One poll that a monitor misses is enough for a second witness."""
+    patch.setattr(storm, "_short", lambda *_given: ())
+    patch.setattr(activity_recovery, "silent_for", lambda *_given: True)
+
+
 BUGS = (
+    Bug(a_moment_counts_as_silence, missed_for_a_moment, 20, 1, ("votes",)),
     Bug(cancelled_fence_cuts, cancelled_as_it_cuts, 20, 1, ("cancelled",)),
     Bug(rack_budget_forgotten, two_of_a_rack, 10, 1, ("fence_budget",)),
     Bug(one_approval_counts_for_all, one_of_three_approved, 10, 1, ("fence_budget",)),

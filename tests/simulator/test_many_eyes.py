@@ -151,6 +151,21 @@ def test_two_monitors_that_disagree_hold_the_fence_and_it_says_who_hears_the_hos
         assert on.watch.inside == []
 
 
+def test_a_host_that_one_monitor_misses_for_a_moment_is_not_cut_for_the_other_one_s_network() -> (
+    None
+):
+    with scene(EIGHT) as on:
+        machines(on, "engine-1", "engine-2")
+        cut_off_from(on, ["h1"], "engine-2")
+        on.until(lambda: "incident.opened" in on.kinds)
+        waits_for(on, "VOTES_DISAGREE")
+        for _ in range(20):
+            on.inject(Fault(kind="host.libvirtd_hung", at_s=0, subject="h1", lasts_s=6.0))
+            on.passes(31.0)
+        assert (incidents(on), on.h1.powered) == ([None], True)
+        assert (on.watch.inside, on.caught) == ([], [])
+
+
 def test_a_host_whose_monitors_are_all_gone_is_not_fenced_until_one_is_back() -> None:
     with scene(EIGHT) as on:
         machines(on, "engine-1", "engine-2")

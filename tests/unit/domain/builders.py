@@ -67,10 +67,11 @@ def vote(
     others_seen: int = 2,
     warm: bool = True,
     assigned: bool = True,
+    silent_s: float = 3600.0,
 ) -> Vote:
     """A vote against the host that nobody can object to."""
     said = {"fresh": fresh, "silent": silent, "warm": warm, "assigned": assigned}
-    return Vote(monitor=monitor, others_seen=others_seen, **said)
+    return Vote(monitor=monitor, others_seen=others_seen, silent_s=silent_s, **said)
 
 
 def fence_facts(

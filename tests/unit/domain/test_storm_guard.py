@@ -44,6 +44,11 @@ def test_one_silent_host_of_three_may_be_fenced() -> None:
             "h1 still answers m1, m3, and is silent to m2",
         ),
         (
+            fence_facts(vote("m1"), vote("m2", silent_s=1.2)),
+            HoldReason.SILENT_TOO_SHORT,
+            "h1 has been silent for 1.2 s to m2, of the 15 s that it takes",
+        ),
+        (
             fence_facts(vote("m2", others_seen=0), vote("m1")),
             HoldReason.MANY_SILENT,
             "m2 sees no other host either, so it mistrusts itself",
