@@ -55,7 +55,10 @@ class Told:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.tables: dict[str, list[dict[str, Any]]] = {"host": [{"id": HOST, "name": "h1"}]}
+        self.tables: dict[str, list[dict[str, Any]]] = {
+            "cluster": [{"id": 1, "profile": "balanced"}],
+            "host": [{"id": HOST, "name": "h1", "cluster_id": 1}],
+        }
         self.loop = SimpleNamespace(time=lambda: self.now_s)
         self.rows = SimpleNamespace(table=lambda name, *_, **__: self.tables[name])
 
@@ -78,7 +81,7 @@ def test_only_what_a_judgement_could_not_know_speaks_against_its_fence(*, anew: 
     if anew:
         begins(3.0)
     stage.now_s = 4.0
-    decision = {"move": "fence", "at": "any"}
+    decision = {"move": "fence", "at": "any", "eyes": []}
     stage.tables["incident"] = [
         {"id": 3, "host_id": HOST, "epoch": 1, "operation_id": OPERATION, "decision": decision}
     ]

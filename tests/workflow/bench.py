@@ -44,6 +44,7 @@ from store.rows import Row, changed
 from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
+from tests.workflow.delivering import deliver_start
 from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
@@ -118,9 +119,9 @@ class Bench:
         self.client = client
         self.centre = centre
         self.watcher = Watcher(database, centre)
-        delivery = Delivery(database, TemporalWorkflows(client))
+        self._delivery = Delivery(database, TemporalWorkflows(client))
         actions = all_actions(NoSecrets(), NoSecrets())
-        self.backend = Backend(database, actions, all_queries(actions), delivery)
+        self.backend = Backend(database, actions, all_queries(actions), self._delivery)
         outside = FakeHypervisor(centre), FakePower(centre), FakeDoors(centre), FakeSsh(centre)
         self.parts = Parts(database, self.backend, *outside)
         self.hosts: dict[str, UUID] = {}
@@ -234,6 +235,7 @@ class Bench:
         """Run an action through the one door, and wait until its workflow was started."""
         receipt = await self.backend.run_action(params, context)
         await self.backend.close()
+        await deliver_start(self.database, self._delivery, receipt.operation_id)
         return receipt.operation_id
 
     async def _done(self, params: Params) -> Row:
