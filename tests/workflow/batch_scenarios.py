@@ -14,8 +14,7 @@ async def asked(bench: Bench, at_once: int, *names: str) -> UUID:
     items = [StartVm(vm_id=bench.vms[name]) for name in names]
     options = BatchOptions(at_once=at_once)
     receipt = await bench.backend.run_multiple_actions(items, PERSON, options)
-    await bench.backend.close()
-    return receipt.operation_id
+    return await bench.begun(receipt.operation_id)
 
 
 async def a_batch_of_starts_succeeds(bench: Bench) -> UUID:

@@ -44,15 +44,14 @@ from store.rows import Row, changed
 from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
-from tests.workflow.delivering import deliver_start
+from tests.workflow.delivering import delivered
 from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
 from worker.relay import relay
 from worker.temporal_client import TemporalWorkflows
 
-WAIT_S = 120.0
-"""Far more than anything here takes: a test that reaches it has found something."""
+WAIT_S = 120.0  # far more than anything here takes: a test that reaches it has found something
 
 TIMING = Timing(poll_s=0.1, poll_deadline_s=0.9, non_responsive_after_s=0.5)
 
@@ -233,10 +232,12 @@ class Bench:
 
     async def act(self, params: Params, context: ActionContext = PERSON) -> UUID:
         """Run an action through the one door, and wait until its workflow was started."""
-        receipt = await self.backend.run_action(params, context)
+        return await self.begun((await self.backend.run_action(params, context)).operation_id)
+
+    async def begun(self, operation_id: UUID) -> UUID:
+        """An operation that was accepted, once Temporal has its workflow."""
         await self.backend.close()
-        await deliver_start(self.database, self._delivery, receipt.operation_id)
-        return receipt.operation_id
+        return await delivered(self.database, self._delivery, operation_id)
 
     async def _done(self, params: Params) -> Row:
         return await self.operation(await self.act(params))

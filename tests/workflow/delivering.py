@@ -10,9 +10,10 @@ from store.database import Database
 LIMIT_S = 120.0
 
 
-async def deliver_start(database: Database, delivery: Delivery, operation_id: UUID) -> None:
+async def delivered(database: Database, delivery: Delivery, operation_id: UUID) -> UUID:
     """Deliver until nothing of one operation is left: a busy server may be slow to take it."""
     async with asyncio.timeout(LIMIT_S):
         while await database.read(lambda c: plumbing.waiting_of(c, operation_id)):
             await delivery.deliver_due()
             await asyncio.sleep(0.02)
+    return operation_id
