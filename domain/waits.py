@@ -10,6 +10,7 @@ GIVE_UP = "`holdfast op cancel {id}` gives it up"
 LOOK = "look at the machine; once it is off, `holdfast host confirm-dead {target} --seen TEXT`"
 ALIVE = "look at that host: once it answers, or is proven dead, this goes on"
 ADVICE = "check its devices with `holdfast fence test {target}`; "
+LIES = ADVICE + "a device that reads off may be another machine's"
 
 STEPS = {
     "NO_ROOM": f"bring about what it waits for, such as a host more or a VM less; {GIVE_UP}",
@@ -35,8 +36,8 @@ STEPS = {
     "FENCE_AGENT_FAILED": ADVICE + LOOK,
     "FENCE_AGENT_SILENT": ADVICE + LOOK,
     "KNOCK_NOT_POSSIBLE": "see why the engine's machine reaches no network",
-    "SIGN_OF_LIFE": f"{ADVICE}a device that reads off may be another machine's",
-    "CERTIFICATE_VOID": f"{ADVICE}a device that reads off may be another machine's",
+    "SIGN_OF_LIFE": LIES,
+    "CERTIFICATE_VOID": LIES,
     "LOCK_HELD": "see what blocks it; `holdfast op prioritise {id} 2` lets it go first",
     "PAUSED": "`holdfast op resume {id}`",
 } | {

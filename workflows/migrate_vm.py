@@ -24,6 +24,7 @@ from workflows.operation import (
     failure_of,
     go_on,
     go_on_anew,
+    next_look_s,
     problem_of,
     run_operation,
     show_running,
@@ -32,11 +33,6 @@ from workflows.operation import (
     wait_up_to,
 )
 from workflows.pausing import Pausing
-
-SETTLE_LOOKS = 10
-"""Longest wait between looks at two hosts of which one stays silent, in longest waits of a hold.
-Doubled up to it, so that it is never late by more than it has waited. Lower: a host that is silent
-for a weekend fills this workflow's history, and the server ends it."""
 
 
 @workflow.defn
@@ -139,7 +135,7 @@ class MigrateVm:
             await show_waiting(self._order, settled.code, settled.detail)
             waited = True
             await self._wait_for_look(looks, wait_s)
-            wait_s = min(2 * wait_s, SETTLE_LOOKS * policy.hold_retry_max_s)
+            wait_s = next_look_s(wait_s, policy)
 
     async def _look(self, step: MoveOrder, summary: str) -> Settled:
         try:

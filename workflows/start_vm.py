@@ -29,6 +29,7 @@ from workflows.operation import (
     failure_of,
     go_on,
     go_on_anew,
+    next_look_s,
     problem_of,
     run_operation,
     show_running,
@@ -41,11 +42,6 @@ from workflows.pausing import Pausing
 FROZEN_LOOK_MAX_S = 300.0
 """Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
 signal costs more. Lower: a cluster that is frozen for days fills this workflow's history."""
-
-UNDONE_LOOKS = 10
-"""Longest wait between tries to undo a start on a host that does not say whether it is undone, in
-longest waits of a hold. Doubled up to it, so that it is never late by more than it has waited.
-Lower: a host that is silent for a weekend fills this workflow's history, and the server ends it."""
 
 
 @workflow.defn
@@ -130,7 +126,7 @@ class StartVm:
         while True:
             await show_waiting(order, "START_NOT_UNDONE", detail)
             await wait_up_to(wait_s, lambda: False, f"ask {run.host_name} again")
-            wait_s = min(2 * wait_s, UNDONE_LOOKS * policy.hold_retry_max_s)
+            wait_s = next_look_s(wait_s, policy)
             undone = await self._give_up()
             if undone is not None:
                 await show_running(order)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import sqlite_threads
-from store.database import Database
+from store.database import Database, Work
 from store.sqlite_threads import Closing, SqliteThreads
 
 pytestmark = pytest.mark.store
@@ -20,33 +21,39 @@ SLOW = sa.text(
 )
 
 
-async def test_a_write_that_was_cancelled_keeps_nobody_out(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+async def cancelled_in_the_middle(run: Callable[[Work[None]], Awaitable[None]]) -> object:
+    """A transaction is cancelled in a slow statement; one of its cursors, half read, is kept."""
     kept: list[object] = []
     under_way = asyncio.Event()
 
-    async def cancelled(connection: AsyncConnection) -> None:
+    async def work(connection: AsyncConnection) -> None:
         await connection.execute(sa.text("SELECT 'the transaction begins'"))
         raw = (await connection.get_raw_connection()).driver_connection
         assert raw is not None
         cursor = await raw.cursor()
-        await cursor.execute("SELECT 1 UNION SELECT 2")
+        await cursor.execute("SELECT name FROM sqlite_master UNION SELECT 'a' UNION SELECT 'b'")
         await cursor.fetchone()
         # As the traceback of a task does until it is collected.
         kept.append(cursor)
         under_way.set()
         await connection.execute(SLOW)
 
-    task = asyncio.create_task(database.write(cancelled))
+    task = asyncio.ensure_future(run(work))
     await under_way.wait()
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    return kept
+
+
+async def test_a_write_that_was_cancelled_keeps_nobody_out(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    kept = await cancelled_in_the_middle(database.write)
     try:
         await asyncio.to_thread(_written, tmp_path / "a.db")
     finally:
-        kept.clear()
+        del kept
         await database.close()
 
 
@@ -81,30 +88,12 @@ async def test_a_connection_that_is_being_closed_can_be_told_to_stop(tmp_path: P
 async def test_a_read_that_was_cancelled_keeps_no_log_from_being_emptied(tmp_path: Path) -> None:
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/a.db")
     await database.write(lambda c: c.execute(sa.text("CREATE TABLE t (x)")))
-    kept: list[object] = []
-    under_way = asyncio.Event()
-
-    async def cancelled(connection: AsyncConnection) -> None:
-        raw = (await connection.get_raw_connection()).driver_connection
-        assert raw is not None
-        cursor = await raw.cursor()
-        await cursor.execute("SELECT name FROM sqlite_master UNION SELECT 'another'")
-        await cursor.fetchone()
-        kept.append(cursor)
-        under_way.set()
-        await connection.execute(SLOW)
-
-    task = asyncio.create_task(database.read(cancelled))
-    await under_way.wait()
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    kept = await cancelled_in_the_middle(database.read)
     try:
         await database.write(lambda c: c.execute(sa.text("INSERT INTO t VALUES (1)")))
         await database.checkpoint()
     finally:
-        kept.clear()
+        del kept
         await database.close()
 
 

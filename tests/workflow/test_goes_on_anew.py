@@ -1,7 +1,5 @@
 """An operation that goes on in a new run, since its history has grown long, forgets no cancel."""
 
-from uuid import UUID
-
 import pytest
 from temporalio import workflow
 
@@ -32,26 +30,21 @@ async def test_a_restart_that_failed_and_waits_long_for_room_starts_once_there_i
 
     await engine.until(waits_for_room, "its start never waited for room")
     (start,) = await engine.children_of(recovery, "vm.start")
-    await goes_on_anew(engine, start["id"], monkeypatch)
+    first = (await engine.workflow(start["id"]).describe()).run_id
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow.Info, "is_continue_as_new_suggested", lambda _: True)
+        await engine.workflow(start["id"]).signal("look_again")
+
+        async def is_anew() -> bool:
+            return (await engine.workflow(start["id"]).describe()).run_id != first
+
+        await engine.until(is_anew, "it never went on in a new run")
     del engine.centre.before["create"]
     await has_memory(engine, "h2", 1024)
     ended = await engine.ended(recovery)
     assert (ended["state"], ended["summary"]) == ("succeeded", "1 of 1 VMs of h1 run again")
     assert engine.copies("db") == ["h2"]
     assert await engine.broken() == []
-
-
-async def goes_on_anew(engine: Bench, operation: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its history is long: wait until it goes on in a new run."""
-    first = (await engine.workflow(operation).describe()).run_id
-    with monkeypatch.context() as patched:
-        patched.setattr(workflow.Info, "is_continue_as_new_suggested", lambda _: True)
-        await engine.workflow(operation).signal("look_again")
-
-        async def is_anew() -> bool:
-            return (await engine.workflow(operation).describe()).run_id != first
-
-        await engine.until(is_anew, "it never went on in a new run")
 
 
 async def has_memory(engine: Bench, host: str, mib: int) -> None:

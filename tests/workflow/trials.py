@@ -92,7 +92,7 @@ async def run_all(
 
     async def plain(golden: Golden) -> Result:
         stage = _stage(address, made_from, folder)
-        async with turn, asyncio.timeout(WITHIN_S), stage as made, relaying(made), made.workers():
+        async with turn, asyncio.timeout(WITHIN_S), stage as made, made.workers():
             return await _played(made, golden)
 
     listed = list(wanted)
@@ -115,7 +115,10 @@ async def _stage(address: str, made_from: Path, folder: Path) -> AsyncIterator[B
     async with bench(address, made_from, folder) as made:
         await made.build("h1", "h2", "h3")
         await made.watcher.start()
-        yield made
+        # A busy server takes a start or a cancel late, and what a process has accepted when it dies
+        # would be the relay's anyway.
+        async with relaying(made):
+            yield made
 
 
 async def _trial(case: Case, address: str, made_from: Path, folder: Path) -> Result:
@@ -150,8 +153,7 @@ class _Struck(FaultAt):
 @asynccontextmanager
 async def _faulty(made: Bench, case: Case, _folder: Path) -> AsyncIterator[_Struck]:
     fault = _Struck(case)
-    # A busy server may be too slow to take a start or a cancel at once, as in a real engine.
-    async with relaying(made), made.workers([fault]):
+    async with made.workers([fault]):
         yield fault
 
 
@@ -162,8 +164,6 @@ async def killed(made: Bench, case: Case, folder: Path) -> AsyncIterator[asyncio
     socket = folder / f"{made.client.namespace}.sock"
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served(made.centre, socket))
-        # The process delivers nothing, and what it has accepted when it dies would be the relay's.
-        await stack.enter_async_context(relaying(made))
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.workflow.doomed"),
             *(made.client.service_client.config.target_host, made.client.namespace),
