@@ -18,7 +18,7 @@ from temporalio import activity
 
 from activities.fence_readings import said_by, takes_another, with_witnesses, words_of
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import ask, briefly, read, some
+from activities.power import ask, briefly, freshly, read, some
 from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
@@ -197,12 +197,14 @@ class Fencing:
             return
         if device.delay_s:
             await asyncio.sleep(device.delay_s)
-        for left in reversed(range(device.retries + 1)):
-            # The claim stands just before the agent is run, so nothing stale lies between.
+
+        async def claim() -> None:
             async with one_by_one:
                 await self._records.claim_fence(step)
+
+        for left in reversed(range(device.retries + 1)):
             try:
-                await self._power.off(device)
+                await self._power.off(device, freshly(claim))
                 return
             except NoAnswer:
                 if not left:

@@ -6,6 +6,7 @@ host that answers though its controllers read off is told: then they belong to a
 """
 
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
-from activities.power import ask, read, some
+from activities.power import ask, freshly, read, some
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, NoAnswer
@@ -153,10 +154,9 @@ class HostPowers:
             found = await read(self._power, device)
             if found is wanted or not (off or found is PowerReading.OFF):
                 return
-            # The claim stands just before the command, so that nothing stale lies between.
-            await self._records.claim_power(step, power)
+            claim = freshly(partial(self._records.claim_power, step, power))
             try:
-                await (self._power.off(device) if off else self._power.on(device))
+                await (self._power.off if off else self._power.on)(device, claim)
             except NoAnswer:
                 if not left:
                     raise

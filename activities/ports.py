@@ -5,6 +5,7 @@ never import it, so a workflow file can import the activity classes themselves a
 nor SQLAlchemy enters the sandbox.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
@@ -159,18 +160,25 @@ class Hypervisor(Protocol):
         ...
 
 
+Claim = Callable[[], Awaitable[None]]
+"""Asks for the right to do something now; what it raises stops that."""
+
+
 class PowerSwitch(Protocol):
-    """Power controllers. `off` and `on` say only that the command was taken: read back."""
+    """Power controllers. `off` and `on` say only that the command was taken: read back.
+
+    `claim` is made once everything else is ready, as the last thing before the command.
+    """
 
     async def read(self, device: FenceDevice) -> PowerReading:
         """Ask for the power state; never raises for a silent or failing device."""
         ...
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Send power off; NoAnswer when the agent failed or did not end in time."""
         ...
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Send power on; NoAnswer as for `off`."""
         ...
 

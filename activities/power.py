@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 
-from activities.ports import PowerSwitch
-from domain.errors import Refused
+from activities.ports import Claim, PowerSwitch
+from domain.errors import NoAnswer, Refused
 from domain.inventory import FenceDevice, PowerReading
 from domain.orders import HostRef
 from domain.topology import proven_level
@@ -21,6 +22,42 @@ ASKED_AGAIN_S = 0.5
 is dead: as long as the host itself is listened at meanwhile (`Policy.knock_s`), so that it costs
 nothing. Higher: the VMs wait longer for a controller that died with its host. Lower: one that only
 had a bad moment cannot contradict; IPMI takes 0.15 s in the lab."""
+
+
+FRESH_S = 2.0
+"""How old a claim may be when its command is sent. Higher: a process that stood still in between
+sends a command that nothing speaks for any more. Lower: a slow database is asked again and again.
+"""
+
+CLAIMS_MOST = 5
+
+
+def freshly(claim: Claim) -> Claim:
+    """The claim, made again when this process or its machine stood still meanwhile.
+
+    It counts the same however often one step makes it. NoAnswer (`CLAIM_TOO_SLOW`) when it takes
+    too long each time.
+    """
+
+    async def made() -> None:
+        for _ in range(CLAIMS_MOST):
+            began = _clocks()
+            await claim()
+            if all(now - was <= FRESH_S for now, was in zip(_clocks(), began, strict=True)):
+                return
+        raise NoAnswer(
+            "CLAIM_TOO_SLOW",
+            f"the right to switch power came later than {FRESH_S:.0f} s after it was asked for, "
+            f"{CLAIMS_MOST} times",
+            next_step="see why the engine's database is slow",
+        )
+
+    return made
+
+
+def _clocks() -> tuple[float, float]:
+    """The loop's, and one that goes on while the machine is suspended."""
+    return asyncio.get_running_loop().time(), time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def some(devices: tuple[FenceDevice, ...], host: HostRef) -> tuple[FenceDevice, ...]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+from activities.ports import Claim
 from domain.errors import NoAnswer
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
@@ -117,11 +118,11 @@ class SilentPower:
         """No answer."""
         return PowerReading.UNKNOWN
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """No answer."""
         raise NoAnswer("FENCE_AGENT_FAILED", f"{device.name} does not answer")
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """No answer."""
         raise NoAnswer("FENCE_AGENT_FAILED", f"{device.name} does not answer")
 

@@ -27,7 +27,7 @@ from domain.errors import EngineError, Invalid, NoAnswer
 from domain.inventory import FenceDevice, PowerReading
 from drivers.fence_guid import guid_command, guids
 from drivers.fence_metadata import AgentParameters, check_options, parse_metadata
-from drivers.fence_process import Ended, run_contained
+from drivers.fence_process import Claim, Ended, run_contained
 from drivers.fence_redfish import machines, speaks_redfish
 
 SEARCH_PATH = ("/usr/sbin", "/usr/local/sbin", "/sbin")
@@ -94,13 +94,13 @@ class FenceAgents:
             log.warning("fence device tells no machine", device=device.name, why=str(error))
             return ()
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Send power off; off already is success. NoAnswer, or Invalid for a wrong device."""
-        await self._switch(device, "off")
+        await self._switch(device, "off", claim)
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Send power on; on already is success. NoAnswer, or Invalid for a wrong device."""
-        await self._switch(device, "on")
+        await self._switch(device, "on", claim)
 
     async def check(self, device: FenceDevice) -> None:
         """Check agent and options without touching the device; Invalid says what is wrong."""
@@ -123,8 +123,8 @@ class FenceAgents:
         found = {path.name for folder in self._search_path for path in Path(folder).glob("fence_*")}
         return tuple(sorted(name for name in found if AGENT_PATTERN.fullmatch(name)))
 
-    async def _switch(self, device: FenceDevice, action: str) -> None:
-        ended = await self._call(device, action)
+    async def _switch(self, device: FenceDevice, action: str, claim: Claim | None) -> None:
+        ended = await self._call(device, action, claim)
         if ended.exit_code is None:
             raise NoAnswer(
                 "FENCE_AGENT_SILENT",
@@ -142,7 +142,7 @@ class FenceAgents:
                 device=device.name,
             )
 
-    async def _call(self, device: FenceDevice, action: str) -> Ended:
+    async def _call(self, device: FenceDevice, action: str, claim: Claim | None = None) -> Ended:
         clock = asyncio.get_running_loop().time
         start = clock()
         try:
@@ -152,7 +152,7 @@ class FenceAgents:
             detail = f"secrets or agent metadata of {device.name} did not come in time"
             raise NoAnswer("FENCE_AGENT_SILENT", detail, device=device.name) from None
         left_s = device.deadline_s - (clock() - start)
-        ended = await self._run([order.path], order.stdin(action), left_s)
+        ended = await self._run([order.path], order.stdin(action), left_s, claim)
         log.info(
             "fence agent ended",
             device=device.name,
@@ -174,9 +174,11 @@ class FenceAgents:
         defaults = {name: value for name, value in ours.items() if name in parameters.names}
         return _Order(self._path_of(device.agent), {**defaults, **device.options}, secrets)
 
-    async def _run(self, command: list[str], stdin: str, deadline_s: float) -> Ended:
+    async def _run(
+        self, command: list[str], stdin: str, deadline_s: float, claim: Claim | None = None
+    ) -> Ended:
         try:
-            return await run_contained(command, stdin, self._env, deadline_s)
+            return await run_contained(command, stdin, self._env, deadline_s, claim)
         except OSError as error:
             raise NoAnswer(
                 "FENCE_AGENT_FAILED",

@@ -8,6 +8,8 @@ by SIGKILL. On deadline or cancellation the whole group is killed and waited for
 Invariants  The agent is not started before both death signals are set: a shell in its place first
             says that it is there, and waits for a word that only a living engine sends.
             Options travel on stdin, never in argv or the environment.
+            A claim is made once it waits for that word, on nobody's deadline: between the right to
+            cut power and the cut lies one write, and no loading, starting or importing.
 Races       The death signal is bound to the thread that started the agent, which is the one that
             runs the event loop.
 Limits      Where namespaces are not permitted the agent still dies with the engine, but its own
@@ -17,7 +19,7 @@ Limits      Where namespaces are not permitted the agent still dies with the eng
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +40,9 @@ NAMESPACES = (
 
 GATE = ("sh", "-c", 'echo ready; IFS= read -r word && [ "$word" = go ] && exec "$@"', "agent")
 
+Claim = Callable[[], Awaitable[None]]
+"""Asks for the right to do something now; what it raises stops that."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -51,10 +56,15 @@ class Ended:
 
 
 async def run_contained(
-    command: Sequence[str], stdin: str, env: Mapping[str, str], deadline_s: float
+    command: Sequence[str],
+    stdin: str,
+    env: Mapping[str, str],
+    deadline_s: float,
+    claim: Claim | None = None,
 ) -> Ended:
     """Run `command` with `stdin` for at most `deadline_s` seconds; nothing of it is left after.
 
+    `claim` is awaited just before; what it raises comes from here, and the command was not run.
     Cancellation kills it too. OSError when the tools that contain it are not installed.
     """
     process = await asyncio.create_subprocess_exec(
@@ -73,13 +83,22 @@ async def run_contained(
     exit_code = None
     try:
         async with asyncio.timeout(deadline_s):
-            exit_code = await _converse(process, stdin, stdout, stderr)
+            ready = await _is_ready(process)
+        if ready and claim is not None:
+            await claim()
+        async with asyncio.timeout(deadline_s):
+            exit_code = await _converse(process, f"go\n{stdin}" if ready else "", stdout, stderr)
     except TimeoutError:
         log.debug("fence agent killed at its deadline", command=command[0], seconds=deadline_s)
     finally:
         if exit_code is None:
             await _kill(process)
     return Ended(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def _is_ready(process: asyncio.subprocess.Process) -> bool:
+    assert process.stdout
+    return await process.stdout.readline() == b"ready\n"
 
 
 async def _converse(
@@ -89,9 +108,8 @@ async def _converse(
     assert process.stdout
     assert process.stderr
     with suppress(BrokenPipeError, ConnectionResetError):  # It may end without reading.
-        if await process.stdout.readline() == b"ready\n":
-            process.stdin.write(f"go\n{stdin}".encode())
-            await process.stdin.drain()
+        process.stdin.write(stdin.encode())
+        await process.stdin.drain()
     process.stdin.close()
     await asyncio.gather(_collect(process.stdout, stdout), _collect(process.stderr, stderr))
     return await process.wait()

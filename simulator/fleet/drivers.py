@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
+from activities.ports import Claim, Hypervisor, HypervisorSession, PowerSwitch
 from domain.errors import EngineError, Invalid, NoAnswer, OutcomeUnknown, Unavailable
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
@@ -279,13 +279,13 @@ class FarPower:
             log.warning("fence device cannot be read", device=device.name, why=error.detail)
             return PowerReading.UNKNOWN
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Take the command; NoAnswer when that is not known, as with real agents."""
-        await self._switch(PowerSwitch.off, device)
+        await self._switch(PowerSwitch.off, device, claim)
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Take the command; NoAnswer when that is not known, as with real agents."""
-        await self._switch(PowerSwitch.on, device)
+        await self._switch(PowerSwitch.on, device, claim)
 
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
         """The machine that it manages; never raises."""
@@ -309,10 +309,15 @@ class FarPower:
         return AgentParameters(agent=AGENT, names=nothing, required=nothing, actions=nothing)
 
     async def _switch(
-        self, method: Callable[[Any, FenceDevice], Awaitable[None]], device: FenceDevice
+        self,
+        method: Callable[[Any, FenceDevice], Awaitable[None]],
+        device: FenceDevice,
+        claim: Claim | None,
     ) -> None:
         try:
             async with connected(self._path) as line:
+                if claim is not None:
+                    await claim()
                 await line.ask(device.deadline_s, method, device)
         except OutcomeUnknown as error:
             raise NoAnswer("BMC_NO_ANSWER", error.detail, device=device.name) from None

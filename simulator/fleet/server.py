@@ -228,12 +228,12 @@ class _KnownDevices:
             return PowerReading.UNKNOWN
         return await self._power.read(device)
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, _claim: None = None) -> None:
         """Take the command."""
         self._require(device)
         await self._power.off(device)
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, _claim: None = None) -> None:
         """Take the command."""
         self._require(device)
         await self._power.on(device)

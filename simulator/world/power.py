@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
+from activities.ports import Claim
 from domain.errors import EngineError, NoAnswer
 from domain.inventory import FenceDevice, PowerReading
 from simulator.world.centre import DataCentre
@@ -44,13 +45,17 @@ class VirtualPower:
         controller.tell("bmc.read", answer=answer)
         return answer
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Take the command."""
+        if claim is not None:
+            await claim()
         controller = self._controller(device)
         await self._call(Call.BMC_OFF, controller, controller.off)
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         """Take the command."""
+        if claim is not None:
+            await claim()
         controller = self._controller(device)
         await self._call(Call.BMC_ON, controller, controller.on)
 

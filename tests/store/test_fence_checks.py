@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from activities.ports import Claim
 from domain.fence_checks import DeviceCheck, Identity
 from domain.inventory import FenceDevice, PowerReading
 from engine.actions.fence_devices import EditFenceDevice
@@ -28,7 +29,7 @@ class Switch:
         self.asked.append(device.name)
         return self.says
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         raise AssertionError("a test switches nothing")
 
     on = off

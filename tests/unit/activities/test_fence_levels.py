@@ -9,6 +9,7 @@ import pytest
 
 from activities import power as asking
 from activities.fencing import FenceStep, Fencing, ReadLevelOrder
+from activities.ports import Claim
 from activities.power import ask
 from activities.waiting import until
 from domain.errors import NoAnswer, Refused
@@ -55,7 +56,9 @@ class Board:
             return UNKNOWN
         return self.reads[device.name]
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
+        if claim is not None:
+            await claim()
         self.told.append(device.name)
         if self.failing.get(device.name, 0) > 0:
             self.failing[device.name] -= 1
@@ -65,7 +68,7 @@ class Board:
         if device.name not in self.stuck:
             self.reads[device.name] = OFF
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         raise AssertionError("a fence switches nothing on")
 
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
@@ -139,6 +142,28 @@ async def test_a_host_with_one_level_is_cut_everywhere_at_once_and_nothing_more_
     scene = Scene(Board(a=ON, b=ON), device("a"), device("b"))
     assert await scene.fencing.power_off(scene.step) is None
     assert (sorted(scene.board.told), scene.rows.claims) == (["a", "b"], 2)
+
+
+async def test_a_fence_that_stood_still_after_its_claim_claims_again_and_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(Board(a=ON), device("a"))
+    scene.rows.claims_max = 1
+    suspended_s = iter([0.0, 60.0, 60.0, 60.0])
+    monkeypatch.setattr(asking.time, "clock_gettime", lambda _: next(suspended_s))
+    with pytest.raises(Refused, match="not now"):
+        await scene.fencing.power_off(scene.step)
+    assert (scene.board.told, scene.board.reads["a"]) == ([], ON)
+
+
+async def test_a_fence_whose_claims_are_all_too_slow_cuts_nothing_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "FRESH_S", -1.0)
+    scene = Scene(Board(a=ON), device("a"))
+    with pytest.raises(NoAnswer, match="CLAIM_TOO_SLOW"):
+        await scene.fencing.power_off(scene.step)
+    assert (scene.board.told, scene.rows.claims) == ([], asking.CLAIMS_MOST)
 
 
 async def test_a_device_that_takes_no_command_does_not_save_the_others_of_its_level() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from activities import hosts
 from activities.hosts import Hosts, HostStep
+from activities.ports import Claim
 from domain.errors import NoAnswer
 from domain.inventory import FenceDevice, PowerReading
 from domain.orders import HostRef
@@ -39,7 +40,7 @@ class Rack:
             return PowerReading.UNKNOWN
         return PowerReading.ON if self.host.powered else PowerReading.OFF
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         self.commands.append(device.name)
         if device.name == "pdu":
             self.outlet = True
@@ -48,7 +49,9 @@ class Rack:
         else:
             raise NoAnswer("FENCE_AGENT_SILENT", "it boots")
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
+        if claim is not None:
+            await claim()
         raise AssertionError("nobody is cut")
 
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from domain.errors import Invalid, NoAnswer
+from domain.errors import Invalid, NoAnswer, Refused
 from domain.inventory import FenceDevice, PowerReading
 from drivers.fence_agents import FenceAgents
 
@@ -101,6 +102,54 @@ async def test_a_hanging_agent_reads_unknown_and_its_off_is_no_answer(
     assert await hanging.read(device(deadline_s=0.3)) is PowerReading.UNKNOWN
     with pytest.raises(NoAnswer, match="FENCE_AGENT_SILENT"):
         await hanging.off(device(deadline_s=0.3))
+
+
+async def test_a_claim_is_made_when_all_is_ready_and_before_the_agent_is_run(
+    make_agent: MakeAgent,
+) -> None:
+    folder = make_agent("exit 0")
+    run_before_the_claim: list[bool] = []
+
+    async def claim() -> None:
+        run_before_the_claim.append((folder / "argv").exists())
+
+    await agents(folder).off(device(), claim)
+    assert (run_before_the_claim, (folder / "argv").exists()) == ([False], True)
+
+
+async def test_an_agent_whose_claim_is_refused_is_not_run_and_nothing_of_it_is_left(
+    make_agent: MakeAgent,
+) -> None:
+    folder = make_agent("exit 0")
+
+    async def claim() -> None:
+        raise Refused("FENCE_NOT_ALLOWED", "it was heard again")
+
+    with pytest.raises(Refused, match="it was heard again"):
+        await agents(folder).off(device(), claim)
+    assert not (folder / "argv").exists()
+    assert processes_of(folder) == []
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if f"{folder}/" in line]
+
+
+async def test_a_slow_claim_takes_nothing_from_the_time_of_the_agent(
+    make_agent: MakeAgent,
+) -> None:
+    folder = make_agent("exit 0")
+
+    async def claim() -> None:
+        await asyncio.sleep(3)
+
+    await agents(folder).off(device(deadline_s=2.5), claim)
+    assert (folder / "argv").exists()
 
 
 async def test_options_travel_on_stdin_alone_and_never_ask_for_a_cycle(

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from activities.ports import Claim
 from domain.errors import EngineError, NoAnswer, Unavailable
 from domain.inventory import FenceDevice, PowerReading
 from domain.operations import WorkflowState
@@ -83,10 +84,10 @@ class Power:
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
         raise AssertionError("a monitor asks for no machine")
 
-    async def off(self, device: FenceDevice) -> None:
+    async def off(self, device: FenceDevice, claim: Claim | None = None) -> None:
         raise AssertionError("a monitor cuts no power")
 
-    async def on(self, device: FenceDevice) -> None:
+    async def on(self, device: FenceDevice, claim: Claim | None = None) -> None:
         raise AssertionError("a monitor switches nothing on")
 
 
