@@ -44,8 +44,20 @@ class StartLimits(Frozen):
     insist: bool = False
 
 
+class FailedTry(Frozen):
+    """One host that did not start a VM, and why."""
+
+    host_id: UUID
+    host_name: str
+    code: str
+    round: int
+
+
 class StartVmOrder(Order):
-    """Start one VM. `run` is there when a recovery has reserved its place already."""
+    """Start one VM. `run` is there when a recovery has reserved its place already.
+
+    `failed`, `round`: what was tried before its workflow went on in a new run.
+    """
 
     vm_id: UUID
     vm_name: str
@@ -55,6 +67,8 @@ class StartVmOrder(Order):
     prefer_id: UUID | None = _added(None)  # the host that is tried first
     avoid: tuple[UUID, ...] = _added(())  # hosts on which it has failed too often
     limits: StartLimits | None = _added(None)  # None: one host has one try
+    failed: tuple[FailedTry, ...] = _added(())
+    round: int = _added(0)
 
 
 class RecoverVmOrder(Order):

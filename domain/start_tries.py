@@ -9,17 +9,8 @@ seconds, and a VM that nobody can start is not tried for ever.
 from uuid import UUID
 
 from domain.base import Frozen
-from domain.orders import StartLimits
+from domain.orders import FailedTry, StartLimits, StartVmOrder
 from domain.profiles import Policy
-
-
-class FailedTry(Frozen):
-    """One host that did not start the VM, and why."""
-
-    host_id: UUID
-    host_name: str
-    code: str
-    round: int
 
 
 class Tries(Frozen):
@@ -28,6 +19,16 @@ class Tries(Frozen):
     limits: StartLimits
     failed: tuple[FailedTry, ...] = ()
     round: int = 0
+
+    @staticmethod
+    def of(order: StartVmOrder) -> "Tries":
+        """Those of an earlier run of the same workflow, if any."""
+        limits = order.limits or StartLimits()
+        return Tries(limits=limits, failed=order.failed, round=order.round)
+
+    def kept(self) -> dict[str, object]:
+        """What the next run of the workflow has to know, as fields of its order."""
+        return {"failed": self.failed, "round": self.round}
 
     @property
     def avoid(self) -> tuple[UUID, ...]:

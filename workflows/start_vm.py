@@ -16,13 +16,15 @@ Giving up   a start that fails or is cancelled is undone: destroy, undefine, rea
             a run that another owner took over is left to that owner.
 """
 
+from typing import NoReturn
+
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.guests import NOT_OURS, GuestOrder, Guests, PlaceOrder, WithdrawOrder
 from domain.disarming import DISARMED
 from domain.operations import Outcome, Problem
-from domain.orders import Placement, RunRef, StartLimits, StartVmOrder
+from domain.orders import Placement, RunRef, StartVmOrder
 from domain.start_tries import Tries
 from workflows import options
 from workflows.operation import (
@@ -53,7 +55,7 @@ class StartVm:
         self._order = order
         self._run_ref: RunRef | None = order.run
         self._looks_wanted = 0
-        self._tries = Tries(limits=order.limits or StartLimits())
+        self._tries = Tries.of(order)
         self._pausing = Pausing(order)
         self._frozen = 0  # how often it was looked whether recoveries are
 
@@ -93,7 +95,7 @@ class StartVm:
         order, looks = self._order, self._looks_wanted
         await show_waiting(order, problem.code, problem.detail)
         if workflow.info().is_continue_as_new_suggested():
-            go_on_anew(order.model_copy(update={"run": self._run_ref}))
+            self._go_on_anew(self._run_ref)
         wait_s = min(order.policy.hold_retry_s * 2.0 ** min(self._frozen, 10), FROZEN_LOOK_MAX_S)
         self._frozen += 1
         awaited = "see whether recoveries are frozen"
@@ -191,12 +193,15 @@ class StartVm:
         # The next run would not know of a pause.
         if workflow.info().is_continue_as_new_suggested() and not self._pausing.wanted:
             # A place that it began with is given back by now, or its first step has found it.
-            go_on_anew(self._order.model_copy(update={"run": None}))
+            self._go_on_anew(None)
         await wait_up_to(
             self._order.policy.capacity_retry_s,
             lambda: self._looks_wanted > looks or self._pausing.wanted,
             "look for room again",
         )
+
+    def _go_on_anew(self, run: RunRef | None) -> NoReturn:
+        go_on_anew(self._order.model_copy(update={"run": run, **self._tries.kept()}))
 
     async def _start_on(self, run: RunRef) -> str:
         policy, name = self._order.policy, self._order.vm_name

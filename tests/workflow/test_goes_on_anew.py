@@ -43,6 +43,8 @@ async def test_a_restart_that_failed_and_waits_long_for_room_starts_once_there_i
     await has_memory(engine, "h2", 1024)
     ended = await engine.ended(recovery)
     assert (ended["state"], ended["summary"]) == ("succeeded", "1 of 1 VMs of h1 run again")
+    (start,) = await engine.children_of(recovery, "vm.start")
+    assert "it failed before on h2" in start["summary"], "its tries are counted on"
     assert engine.copies("db") == ["h2"]
     assert await engine.broken() == []
 

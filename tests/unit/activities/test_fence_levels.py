@@ -150,7 +150,7 @@ async def test_a_fence_that_stood_still_after_its_claim_claims_again_and_is_refu
     scene = Scene(Board(a=ON), device("a"))
     scene.rows.claims_max = 1
     suspended_s = iter([0.0, 60.0, 60.0, 60.0])
-    monkeypatch.setattr(asking.time, "clock_gettime", lambda _: next(suspended_s))
+    monkeypatch.setattr("time.clock_gettime", lambda _: next(suspended_s))
     with pytest.raises(Refused, match="not now"):
         await scene.fencing.power_off(scene.step)
     assert (scene.board.told, scene.board.reads["a"]) == ([], ON)
