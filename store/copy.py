@@ -21,7 +21,7 @@ from domain.errors import Conflict, EngineError, Invalid, NotFound
 from store import migrate, schema, schema_ha
 from store.columns import metadata
 from store.database import Database
-from store.dialects import in_memory, missing_file
+from store.dialects import in_memory, may_idle, missing_file
 
 TABLES = (schema.cluster, schema_ha.incident)
 """Importing the two modules is what registers their tables."""
@@ -64,6 +64,7 @@ async def copy(source: str, target: str, progress: Progress = lambda *_: None) -
     try:
 
         async def work(reading: AsyncConnection) -> dict[str, int]:
+            await may_idle(reading)
             return await destination.write(partial(_copy_all, reading, progress=progress))
 
         return await origin.read(work)
@@ -84,6 +85,7 @@ async def content(connection: AsyncConnection, table: sa.Table) -> Content:
 async def _copy_all(
     reading: AsyncConnection, writing: AsyncConnection, *, progress: Progress
 ) -> dict[str, int]:
+    await may_idle(writing)
     await _refuse_rows(writing)
     copied = {}
     for table in metadata.sorted_tables:

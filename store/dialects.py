@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import random
+import socket
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,15 @@ INNER_POOL = 5
 """Connections for transactions inside suspended ones; outers cannot use them up."""
 
 CONNECT_S = 5
+
+IDLE_S = 60
+"""How long a server lets a transaction stand in which nothing is asked for. Higher: a process that
+was paused, or whose machine has lost its power, keeps others from what it had locked. Lower: a
+decision that takes long loses its transaction."""
+
+DEAD_S = 20
+"""How long a server's machine may give no sign of life. Higher: one that lost its power, or is
+parted from us, is waited for longer. Lower: a network that stutters costs every connection."""
 
 PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=0")
 """No automatic checkpoints: see `Database.checkpoint`."""
@@ -128,6 +138,7 @@ def make_engine(url: str, *, inner: bool = False, opener: Opener | None = None) 
         # It repeats each of the server's notes as a warning, such as "name ignored for PRIMARY".
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
         sa.event.listen(engine.sync_engine, "begin", _begin_mariadb)
+    sa.event.listen(engine.sync_engine, "connect", _notice_death)
     return _watched(engine)
 
 
@@ -202,12 +213,41 @@ def _watched(engine: AsyncEngine) -> AsyncEngine:
     return engine
 
 
+def _notice_death(raw: Any, _record: object) -> None:
+    """Let the kernel end a connection whose other end is gone: nobody else would ever tell."""
+    plug = raw.driver_connection._transport.get_extra_info("socket")
+    if plug is None or plug.family == socket.AF_UNIX:
+        return
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_S // 2)
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, DEAD_S // 4)
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * DEAD_S)
+
+
+async def may_idle(connection: AsyncConnection) -> None:
+    """Let this connection's transaction stand for as long as it likes: it copies a database."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    elif connection.dialect.name != "sqlite":
+        await connection.execute(sa.text("SET SESSION idle_transaction_timeout = 0"))
+
+
 def _postgres_arguments(lock_s: int) -> dict[str, Any]:
-    return {"timeout": CONNECT_S, "server_settings": {"lock_timeout": f"{lock_s}s"}}
+    settings = {
+        "lock_timeout": f"{lock_s}s",
+        "idle_in_transaction_session_timeout": f"{IDLE_S}s",
+        "tcp_keepalives_idle": str(DEAD_S // 2),
+        "tcp_keepalives_interval": str(DEAD_S // 4),
+        "tcp_keepalives_count": "2",
+        "tcp_user_timeout": f"{DEAD_S}s",
+    }
+    return {"timeout": CONNECT_S, "server_settings": settings}
 
 
 def _mariadb_arguments(lock_s: int) -> dict[str, Any]:
     settings = f"innodb_lock_wait_timeout={lock_s}, sql_mode='{SQL_MODE}', time_zone='+00:00'"
+    settings += f", idle_transaction_timeout={IDLE_S}"
     names = f"SET NAMES utf8mb4 COLLATE {COLLATION}"
     return {
         "connect_timeout": CONNECT_S,
