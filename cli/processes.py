@@ -24,7 +24,7 @@ from api.people import People, people_file
 from domain.errors import EngineError
 from domain.permissions import Role
 from drivers.fence_agents import FenceAgents
-from drivers.fence_metadata import check_options
+from drivers.fence_metadata import check_complete, check_options
 from drivers.secrets import SecretBox
 from drivers.ssh import OpenSsh
 from drivers.tcp_doors import TcpDoors
@@ -108,8 +108,10 @@ class Process:
         return {} if row is None else self.box.open(row["secrets"])
 
     async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
-        """Invalid when a fence agent does not exist or an option does not fit it."""
-        check_options(await self.power.agent_parameters(agent), options, secrets)
+        """Invalid when a fence agent does not exist, or an option does not fit it or is missing."""
+        parameters = await self.power.agent_parameters(agent)
+        check_options(parameters, options, secrets)
+        check_complete(parameters, options)
 
     async def workflows(self) -> TemporalWorkflows:
         """Temporal as the engine sees it; it is reached at the first use."""

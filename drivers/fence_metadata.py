@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from xml.etree import ElementTree as ET
 
+from pydantic import Field
+
 from domain.base import Frozen
 from domain.errors import Invalid, NoAnswer
 
@@ -25,13 +27,25 @@ SAFE_VALUE = re.compile(r"[A-Za-z0-9_.,:/@%+=~\[\]-]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 
+BOOLEAN = re.compile(r"1|0|yes|no|on|off|true|false", re.IGNORECASE)
+NUMBER = re.compile(r"-?[0-9]+")
+
+
 class AgentParameters(Frozen):
-    """An agent's options and actions, by its own metadata."""
+    """An agent's options and actions, by its own metadata.
+
+    types    of each option that is no plain text: `boolean`, `integer`, `second` or `select`
+    choices  the values of those that are a choice
+    older    the name by which an option goes, too, that replaces an older one
+    """
 
     agent: str
     names: frozenset[str]
     required: frozenset[str]
     actions: frozenset[str]
+    types: dict[str, str] = Field(default_factory=dict)
+    choices: dict[str, frozenset[str]] = Field(default_factory=dict)
+    older: dict[str, str] = Field(default_factory=dict)
 
 
 def parse_metadata(agent: str, text: str) -> AgentParameters:
@@ -47,7 +61,19 @@ def parse_metadata(agent: str, text: str) -> AgentParameters:
         names=frozenset(parameters),
         required=frozenset(n for n, node in parameters.items() if node.get("required") == "1"),
         actions=frozenset(node.get("name", "") for node in root.iterfind("./actions/action")),
+        types={n: found for n, node in parameters.items() if (found := _type(node)) != "string"},
+        choices={n: some for n, node in parameters.items() if (some := _choices(node))},
+        older={n: node.get("obsoletes", "") for n, node in parameters.items()},
     )
+
+
+def _type(node: ET.Element) -> str:
+    content = node.find("content")
+    return "string" if content is None else content.get("type", "string")
+
+
+def _choices(node: ET.Element) -> frozenset[str]:
+    return frozenset(option.get("value", "") for option in node.iterfind("content/option"))
 
 
 def check_options(
@@ -80,6 +106,50 @@ def check_options(
             next_step="leave the option away",
             option="method",
         )
+
+
+def check_complete(parameters: AgentParameters, options: Mapping[str, str]) -> None:
+    """Invalid for an option that is missing, or whose value is none of its type.
+
+    By the agent's own word; asked when a device is added or changed, not when a host is dying:
+    what an older release has taken goes on. Secrets are not looked at.
+    """
+    given = {_plain(name): value for name, value in options.items()}
+    for name in sorted(parameters.required):
+        names = _names_of(parameters, name)
+        if FORBIDDEN.fullmatch(name) or SECRET.fullmatch(name) or names & given.keys():
+            continue
+        newer = next((new for new, old in parameters.older.items() if old == name), name)
+        raise Invalid(
+            "FENCE_OPTION_MISSING",
+            f"{parameters.agent} needs the option {newer!r}",
+            next_step=f"give it; {parameters.agent} -o metadata tells what it means",
+            option=newer,
+        )
+    for name, value in given.items():
+        if not _fits(parameters, name, value):
+            wanted = parameters.types.get(name, "string")
+            known = ", ".join(sorted(parameters.choices.get(name, ())))
+            why = f"has to be one of {known}" if known else f"has to be a {wanted}"
+            raise _malformed(parameters.agent, name, why)
+
+
+def _names_of(parameters: AgentParameters, name: str) -> set[str]:
+    both = {name, parameters.older.get(name, "")}
+    return {_plain(n) for n in both | {n for n, old in parameters.older.items() if old == name}}
+
+
+def _fits(parameters: AgentParameters, name: str, value: str) -> bool:
+    found = next((n for n in parameters.names if _plain(n) == name), name)
+    match parameters.types.get(found):
+        case "boolean":
+            return BOOLEAN.fullmatch(value) is not None
+        case "integer" | "second":
+            return NUMBER.fullmatch(value) is not None
+        case "select":
+            return value in parameters.choices.get(found, {value})
+        case _:
+            return True
 
 
 def _check_name(parameters: AgentParameters, name: str) -> None:
