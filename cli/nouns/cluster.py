@@ -1,14 +1,16 @@
 """`holdfast cluster`: what may act on its own, and how quickly."""
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from cli.failures import Json
+from cli.failures import Exit, Failure, Json, failure
 from cli.nouns.shared import VersionOption, change
 from cli.render import clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
+from cli.terminal import clean, say
 from cli.values import duration_s, ratio
 
 app = typer.Typer(
@@ -16,6 +18,12 @@ app = typer.Typer(
 )
 
 ClusterName = Annotated[str, typer.Argument(metavar="CLUSTER", help="Name or id of a cluster.")]
+
+
+SomeCluster = Annotated[
+    str | None, typer.Argument(metavar="CLUSTER", help="Name or id of a cluster.")
+]
+Everywhere = Annotated[bool, typer.Option("--all", help="Every cluster of this engine.")]
 
 
 class Profile(StrEnum):
@@ -261,16 +269,17 @@ def create(
 
 @app.command()
 @actions
-def arm(act: Act, cluster: ClusterName) -> None:
+def arm(act: Act, cluster: SomeCluster = None, everywhere: Everywhere = False) -> None:
     """Allow automatic action: fences and restarts."""
-    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/arm", {})
+    _switch(act, "arm", cluster, {}, everywhere=everywhere)
 
 
 @app.command()
 @actions
 def disarm(
     act: Act,
-    cluster: ClusterName,
+    cluster: SomeCluster = None,
+    everywhere: Everywhere = False,
     mode: Annotated[
         DisarmMode,
         typer.Option(
@@ -280,8 +289,35 @@ def disarm(
     ] = DisarmMode.HOLD,
 ) -> None:
     """Stop automatic action at once: no host is fenced for a failure that comes now."""
-    body = {"mode": mode.value}
-    act.run(f"/clusters/{act.api.find('cluster', cluster)['id']}/actions/disarm", body)
+    _switch(act, "disarm", cluster, {"mode": mode.value}, everywhere=everywhere)
+
+
+def _switch(act: Act, verb: str, cluster: str | None, body: Json, *, everywhere: bool) -> None:
+    """One cluster after the other, and the others though one is refused: each is safer than none.
+
+    By requests of their own, since a batch would wait for Temporal.
+    """
+    if (cluster is None) is not everywhere:
+        raise failure(Exit.USAGE, "CLUSTER_OR_ALL", "name one cluster, or all of them with --all")
+    found = act.api.all("/clusters") if cluster is None else [act.api.find("cluster", cluster)]
+    refused: list[Failure] = []
+    for one in found:
+        asking = _alone(act, one) if everywhere else act
+        try:
+            asking.run(f"/clusters/{one['id']}/actions/{verb}", body)
+        except Failure as error:
+            if not everywhere:
+                raise
+            say(f"{clean(one['name'])}: {error.document['detail']}")
+            refused.append(error)
+    if refused:
+        raise refused[0]
+
+
+def _alone(act: Act, cluster: Json) -> Act:
+    """One key makes one request safe to repeat, so each cluster's has one of its own."""
+    key = act.idempotency_key
+    return replace(act, idempotency_key=f"{key}-{cluster['id']}" if key else "")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from tests.unit.cli.fake_engine import (
     operation,
     paged,
     plain,
+    problem,
     step,
     uid,
     vm,
@@ -164,6 +165,32 @@ def test_lists_pass_their_filters_on_and_resolve_names(full: Desk) -> None:
     assert full.engine.requests[-1].url.params["host_id"] == str(uid("h1"))
     full.run("event", "list", "--after", "40")
     assert full.engine.requests[-1].url.params["after"] == "40"
+
+
+@pytest.mark.parametrize("key", [(), ("--idempotency-key", "one")])
+def test_all_clusters_are_disarmed_one_by_one_also_behind_one_that_refuses(
+    desk: Desk, key: tuple[str, ...]
+) -> None:
+    names = ("lab", "east", "west")
+    desk.has(*(cluster(name) for name in names))
+    for name in names:
+        path = f"/clusters/{uid(name)}/actions/disarm"
+        no = problem(409, "INCIDENTS_WAIT", "the recovery of h1 waits")
+        desk.engine.on("POST", path, no if name == "lab" else plain(operation("succeeded")))
+    result = desk.run("cluster", "disarm", "--all", "--mode", "ignore", *key)
+    asked = desk.engine.posted()
+    assert [request.url.path for request in asked] == [
+        f"/api/v1/clusters/{uid(name)}/actions/disarm" for name in names
+    ]
+    assert len({request.headers["Idempotency-Key"] for request in asked}) == 3
+    assert "lab: the recovery of h1 waits" in result.stderr
+    assert result.exit_code != 0
+
+
+@pytest.mark.parametrize("words", [("cluster", "arm"), ("cluster", "disarm", "lab", "--all")])
+def test_one_cluster_or_all_of_them_have_to_be_named(full: Desk, words: tuple[str, ...]) -> None:
+    assert "CLUSTER_OR_ALL" in full.run(*words).stderr
+    assert full.engine.posted() == []
 
 
 ACTIONS = [
