@@ -188,13 +188,13 @@ async def run_monitor(process: Process) -> None:
     records = WatchRecords(process.database)
     backend = await process.backend()
     settle()
-    monitor = Monitor(
-        name, records, backend, process.hypervisor(), process.power, who=this_process(machine)
-    )
+    hypervisor, power = process.hypervisor(), process.power
+    monitor = Monitor(name, records, backend, hypervisor, power, who=this_process(machine))
+    fences = FenceWatch(FenceCheckRecords(process.database), power, hypervisor)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(monitor.run())
-            group.create_task(FenceWatch(FenceCheckRecords(process.database), process.power).run())
+            group.create_task(fences.run())
     finally:
         await monitor.leave()
 

@@ -274,9 +274,11 @@ class SimulatedEngine:
         records, parts = QuietRecords(BOARD, made.database), made.parts
         who = Identity(made.process.machine, made.process.title, is_dead=_always)
         monitor = Monitor(name, records, made.backend, parts.hypervisor, parts.power, who=who)
+        checks = FenceCheckRecords(made.database)
+        fences = FenceWatch(checks, parts.power, parts.hypervisor)
         async with asyncio.TaskGroup() as group:
             group.create_task(monitor.run())
-            group.create_task(FenceWatch(FenceCheckRecords(made.database), parts.power).run())
+            group.create_task(fences.run())
 
     async def _relay(self, made: Running) -> None:
         duties = relay_duties(made.database, made.backend, made.workflows, RETENTION_DAYS)

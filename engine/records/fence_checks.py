@@ -16,20 +16,23 @@ from store.rows import Row
 Fenced = tuple[HostRef, tuple[FenceDevice, ...]]
 
 SILENT, ANSWERS = "fence_device.silent", "fence_device.answers"
-"""Events: a device has stopped answering, and answers again."""
+OTHER = "fence_device.other_machine"
+"""Events: a device has stopped answering, answers again, manages another machine than its host."""
+
+EVENTS = {fence_checks.SILENT: SILENT, fence_checks.ANSWERS: ANSWERS, fence_checks.OTHER: OTHER}
 
 
 class FenceCheckRecords(FenceRecords):
     """Implements the port of `activities.fence_checks`, and what `worker.fence_watch` needs."""
 
     async def note_checks(self, host: HostRef, checks: tuple[DeviceCheck, ...]) -> None:
-        """Keep what was said; an event when a device falls silent, and when it answers again."""
+        """Keep what was said; an event for each change for the worse, and when it answers again."""
 
         async def work(connection: AsyncConnection) -> None:
             for check in checks:
-                if change := await fence_checks.note(connection, _row(check)):
-                    event = ANSWERS if change == fence_checks.ANSWERS else SILENT
-                    await plumbing.append_event(connection, _event(host, check, event))
+                for change in await fence_checks.note(connection, _row(check)):
+                    event = _event(host, check, EVENTS[change])
+                    await plumbing.append_event(connection, event)
 
         await self._database.write(work)
 
@@ -59,6 +62,11 @@ def _row(check: DeviceCheck) -> Row:
 
 
 def _event(host: HostRef, check: DeviceCheck, kind: str) -> Row:
+    data: Row = {"name": check.device, "host": host.name, "took_s": check.took_s}
+    if kind == OTHER:
+        data["why"] = f"{check.device} manages another machine than {host.name}, and would cut that"
+        proof = f"`holdfast fence test {host.name}` compares again"
+        data["next_step"] = f"correct the device's address or its cabling; {proof}"
     return {
         "id": new_id(),
         "type": kind,
@@ -66,6 +74,6 @@ def _event(host: HostRef, check: DeviceCheck, kind: str) -> Row:
         "subject_id": check.device_id,
         "principal": "monitor",
         "correlation_id": f"{host.host_id.hex}:{host.epoch}",
-        "data": {"name": check.device, "host": host.name, "took_s": check.took_s},
+        "data": data,
         "at": datetime.fromisoformat(check.at),
     }

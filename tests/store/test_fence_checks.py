@@ -2,17 +2,18 @@
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from activities.ports import Claim
+from domain.errors import NoAnswer
 from domain.fence_checks import DeviceCheck, Identity
 from domain.inventory import FenceDevice, PowerReading
 from engine.actions.fence_devices import EditFenceDevice
-from engine.records.fence_checks import ANSWERS, SILENT, FenceCheckRecords
+from engine.records.fence_checks import ANSWERS, OTHER, SILENT, FenceCheckRecords
 from tests.store.engine_room import Engine
-from worker.fence_watch import FenceWatch
+from worker.fence_watch import COMPARED_EVERY, FenceWatch
 
 pytestmark = pytest.mark.store
 
@@ -22,8 +23,10 @@ class Switch:
 
     says = PowerReading.ON
 
-    def __init__(self) -> None:
+    def __init__(self, *manages: UUID) -> None:
         self.asked: list[str] = []
+        self.compared = 0
+        self.manages = manages
 
     async def read(self, device: FenceDevice) -> PowerReading:
         self.asked.append(device.name)
@@ -35,20 +38,33 @@ class Switch:
     on = off
 
     async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
-        return ()
+        self.compared += 1
+        return self.manages
+
+
+class Hosts:
+    """Fits `Machines`: every host is this machine."""
+
+    def __init__(self, machine: UUID | None = None) -> None:
+        self.machine_id = machine
+
+    async def machine(self, uri: str, deadline_s: float) -> UUID | None:
+        if self.machine_id is None:
+            raise NoAnswer("HOST_NO_ANSWER", f"nothing comes back from {uri}")
+        return self.machine_id
 
 
 def records(engine: Engine) -> FenceCheckRecords:
     return FenceCheckRecords(engine.world.database, lambda: engine.world.now)
 
 
-def watch(engine: Engine, switch: Switch) -> FenceWatch:
-    return FenceWatch(records(engine), switch, lambda: engine.world.now)
+def watch(engine: Engine, switch: Switch, machine: UUID | None = None) -> FenceWatch:
+    return FenceWatch(records(engine), switch, Hosts(machine), lambda: engine.world.now)
 
 
 async def warnings(engine: Engine) -> list[tuple[str, Any]]:
     rows = sorted(await engine.rows("event"), key=lambda row: row["at"])
-    return [(r["type"], r["data"]["name"]) for r in rows if r["type"] in (SILENT, ANSWERS)]
+    return [(r["type"], r["data"]["name"]) for r in rows if r["type"] in (SILENT, ANSWERS, OTHER)]
 
 
 async def test_a_device_that_stops_answering_is_told_once_and_once_more_when_it_is_back(
@@ -121,3 +137,40 @@ async def test_a_device_that_becomes_another_one_forgets_what_was_tested(engine:
     await engine.act(moved)
     row = await engine.world.get("fence_device", device_id)
     assert (row["last_tested_at"], row["test_reading"], row["silent_since"]) == (None, None, None)
+
+
+async def test_a_device_of_another_machine_is_found_out_in_the_first_round_and_told_once(
+    engine: Engine,
+) -> None:
+    device_id, here = await engine.world.device(await engine.world.host()), uuid4()
+    swapped = Switch(uuid4())
+    looking = watch(engine, swapped, here)
+    for _ in range(2 * COMPARED_EVERY):
+        engine.world.later(300)
+        await looking.round()
+    assert (await warnings(engine), swapped.compared) == ([(OTHER, "bmc1")], 2)
+    assert (await engine.world.get("fence_device", device_id))["test_identity"] == "other"
+    (event,) = [row for row in await engine.rows("event") if row["type"] == OTHER]
+    assert "another machine than h" in event["data"]["why"]
+
+
+async def test_a_device_that_was_put_right_is_told_of_again_should_it_be_swapped_again(
+    engine: Engine,
+) -> None:
+    device_id, here = await engine.world.device(await engine.world.host()), uuid4()
+    for manages in (uuid4(), here, uuid4()):
+        engine.world.later(300)
+        await watch(engine, Switch(manages), here).round()
+        identity = (await engine.world.get("fence_device", device_id))["test_identity"]
+        assert identity == ("same" if manages == here else "other")
+    assert await warnings(engine) == [(OTHER, "bmc1"), (OTHER, "bmc1")]
+
+
+@pytest.mark.parametrize("switch", [Switch(), Switch(UUID(int=7))])
+async def test_where_a_host_or_its_device_tells_no_machine_nothing_is_said_of_it(
+    engine: Engine, switch: Switch
+) -> None:
+    device_id = await engine.world.device(await engine.world.host())
+    await watch(engine, switch, None if switch.manages else uuid4()).round()
+    assert await warnings(engine) == []
+    assert (await engine.world.get("fence_device", device_id))["test_identity"] is None
