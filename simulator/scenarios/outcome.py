@@ -7,7 +7,7 @@ fault of the host to the new process of the VM, on whichever host that is.
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulator.scenarios.format import Scenario
+from simulator.scenarios.format import BALANCED, Scenario
 from simulator.scenarios.play import Play
 from simulator.scenarios.verdict import LEVELS, judge
 
@@ -45,6 +45,7 @@ class Outcome:
     why_not: dict[str, str]
     unsupported: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    balanced: bool = False  # it asks for a balancer, which there is none of
     ended_s: float = field(default=0.0)
 
     @property
@@ -70,6 +71,7 @@ def outcome_of(play: Play, violations: list[str]) -> Outcome:
         why_not=judge(scenario, violations=violations, fenced=fenced, final_running=running),
         unsupported=tuple(play.unsupported),
         notes=tuple(play.notes),
+        balanced=scenario.category == BALANCED,
         ended_s=round(play.now_s, 3),
     )
 
@@ -87,6 +89,7 @@ def broken_off(scenario: Scenario, unsupported: tuple[str, ...], error: Exceptio
         peer_recovery_s=peer_recovery_s(scenario),
         why_not=dict.fromkeys(LEVELS, why),
         unsupported=unsupported,
+        balanced=scenario.category == BALANCED,
     )
 
 

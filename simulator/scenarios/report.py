@@ -62,11 +62,11 @@ def details(outcome: Outcome) -> list[tuple[str, str]]:
 
 def totals(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """All results as facts: levels counted, recovery beside the peer's, what is lacking."""
-    number = len(outcomes)
-    facts = [
-        (level, f"{sum(outcome.levels[level] for outcome in outcomes)} of {number}")
-        for level in LEVELS
-    ]
+    apart = [outcome for outcome in outcomes if outcome.balanced]
+    facts = _reached([outcome for outcome in outcomes if not outcome.balanced])
+    if apart:
+        told = ", ".join(f"{level} {counted}" for level, counted in _reached(apart))
+        facts.append(("without a balancer", f"{told} of those that ask for one"))
     both = [
         (outcome.recovery_s[vm], peers)
         for outcome in outcomes
@@ -81,6 +81,14 @@ def totals(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     )
     facts += [("unsupported", f"{kind} in {count}") for kind, count in lacking.most_common()]
     return facts
+
+
+def _reached(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    number = len(outcomes)
+    return [
+        (level, f"{sum(outcome.levels[level] for outcome in outcomes)} of {number}")
+        for level in LEVELS
+    ]
 
 
 def _longest(times: dict[str, float]) -> str:
