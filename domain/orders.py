@@ -240,8 +240,20 @@ class Placement(Frozen):
     no_room: str | None = None
 
 
+class AwaitedVm(Frozen):
+    """A VM that others depend on and that another recovery, or a person, brings back."""
+
+    vm_id: UUID
+    vm_name: str
+    ready: ReadyRule | None = None  # None: once it runs
+
+
 class Restart(Frozen):
-    """One VM that a recovery starts elsewhere, as a child operation of its own."""
+    """One VM that a recovery starts elsewhere, as a child operation of its own.
+
+    depends_on  VMs of the same recovery that are started before
+    awaits      other VMs that it depends on and that did not run when its host was claimed
+    """
 
     operation_id: UUID
     vm_id: UUID
@@ -252,6 +264,7 @@ class Restart(Frozen):
     licence_id: UUID
     limits: StartLimits | None = _added(None)
     ready: ReadyRule | None = _added(None)  # None: once it runs
+    awaits: tuple[AwaitedVm, ...] = _added(())
 
 
 class RestartPlan(Frozen):

@@ -16,6 +16,7 @@ STEPS = {
     "NO_ROOM": f"bring about what it waits for, such as a host more or a VM less; {GIVE_UP}",
     "START_FAILED": f"see the failed step below and the host's log; {GIVE_UP}",
     "START_NOT_UNDONE": ALIVE,
+    "DEPENDENCY": "see what keeps that VM down; once it is back, or is not wanted, this goes on",
     "VMS_CANNOT_MOVE": f"stop those VMs, or make room on other hosts; {GIVE_UP}",
     "VMS_START": "see the starts below, and what each of them waits for",
     "HOST_NOT_PROVEN_DEAD": ALIVE,

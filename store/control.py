@@ -218,6 +218,19 @@ async def show_reason(
     await changed(connection, query.values(**values))
 
 
+async def show_unbegun(
+    connection: AsyncConnection, operation_id: UUID, code: str, detail: str
+) -> None:
+    """The same of an operation that no workflow has claimed yet: who claims it tells itself."""
+    query = operation.update().where(
+        operation.c.id == operation_id,
+        operation.c.state.in_((OperationState.PENDING.value, OperationState.WAITING.value)),
+        operation.c.run_id.is_(None),
+    )
+    values = {"state": OperationState.WAITING.value, "reason_code": code}
+    await changed(connection, query.values(**values, waiting_for=detail[:1024]))
+
+
 @prebuilt
 def _steps_until(operation_id: UUID, /) -> sa.Select[Any]:
     return (

@@ -60,7 +60,7 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
-from workflows.starting import Turns, until_ready
+from workflows.starting import Turns, until_back, until_ready
 
 FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
@@ -266,6 +266,8 @@ class RecoverHost:
         ready: dict[UUID, asyncio.Event] = {r.vm_id: asyncio.Event() for r in plan.restarts}
 
         async def restart(item: Restart) -> Outcome:
+            for outside in item.awaits:
+                await until_back(self._order, item, outside)
             for other in item.depends_on:
                 await ready[other].wait()
             outcome = await self._restart_in_turn(item)

@@ -11,8 +11,8 @@ from uuid import UUID
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from activities.readiness import Readiness, ReadyFound, ReadyOrder
-from domain.orders import RecoverHostOrder, Restart
+from activities.readiness import BackOrder, Readiness, ReadyFound, ReadyOrder, back_within_s
+from domain.orders import AwaitedVm, RecoverHostOrder, Restart
 from domain.readiness import ReadyRule
 from workflows import options
 from workflows.operation import problem_of
@@ -53,6 +53,26 @@ class Turns:
             return
         finally:
             queue.remove(vm_id)
+
+
+async def until_back(order: RecoverHostOrder, item: Restart, other: AwaitedVm) -> None:
+    """Wait for a VM of another recovery; whatever comes of it, those that depend on it start."""
+    wanted = BackOrder(
+        operation_id=order.operation_id,
+        start_id=item.operation_id,
+        other=other,
+        deadline_s=order.policy.connect_deadline_s,
+    )
+    summary = f"wait until {other.vm_name} is back, for {item.vm_name}"
+    try:
+        found: ReadyFound = await workflow.execute_activity_method(
+            Readiness.until_back, wanted, **options.ready(back_within_s(other), summary)
+        )
+    except ActivityError as error:
+        workflow.logger.warning("not waited for", extra={"code": problem_of(error).code})
+        return
+    if not found.ready:
+        workflow.logger.warning("not back in time", extra={"why": found.why})
 
 
 async def until_ready(order: RecoverHostOrder, item: Restart, rule: ReadyRule) -> None:

@@ -12,7 +12,7 @@ from domain.explain import Explanation
 from domain.explain_vms import explain_fate, explain_place
 from domain.inventory import RunState
 from domain.operations import Problem
-from domain.orders import Restart, RestartPlan
+from domain.orders import AwaitedVm, Restart, RestartPlan
 from domain.placement import Guest, Placed, Told, place_and_tell, runs_elsewhere
 from domain.recovery import Fate, fate_of, restart_sequence
 from engine.acceptance import Terms
@@ -23,6 +23,7 @@ from engine.cancelling import supersede
 from engine.records.explaining import note_explanations
 from engine.records.hosts import host_row
 from engine.records.migrating import tell_of_death
+from engine.records.readiness import awaited_of
 from engine.records.runs import ref_of, rooms_of
 from engine.refs import guest_of, ready_rule, start_limits
 from engine.rows import context_of
@@ -206,9 +207,14 @@ class Claim:
             vm_id: tuple(other for other in depends.get(vm_id, ()) if other in taken)
             for vm_id in taken
         }
+        awaits = await self._awaits({i: set(depends.get(i, ())) - taken for i in taken})
         restarts = [
             await self._restart(
-                child, vms[child["target_id"]], waits, active.get(child["target_id"])
+                child,
+                vms[child["target_id"]],
+                active.get(child["target_id"]),
+                waits[child["target_id"]],
+                awaits[child["target_id"]],
             )
             for child in children
             if child["target_id"] in taken
@@ -219,8 +225,21 @@ class Claim:
             left_down=tuple(vms[vm_id]["name"] for vm_id in left if vm_id in vms),
         )
 
+    async def _awaits(self, outside: dict[UUID, set[UUID]]) -> dict[UUID, tuple[AwaitedVm, ...]]:
+        """For each VM those that it depends on, are not of this recovery, and do not run."""
+        found = await awaited_of(self._connection, set[UUID]().union(*outside.values()))
+        return {
+            vm_id: tuple(found[other] for other in sorted(others & found.keys()))
+            for vm_id, others in outside.items()
+        }
+
     async def _restart(
-        self, child: Row, vm: Row, waits: dict[UUID, tuple[UUID, ...]], run: Row | None
+        self,
+        child: Row,
+        vm: Row,
+        run: Row | None,
+        depends_on: tuple[UUID, ...],
+        awaits: tuple[AwaitedVm, ...],
     ) -> Restart:
         mine = run if run is not None and run["operation_id"] == child["id"] else None
         return Restart(
@@ -228,9 +247,10 @@ class Claim:
             vm_id=vm["id"],
             vm_name=vm["name"],
             protected=vm["protected"],
-            depends_on=waits[vm["id"]],
+            depends_on=depends_on,
             run=None if mine is None else await ref_of(self._connection, mine),
             licence_id=self._order.certificate_id,
             limits=start_limits(vm),
             ready=ready_rule(vm),
+            awaits=awaits,
         )

@@ -1,0 +1,74 @@
+"""A VM waits for one that it depends on also where another recovery brings that one back."""
+
+import pytest
+
+from activities import readiness
+from engine.actions.vm_config import EditVm
+from tests.workflow.bench import Bench
+
+pytestmark = pytest.mark.workflow
+
+
+async def a_rack_dies(engine: Bench) -> None:
+    """`db` on h1 and `app`, which depends on it, on h2: both hosts lose their power."""
+    await engine.add_host("h4")
+    await engine.add_vm("db", "h1")
+    await engine.add_vm("app", "h2", after=("db",))
+    for name in ("h1", "h2"):
+        engine.centre.hosts[name].lose_power()
+    await engine.watcher.missed("h1")
+
+
+async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engine: Bench) -> None:
+    await a_rack_dies(engine)
+    second = await engine.report("h2")
+
+    async def waits() -> bool:
+        found = await engine.children_of(second, "vm.start")
+        return [row["reason_code"] for row in found] == ["DEPENDENCY"]
+
+    await engine.until(waits, "its start never waited for db")
+    (start,) = await engine.children_of(second, "vm.start")
+    assert "db, which it depends on, is to be back first" in start["waiting_for"]
+    assert (engine.copies("db"), engine.copies("app")) == ([], [])
+    first = await engine.report("h1")
+    for recovery in (first, second):
+        assert (await engine.ended(recovery))["state"] == "succeeded"
+    began = {
+        run["vm_id"]: run["started_at"] for run in await engine.rows("vm_run") if run["active"]
+    }
+    assert began[engine.vms["db"]] < began[engine.vms["app"]]
+    assert await engine.broken() == []
+
+
+async def test_it_is_started_once_that_one_is_not_to_run_any_more(engine: Bench) -> None:
+    await a_rack_dies(engine)
+    second = await engine.report("h2")
+
+    async def waits() -> bool:
+        found = await engine.children_of(second, "vm.start")
+        return [row["reason_code"] for row in found] == ["DEPENDENCY"]
+
+    await engine.until(waits, "its start never waited for db")
+    await engine.act(EditVm(vm_id=engine.vms["db"], protected=False))
+    assert (await engine.ended(second))["state"] == "succeeded"
+    assert len(engine.copies("app")) == 1
+
+
+async def test_it_is_started_without_that_one_after_a_limit(
+    engine: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "BACK_LIMIT_S", 1.0)
+    await a_rack_dies(engine)
+    assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
+    assert (engine.copies("db"), len(engine.copies("app"))) == ([], 1)
+
+
+async def test_one_that_runs_elsewhere_is_not_waited_for(engine: Bench) -> None:
+    await engine.add_vm("db", "h1")
+    await engine.add_vm("app", "h2", after=("db",))
+    engine.centre.hosts["h2"].lose_power()
+    recovery = await engine.report("h2")
+    assert (await engine.ended(recovery))["state"] == "succeeded"
+    steps = [row["name"] for row in await engine.rows("step")]
+    assert "vm.until_back" not in steps
