@@ -234,6 +234,25 @@ async def the_outlets_are_cut_after_the_controller_has_read_off(bench: Bench) ->
     return await finished(bench, await bench.report("h1"))
 
 
+async def a_vm_waits_for_one_that_another_recovery_brings_back(bench: Bench) -> UUID:
+    """RecoverHost: two hosts lose their power; `app` starts once `db`, of the other one, runs."""
+    await bench.add_host("h4")
+    await bench.add_vm("db", "h1")
+    await bench.add_vm("app", "h2", after=("db",))
+    for name in ("h1", "h2"):
+        bench.centre.hosts[name].lose_power()
+    await bench.watcher.missed("h1")
+    recovery = await bench.report("h2")
+
+    async def waits() -> bool:
+        found = await bench.children_of(recovery, "vm.start")
+        return [row["reason_code"] for row in found] == ["DEPENDENCY"]
+
+    await bench.until(waits, "app never waited for db")
+    await finished(bench, await bench.report("h1"))
+    return await finished(bench, recovery)
+
+
 RECOVERIES: tuple[Scenario, ...] = (
     an_isolated_host_is_fenced,
     a_power_cut_needs_no_fence,
@@ -242,6 +261,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_disarmed_cluster_holds_until_it_is_armed,
     a_frozen_recovery_starts_its_vms_once_armed,
     a_dependant_starts_once_its_vm_is_ready,
+    a_vm_waits_for_one_that_another_recovery_brings_back,
     nine_vms_take_turns_on_the_one_host_that_is_left,
     a_less_important_vm_makes_room,
     a_restart_that_fails_makes_the_recovery_fail,

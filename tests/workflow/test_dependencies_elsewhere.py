@@ -1,10 +1,14 @@
 """A VM waits for one that it depends on also where another recovery brings that one back."""
 
+from uuid import UUID
+
 import pytest
 
 from activities import readiness
 from engine.actions.vm_config import EditVm
+from store.rows import Row
 from tests.workflow.bench import Bench
+from tests.workflow.failovers import a_vm_waits_for_one_that_another_recovery_brings_back
 
 pytestmark = pytest.mark.workflow
 
@@ -19,21 +23,21 @@ async def a_rack_dies(engine: Bench) -> None:
     await engine.watcher.missed("h1")
 
 
-async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engine: Bench) -> None:
-    await a_rack_dies(engine)
-    second = await engine.report("h2")
+async def waits_for_db(engine: Bench, recovery: UUID) -> Row:
+    """The start of `app` once it waits."""
 
     async def waits() -> bool:
-        found = await engine.children_of(second, "vm.start")
+        found = await engine.children_of(recovery, "vm.start")
         return [row["reason_code"] for row in found] == ["DEPENDENCY"]
 
     await engine.until(waits, "its start never waited for db")
-    (start,) = await engine.children_of(second, "vm.start")
-    assert "db, which it depends on, is to be back first" in start["waiting_for"]
-    assert (engine.copies("db"), engine.copies("app")) == ([], [])
-    first = await engine.report("h1")
-    for recovery in (first, second):
-        assert (await engine.ended(recovery))["state"] == "succeeded"
+    (start,) = await engine.children_of(recovery, "vm.start")
+    return start
+
+
+async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engine: Bench) -> None:
+    recovery = await a_vm_waits_for_one_that_another_recovery_brings_back(engine)
+    assert (await engine.operation(recovery))["state"] == "succeeded"
     began = {
         run["vm_id"]: run["started_at"] for run in await engine.rows("vm_run") if run["active"]
     }
@@ -41,15 +45,17 @@ async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engi
     assert await engine.broken() == []
 
 
+async def test_meanwhile_it_says_what_it_waits_for(engine: Bench) -> None:
+    await a_rack_dies(engine)
+    start = await waits_for_db(engine, await engine.report("h2"))
+    assert "db, which it depends on, is to be back first" in start["waiting_for"]
+    assert (engine.copies("db"), engine.copies("app")) == ([], [])
+
+
 async def test_it_is_started_once_that_one_is_not_to_run_any_more(engine: Bench) -> None:
     await a_rack_dies(engine)
     second = await engine.report("h2")
-
-    async def waits() -> bool:
-        found = await engine.children_of(second, "vm.start")
-        return [row["reason_code"] for row in found] == ["DEPENDENCY"]
-
-    await engine.until(waits, "its start never waited for db")
+    await waits_for_db(engine, second)
     await engine.act(EditVm(vm_id=engine.vms["db"], protected=False))
     assert (await engine.ended(second))["state"] == "succeeded"
     assert len(engine.copies("app")) == 1
