@@ -208,8 +208,13 @@ def _names(names: list[str]) -> str:
     return ", ".join(sorted(names))
 
 
+def half_silent(silent: int, hosts: int) -> bool:
+    """Whether so many hosts are silent that it is our own network until shown otherwise."""
+    return silent > 0 and silent * 2 >= hosts
+
+
 def _many_silent(facts: FenceFacts) -> tuple[Held, ...]:
-    if facts.hosts_silent and facts.hosts_silent * 2 >= facts.hosts:
+    if half_silent(facts.hosts_silent, facts.hosts):
         detail = f"{facts.hosts_silent} of {facts.hosts} hosts are silent: our own network first"
         return (Held(reason=HoldReason.MANY_SILENT, detail=f"{detail}{_how_wide(facts)}"),)
     return ()

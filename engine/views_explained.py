@@ -80,6 +80,7 @@ class ForecastView(Frozen):
 
     armed                  disarmed, nothing of it would happen by itself
     blocks_on_power_loss   its controllers lose their supply with it: its death could not be proven
+    isolation_needs_approval   half of the hosts or more would be silent: the storm guard waits
     """
 
     host_id: UUID
@@ -88,6 +89,7 @@ class ForecastView(Frozen):
     armed: bool
     blocks_on_power_loss: bool
     hosts_left: int
+    isolation_needs_approval: bool = False
     back: tuple[ReturnView, ...]
     waits: tuple[Waits, ...]
     stay_down: tuple[str, ...]

@@ -25,6 +25,11 @@ def _warnings(found: Json) -> list[str]:
         warnings.append(
             "after a loss of power nothing could prove it dead: everything waits for a person"
         )
+    if found.get("isolation_needs_approval"):
+        warnings.append(
+            "after an isolation a person has to approve of the fence: so many silent hosts may be "
+            "our own network"
+        )
     if not found["hosts_left"]:
         warnings.append("no other host is up")
     return warnings
@@ -35,8 +40,8 @@ def _tell_back(found: Json) -> None:
         (
             vm["name"],
             vm["host"],
-            lasting(vm["power_cut_s"]),
-            lasting(vm["isolation_s"]),
+            _after(vm, "power_cut_s"),
+            _after(vm, "isolation_s"),
             _budget(vm),
             ", ".join(vm["gave_way"]) or "-",
         )
@@ -44,6 +49,11 @@ def _tell_back(found: Json) -> None:
     ]
     header = ("VM", "BACK ON", "AFTER A POWER CUT", "AFTER AN ISOLATION", "BUDGET", "GIVES WAY")
     print_table(header, rows, empty="no protected VM would come back")
+
+
+def _after(vm: Json, fault: str) -> str:
+    told = lasting(vm[fault])
+    return f"{told}, and once {', '.join(vm['after'])} is ready" if vm.get("after") else told
 
 
 def _budget(vm: Json) -> str:

@@ -8,11 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.forecast import Back, forecast
 from domain.placement import Guest
 from domain.profiles import TIMINGS, Profile, predict
+from domain.storm import half_silent
 from engine.affinity import affinity_of
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.fencing import fencing_of
 from engine.records.runs import rooms_of
-from engine.refs import guest_of
+from engine.refs import guest_of, ready_rule
 from engine.views_explained import ForecastView, ReturnView
 from store import inventory, runs
 from store.rows import Row
@@ -48,6 +49,8 @@ class ForecastLossQuery(Query[ForecastLoss, ForecastView]):
             left,
             rules.model_copy(update={"running": elsewhere}),
             predict(TIMINGS[Profile(cluster["profile"])]),
+            {vm_id: rule for vm_id, vm in vms.items() if (rule := ready_rule(vm)) is not None},
+            cluster["starts_per_host"],
         )
         fencing = (await fencing_of(connection, [host["id"]]))[host["id"]]
         return ForecastView(
@@ -57,6 +60,7 @@ class ForecastLossQuery(Query[ForecastLoss, ForecastView]):
             armed=cluster["armed"],
             blocks_on_power_loss=fencing.blocks_on_power_loss,
             hosts_left=len(left),
+            isolation_needs_approval=half_silent(1, len(left) + 1),
             back=tuple(_view(one, vms[one.vm_id]) for one in found.back),
             waits=found.waits,
             stay_down=found.stay_down,

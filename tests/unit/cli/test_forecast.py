@@ -63,11 +63,14 @@ def test_a_forecast_reads_as_a_report(asked: Desk) -> None:
 
 def test_what_holds_everything_up_is_told_first(asked: Desk) -> None:
     path = f"/hosts/{uid('h1')}/forecast"
-    asked.engine.on("GET", path, loss(armed=False, blocks_on_power_loss=True, hosts_left=0))
+    held = {"armed": False, "blocks_on_power_loss": True, "isolation_needs_approval": True}
+    asked.engine.on("GET", path, loss(**held, hosts_left=0))
     lines = asked.run("host", "forecast", "h1").stdout.splitlines()
-    assert lines[1:4] == [
+    assert lines[1:5] == [
         "  nothing happens by itself: the cluster is disarmed",
         "  after a loss of power nothing could prove it dead: everything waits for a person",
+        "  after an isolation a person has to approve of the fence: so many silent hosts may be "
+        "our own network",
         "  no other host is up",
     ]
 
