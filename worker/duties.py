@@ -22,7 +22,12 @@ def relay_duties(
     return (
         Duty("grant locks", GRANT_EVERY_S, Grants(database, backend).grant, woken=True),
         Duty("sweep", SWEEP_EVERY_S, sweeper.sweep),
-        Duty("start left", SWEEP_EVERY_S, HostRecords(database, backend).start_left_down),
+        Duty(
+            "start left",
+            SWEEP_EVERY_S,
+            HostRecords(database, backend).start_left_down,
+            woken=True,
+        ),
         Duty("start back", SWEEP_EVERY_S, PlannedRecords(database, backend).start_remembered),
         Duty("start stopped", SWEEP_EVERY_S, StoppedForOthers(database, backend).start_again),
         Duty("go home", SWEEP_EVERY_S, GoingHome(database, backend).go_home),

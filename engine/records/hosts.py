@@ -21,6 +21,7 @@ from engine.clock import Clock, utc_now
 from engine.closing import REBOOT, SHUTDOWN
 from engine.records.fencing import FenceRecords
 from engine.records.planned import start_due
+from engine.records.turns_after_reboot import due, has_turn
 from store import hosts, inventory, left_down, locks, migrating, operations, planned, runs
 from store.database import Database
 from store.left_down import FOUND_GONE
@@ -187,7 +188,8 @@ class HostRecords(FenceRecords):
         for name in order.settled.ended:  # an earlier release has not noted it with the end
             vm = await inventory.find(connection, "vm", name)
             await _leave_down(connection, vm)
-        for run in await left_down.left_down(connection, LOOKED_AT, host_id=order.host.host_id):
+        lost = await left_down.left_down(connection, LOOKED_AT, host_id=order.host.host_id)
+        for run in await due(connection, lost, self._clock()):
             if await self._start(connection, order.operation_id, run["vm_id"]):
                 await left_down.pick_up(connection, run["id"])
 
@@ -196,9 +198,13 @@ class HostRecords(FenceRecords):
 
         Repeatable, and safe beside others.
         """
-        waiting = await self._database.read(lambda c: left_down.left_down(c, LOOKED_AT))
+
+        async def looked(connection: AsyncConnection) -> list[Row]:
+            lost = await left_down.left_down(connection, LOOKED_AT)
+            return await due(connection, lost, self._clock())
+
         started = 0
-        for run in waiting:
+        for run in await self._database.read(looked):
             try:
                 started += await self._database.write(partial(self._pick_up, run["id"]))
             except Refused as error:  # the others are to be started all the same
@@ -216,9 +222,11 @@ class HostRecords(FenceRecords):
         return await left_down.pick_up(connection, run_id)
 
     async def _start(self, connection: AsyncConnection, activation: UUID, vm_id: UUID) -> bool:
-        """Order a start as a part of an activation; False while somebody holds the VM's lock."""
+        """Order a start as a part of an activation; False while it has no turn, or is locked."""
         parent = await operations.get(connection, activation)
         if parent is None or await locks.holder(connection, "vm", vm_id) is not None:
+            return False
+        if not await has_turn(connection, parent):
             return False
         start = StartVm(vm_id=vm_id)
         await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")
