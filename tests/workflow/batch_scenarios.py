@@ -2,11 +2,12 @@
 
 from uuid import UUID
 
+from engine.actions.operations import ResumeOperation
 from engine.actions.vms import StartVm
 from engine.batches import BatchOptions
 from tests.fakes import Gate
 from tests.workflow.bench import PERSON, Bench, relaying
-from tests.workflow.scenarios import Scenario, cancel_is_known, finished
+from tests.workflow.scenarios import Scenario, cancel_is_known, finished, stands_still
 
 
 async def asked(bench: Bench, at_once: int, *names: str) -> UUID:
@@ -32,6 +33,26 @@ async def a_batch_with_a_start_that_fails_is_incomplete(bench: Bench) -> UUID:
     return await finished(bench, await asked(bench, 2, "a", "b"))
 
 
+async def a_batch_is_paused_in_the_middle(bench: Bench) -> UUID:
+    """RunBatch: a person has it stand still while its first start waits for room."""
+    for name in ("h1", "h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    await bench.add_vm("a")
+    await bench.add_vm("b")
+    operation = await asked(bench, 1, "a", "b")
+
+    async def first_waits() -> bool:
+        found = await bench.children_of(operation, "vm.start")
+        return "NO_ROOM" in [row["reason_code"] for row in found]
+
+    await bench.until(first_waits, "its first start never waited for room")
+    await stands_still(bench, operation)
+    await bench.ended(await bench.stop("big-h2", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
+    async with relaying(bench):
+        return await finished(bench, operation)
+
+
 async def a_batch_is_cancelled_in_the_middle(bench: Bench) -> UUID:
     """RunBatch: one start is under way, one is held; both are cancelled with it."""
     await bench.add_vm("a")
@@ -49,6 +70,7 @@ async def a_batch_is_cancelled_in_the_middle(bench: Bench) -> UUID:
 BATCHES: tuple[Scenario, ...] = (
     a_batch_of_starts_succeeds,
     a_batch_with_a_start_that_fails_is_incomplete,
+    a_batch_is_paused_in_the_middle,
     a_batch_is_cancelled_in_the_middle,
 )
 """The happy path stands first."""

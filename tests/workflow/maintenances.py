@@ -3,9 +3,10 @@
 from uuid import UUID
 
 from domain.hosts import HostEvent
+from engine.actions.operations import ResumeOperation
 from tests.workflow.bench import Bench, relaying
 from tests.workflow.migrations import under_way
-from tests.workflow.scenarios import Scenario, finished
+from tests.workflow.scenarios import Scenario, finished, stands_still
 
 
 async def a_host_is_drained(bench: Bench) -> UUID:
@@ -24,6 +25,19 @@ async def a_drain_waits_for_a_vm_that_fits_nowhere(bench: Bench) -> UUID:
     operation = await bench.maintain("h1")
     await bench.waits(operation, "VMS_CANNOT_MOVE")
     await bench.ended(await bench.stop("big-h3", force=True))
+    return await finished(bench, operation)
+
+
+async def a_drain_is_paused_while_it_waits(bench: Bench) -> UUID:
+    """MaintainHost: a person has it stand still, and go on once its VM has room elsewhere."""
+    await bench.add_vm("db", "h1", memory_mib=512)
+    for name in ("h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    operation = await bench.maintain("h1")
+    await bench.waits(operation, "VMS_CANNOT_MOVE")
+    await stands_still(bench, operation)
+    await bench.ended(await bench.stop("big-h3", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
     return await finished(bench, operation)
 
 
@@ -51,6 +65,7 @@ async def a_drain_whose_host_was_taken_over_fails(bench: Bench) -> UUID:
 MAINTENANCES: tuple[Scenario, ...] = (
     a_host_is_drained,
     a_drain_waits_for_a_vm_that_fits_nowhere,
+    a_drain_is_paused_while_it_waits,
     a_drain_is_cancelled,
     a_drain_whose_host_was_taken_over_fails,
 )

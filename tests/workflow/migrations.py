@@ -5,8 +5,9 @@ A guest that is `stalled` does not get on: libvirt is at it until it is given up
 
 from uuid import UUID
 
+from engine.actions.operations import ResumeOperation
 from tests.workflow.bench import Bench
-from tests.workflow.scenarios import Scenario, finished
+from tests.workflow.scenarios import Scenario, finished, stands_still
 
 
 async def a_vm_is_moved(bench: Bench) -> UUID:
@@ -24,6 +25,19 @@ async def a_move_waits_for_room(bench: Bench) -> UUID:
     await bench.waits(operation, "NO_ROOM")
     await bench.ended(await bench.stop("big-h3", force=True))
     await bench.workflow(operation).signal("look_again")
+    return await finished(bench, operation)
+
+
+async def a_move_is_paused_while_it_waits(bench: Bench) -> UUID:
+    """MigrateVm: a person has it stand still, and go on once there is room."""
+    await bench.add_vm("db", "h1")
+    for name in ("h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    operation = await bench.migrate("db")
+    await bench.waits(operation, "NO_ROOM")
+    await stands_still(bench, operation)
+    await bench.ended(await bench.stop("big-h3", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
     return await finished(bench, operation)
 
 
@@ -67,6 +81,7 @@ async def under_way(bench: Bench, host: str, vm_id: UUID) -> None:
 MIGRATIONS: tuple[Scenario, ...] = (
     a_vm_is_moved,
     a_move_waits_for_room,
+    a_move_is_paused_while_it_waits,
     a_move_that_libvirt_refuses_leaves_the_vm_where_it_is,
     a_waiting_move_is_cancelled,
     a_move_under_way_is_cancelled,

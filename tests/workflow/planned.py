@@ -4,11 +4,12 @@ from uuid import UUID
 
 from domain.hosts import HostEvent
 from domain.planned import PlannedVms
+from engine.actions.operations import ResumeOperation
 from engine.actions.shut_down_host import RebootHost, ShutdownHost
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench, relaying
 from tests.workflow.migrations import under_way
-from tests.workflow.scenarios import Scenario, finished
+from tests.workflow.scenarios import Scenario, finished, stands_still
 
 
 async def shut_down(bench: Bench, host: str, vms: PlannedVms = PlannedVms.CONDITIONAL) -> UUID:
@@ -42,6 +43,19 @@ async def a_host_is_shut_down_and_its_vms_are_moved(bench: Bench) -> UUID:
     await bench.add_vm("db", "h1")
     async with relaying(bench):
         return await finished(bench, await shut_down(bench, "h1", PlannedVms.MIGRATE))
+
+
+async def a_shutdown_is_paused_while_it_waits(bench: Bench) -> UUID:
+    """ShutDownHost: a person has it stand still, and go on once its VM has room elsewhere."""
+    await bench.add_vm("db", "h1", memory_mib=512)
+    for name in ("h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    operation = await shut_down(bench, "h1", PlannedVms.MIGRATE)
+    await bench.waits(operation, "VMS_CANNOT_MOVE")
+    await stands_still(bench, operation)
+    await bench.ended(await bench.stop("big-h3", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
+    return await finished(bench, operation)
 
 
 async def a_shutdown_whose_power_stays_on_needs_a_person(bench: Bench) -> UUID:
@@ -95,6 +109,7 @@ PLANNED: tuple[Scenario, ...] = (
     a_host_is_rebooted_and_its_vms_wait_for_it,
     a_host_is_shut_down_and_its_vms_fail_over,
     a_host_is_shut_down_and_its_vms_are_moved,
+    a_shutdown_is_paused_while_it_waits,
     a_shutdown_whose_power_stays_on_needs_a_person,
     a_reboot_of_a_machine_that_does_not_come_back_needs_a_person,
     a_shutdown_is_cancelled_while_a_vm_is_moved,

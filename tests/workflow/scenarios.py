@@ -41,15 +41,20 @@ async def a_start_waits_for_room(bench: Bench) -> UUID:
 async def a_start_is_paused_while_it_waits(bench: Bench) -> UUID:
     """StartVm: a person has it stand still, and go on once there is room."""
     operation = await _waits_for_room(bench)
+    await stands_still(bench, operation)
+    await bench.ended(await bench.stop("big-h2", force=True))
+    await bench.act(ResumeOperation(operation_id=operation))
+    return await finished(bench, operation)
+
+
+async def stands_still(bench: Bench, operation: UUID) -> None:
+    """A person has an operation stand still; wait until it does."""
     await bench.act(PauseOperation(operation_id=operation))
 
     async def paused() -> bool:
         return bool((await bench.operation(operation))["state"] == "paused")
 
     await bench.until(paused, "it never stood still")
-    await bench.ended(await bench.stop("big-h2", force=True))
-    await bench.act(ResumeOperation(operation_id=operation))
-    return await finished(bench, operation)
 
 
 async def a_start_that_libvirt_refuses_is_undone(bench: Bench) -> UUID:
