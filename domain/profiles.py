@@ -135,12 +135,16 @@ LAB_START_S = 1.0
 """Proof by reading, off with read-back, and place + start, measured in the lab (docs/lab.md)."""
 
 
+def silence_s(timing: Timing) -> float:
+    """From the fault to the decision to cut, at the most, where only silence tells of it."""
+    told = timing.non_responsive_after_s + timing.poll_deadline_s  # `liveness.for_next_poll`
+    return told + timing.poll_s  # a fresh vote of each monitor: that of its next poll
+
+
 def predict(timing: Timing) -> Prediction:
     """The worst case of each: a poll has just been answered when the fault comes."""
     detect = timing.poll_s + timing.poll_deadline_s
-    told = timing.non_responsive_after_s + timing.poll_deadline_s  # `liveness.for_next_poll`
-    votes = timing.poll_s  # a fence takes a fresh vote of each monitor: that of its next poll
     return Prediction(
         power_cut_s=detect + LAB_PROOF_S + LAB_START_S,
-        isolation_s=told + votes + LAB_OFF_S + LAB_START_S,
+        isolation_s=silence_s(timing) + LAB_OFF_S + LAB_START_S,
     )

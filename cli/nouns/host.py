@@ -162,7 +162,9 @@ def _fence_takes(fencing: Json) -> str | None:
         return None
     levels = [f"level {each['level']} {lasting(each['budget_s'])}" for each in fencing["levels"]]
     whole, limit = lasting(fencing["budget_s"]), lasting(fencing["limit_s"])
-    return f"at most {whole} of {limit} ({', '.join(levels)})"
+    silence = fencing.get("silence_s")
+    after = f", after at most {lasting(silence)} of silence" if silence else ""
+    return f"at most {whole} of {limit} ({', '.join(levels)}){after}"
 
 
 def _on_power_loss(fencing: Json) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.profiles import Profile, policy_for
+from domain.profiles import Profile, policy_for, silence_s
 from domain.topology import fence_budget, survives_power_loss
 from engine.fence_views import FenceLevelView, HostFencingView
 from engine.refs import fence_device
@@ -31,6 +31,7 @@ def _fencing(rows: list[Row]) -> HostFencingView:
     return HostFencingView(
         budget_s=round(budget.total_s, 1),
         limit_s=limit_s,
+        silence_s=silence_s(policy.timing),
         levels=tuple(
             FenceLevelView(
                 level=level.level, devices=level.devices, budget_s=round(level.total_s, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from domain.errors import EngineError
-from domain.profiles import TIMINGS, Profile, predict
+from domain.profiles import TIMINGS, Profile, predict, silence_s
 from engine.actions.fence_devices import AddFenceDevice
 from engine.actions.hosts import ActivateHost
 from engine.actions.maintain_host import MaintainHost
@@ -114,6 +114,8 @@ def test_2_a_fence_that_could_take_longer_than_its_limit_cannot_be_configured() 
         assert "300" in refused.value.detail
         shown = on.does(api(on).run_query(GetHost(host_id=host(on)["id"]))).fencing
         assert 0 < shown.budget_s <= 300
+        # Detection is told beside it, as a part of how long a fence takes in all.
+        assert shown.silence_s == silence_s(TIMINGS[Profile.BALANCED]) > 15
 
 
 def test_3_a_host_whose_only_proof_shares_its_supply_is_shown_as_blocking() -> None:
