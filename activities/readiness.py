@@ -13,14 +13,9 @@ from activities.ports import Hypervisor
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import EngineError
-from domain.orders import AwaitedVm, RunRef
+from domain.orders import RunRef
 from domain.readiness import ReadyRule, ReadyWhen
 from domain.readings import AgentState
-
-BACK_LIMIT_S = 600.0
-"""How long a VM waits for one that it depends on and that another recovery brings back. Higher: it
-is down for longer where that one's host is held. Lower: it starts without it, as two hosts that
-lose their power together are fenced one after the other."""
 
 LOOK_EVERY_S = 1.0
 """Between looks. Higher: dependants start later. Lower: the guest is asked more often."""
@@ -34,15 +29,6 @@ class ReadyOrder(Frozen):
     vm_id: UUID
     vm_name: str
     rule: ReadyRule
-    deadline_s: float  # of one look
-
-
-class BackOrder(Frozen):
-    """Wait for a VM that `start_id`'s VM depends on, and that this recovery does not start."""
-
-    operation_id: UUID
-    start_id: UUID
-    other: AwaitedVm
     deadline_s: float  # of one look
 
 
@@ -60,26 +46,11 @@ class RunningVm(Frozen):
     since_s: float
 
 
-class StandingVm(Frozen):
-    """How a VM stands: whether it is to come back, and its run where a host in service has it."""
-
-    expected: bool
-    vm: RunningVm | None
-
-
 class ReadyRecords(Protocol):
     """The rows behind it. Every method is one transaction, and repeatable."""
 
     async def running(self, vm_id: UUID) -> RunningVm | None:
         """The VM's run, or None when it does not run."""
-        ...
-
-    async def standing(self, vm_id: UUID) -> StandingVm:
-        """Whether the VM is to run, and its run on a host in service, if any."""
-        ...
-
-    async def show_awaited(self, order: BackOrder, detail: str) -> None:
-        """Say on a start that has not begun what it waits for."""
         ...
 
     async def settled(self, order: ReadyOrder, found: ReadyFound) -> None:
@@ -111,45 +82,6 @@ class Readiness:
         await self._records.settled(order, found)
         return found
 
-    @activity.defn(name="vm.until_back")
-    async def until_back(self, order: BackOrder) -> ReadyFound:
-        """Wait until a VM of another recovery is back and ready, is not to come, or for a limit.
-
-        Its host may be held for longer: a dependant that waited for ever would stay down, too.
-        """
-        other, within_s = order.other, back_within_s(order.other)
-        found = await self._records.standing(other.vm_id)
-        if found.expected and found.vm is None:
-            waits = f"{other.vm_name}, which it depends on, is to be back first"
-            await self._records.show_awaited(order, f"{waits}: for up to {within_s:.0f} s")
-
-        async def settled() -> bool:
-            nonlocal found
-            found = await self._records.standing(other.vm_id)
-            if not found.expected:
-                return True
-            return found.vm is not None and await self._is_back(order, found.vm)
-
-        done = await until(settled, every_s=LOOK_EVERY_S, within_s=within_s)
-        if not found.expected:
-            return ReadyFound(ready=False, why=f"{other.vm_name} is not to run")
-        why = "is back" if done else f"is not back and ready after {within_s:.0f} s"
-        return ReadyFound(ready=done, why=f"{other.vm_name} {why}")
-
-    async def _is_back(self, order: BackOrder, vm: RunningVm) -> bool:
-        rule = order.other.ready
-        if rule is None:
-            return True
-        wanted = ReadyOrder(
-            operation_id=order.operation_id,
-            incident_id=order.start_id,
-            vm_id=order.other.vm_id,
-            vm_name=order.other.vm_name,
-            rule=rule,
-            deadline_s=order.deadline_s,
-        )
-        return vm.since_s >= rule.within_s or await self._is_ready(wanted, vm)
-
     async def _wait(self, order: ReadyOrder, first: RunningVm | None) -> ReadyFound:
         rule, ran = order.rule, first is not None
 
@@ -170,19 +102,20 @@ class Readiness:
         return ReadyFound(ready=False, why=f"{order.vm_name} is not ready: {detail}")
 
     async def _is_ready(self, order: ReadyOrder, vm: RunningVm) -> bool:
-        rule, run = order.rule, vm.run
-        if rule.when is ReadyWhen.DELAY:
-            return vm.since_s >= rule.delay_s
-        if rule.when is ReadyWhen.TCP:
-            return await self._doors.open(rule.host, rule.port, order.deadline_s)
-        try:
-            async with self._hypervisor.session(run.uri, order.deadline_s) as session:
-                said = await session.ask_agent(run.spec.vm_id)
-        except EngineError:
-            return False  # its host does not answer now: that is no answer of the agent either
-        return said is AgentState.ANSWERS
+        return await is_ready(self._hypervisor, self._doors, order.rule, vm, order.deadline_s)
 
 
-def back_within_s(other: AwaitedVm) -> float:
-    """How long a VM of another recovery is waited for at the most."""
-    return max(BACK_LIMIT_S, 0.0 if other.ready is None else other.ready.within_s)
+async def is_ready(
+    hypervisor: Hypervisor, doors: Doors, rule: ReadyRule, vm: RunningVm, deadline_s: float
+) -> bool:
+    """Whether what a rule asks for holds now of a VM that runs; within so many seconds."""
+    if rule.when is ReadyWhen.DELAY:
+        return vm.since_s >= rule.delay_s
+    if rule.when is ReadyWhen.TCP:
+        return await doors.open(rule.host, rule.port, deadline_s)
+    try:
+        async with hypervisor.session(vm.run.uri, deadline_s) as session:
+            said = await session.ask_agent(vm.run.spec.vm_id)
+    except EngineError:
+        return False  # its host does not answer now: that is no answer of the agent either
+    return said is AgentState.ANSWERS

@@ -7,6 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from uuid import UUID
 
 from domain.errors import Invalid
+from domain.readiness import ReadyRule
+
+BACK_LIMIT_S = 600.0
+"""How long a VM waits for one that it depends on and that something else brings back. Higher: it is
+down for longer where that one's host is held. Lower: it starts without it, as two hosts that lose
+their power together are fenced one after the other."""
 
 SHOWN_MAX = 8
 """How many VMs of a cycle a refusal names; more would hide what to do about it."""
@@ -65,3 +71,8 @@ def _cycle_from(
 
 def _next_ones(vm_id: UUID, edges: Mapping[UUID, Iterable[UUID]]) -> Iterator[UUID]:
     return iter(sorted(set(edges.get(vm_id, ()))))
+
+
+def back_within_s(rule: ReadyRule | None) -> float:
+    """How long a VM of another recovery is waited for at the most, from the first look on."""
+    return max(BACK_LIMIT_S, 0.0 if rule is None else rule.within_s)

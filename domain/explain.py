@@ -44,6 +44,7 @@ class Rule(StrEnum):
     BEST_HOST = "BEST_HOST"  # of those that hard rules and room allow
     NO_HOST = "NO_HOST"  # hard rules and memory leave none
     RUNS_ELSEWHERE = "RUNS_ELSEWHERE"  # a host shows it already
+    WAITS_FOR_OTHERS = "WAITS_FOR_OTHERS"  # what it depends on comes back first, and needs room
     LEAST_LOSS = "LEAST_LOSS"  # the least important VMs whose end makes room on one host
     NOBODY_TO_STOP = "NOBODY_TO_STOP"  # no host would have room without those that may be
 

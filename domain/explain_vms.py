@@ -84,6 +84,8 @@ def explain_place(told: Told) -> Explanation:
 def _rule_of(told: Told) -> Rule:
     if isinstance(told.choice, NoRoom) and told.choice.shown_on:
         return Rule.RUNS_ELSEWHERE
+    if isinstance(told.choice, NoRoom) and told.choice.after:
+        return Rule.WAITS_FOR_OTHERS
     return Rule.BEST_HOST if told.host else Rule.NO_HOST
 
 

@@ -94,6 +94,7 @@ class NoRoom(Frozen):
     vm_id: UUID
     detail: str
     shown_on: tuple[str, ...] = ()  # hosts that show a process of it, where no row says so
+    after: tuple[str, ...] = ()  # VMs of others that are to be back before it gets a place
 
 
 class PassedOver(Frozen):
@@ -112,18 +113,6 @@ class Told(Frozen):
     free_mib: int | None  # of the chosen one, before the VM took its part
     free_vcpus: int | None  # likewise; None also where there is no limit
     passed_over: tuple[PassedOver, ...]
-
-
-def runs_elsewhere(guest: Guest, hosts: tuple[str, ...]) -> Told:
-    """No host is chosen for a VM that some show already: a second copy would destroy its disk."""
-    where = " and ".join(hosts)
-    detail = (
-        f"the last poll of {where} shows a process of {guest.name}, which somebody has moved or"
-        " started by hand: it is not started a second time. Shut it down there; its start goes on"
-        " by itself then"
-    )
-    none = NoRoom(vm_id=guest.vm_id, detail=detail, shown_on=hosts)
-    return Told(guest=guest, choice=none, host=None, free_mib=None, free_vcpus=None, passed_over=())
 
 
 NO_RULES = Affinity()

@@ -231,6 +231,18 @@ async def show_unbegun(
     await changed(connection, query.values(**values, waiting_for=detail[:1024]))
 
 
+async def show_no_longer(connection: AsyncConnection, operation_id: UUID, code: str) -> None:
+    """Take that back, as soon as it does not hold any more; another reason stays."""
+    query = operation.update().where(
+        operation.c.id == operation_id,
+        operation.c.state == OperationState.WAITING.value,
+        operation.c.run_id.is_(None),
+        operation.c.reason_code == code,
+    )
+    values = {"state": OperationState.PENDING.value, "reason_code": None, "waiting_for": None}
+    await changed(connection, query.values(**values))
+
+
 @prebuilt
 def _steps_until(operation_id: UUID, /) -> sa.Select[Any]:
     return (

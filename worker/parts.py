@@ -11,6 +11,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.adoptions import Adoptions
 from activities.batches import Batches
+from activities.dependencies import Dependencies
 from activities.fence_checks import FenceChecks
 from activities.fencing import Fencing
 from activities.guests import Guests
@@ -32,6 +33,7 @@ from engine.backend import Backend
 from engine.clock import utc_now
 from engine.records.adoptions import AdoptionRecords
 from engine.records.batches import BatchRecords
+from engine.records.dependencies import DependencyRecords
 from engine.records.fence_checks import FenceCheckRecords
 from engine.records.fencing import FenceRecords
 from engine.records.hosts import HostRecords
@@ -180,6 +182,7 @@ def ordinary_steps(parts: Parts) -> list[Any]:
         Hosts(parts.hypervisor, parts.power, HostRecords(parts.database, parts.backend)),
         Recovery(RecoveryRecords(parts.database, parts.backend), now=utc_now),
         Readiness(parts.hypervisor, parts.doors, ReadyRecords(parts.database)),
+        Dependencies(parts.hypervisor, parts.doors, DependencyRecords(parts.database)),
         VmRecovery(parts.hypervisor, VmRecoveryRecords(parts.database, parts.backend)),
         StrayCopies(parts.hypervisor, StrayCopyRecords(parts.database)),
         Adoptions(parts.hypervisor, AdoptionRecords(parts.database)),

@@ -60,7 +60,7 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
-from workflows.starting import Turns, until_back, until_ready
+from workflows.starting import Awaited, Turns, until_ready
 
 FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
@@ -264,10 +264,10 @@ class RecoverHost:
 
     async def _restart_all(self, plan: RestartPlan) -> tuple[Outcome, ...]:
         ready: dict[UUID, asyncio.Event] = {r.vm_id: asyncio.Event() for r in plan.restarts}
+        awaited = Awaited(self._order, plan)
 
         async def restart(item: Restart) -> Outcome:
-            for outside in item.awaits:
-                await until_back(self._order, item, outside)
+            await awaited.released(item)
             for other in item.depends_on:
                 await ready[other].wait()
             outcome = await self._restart_in_turn(item)
@@ -277,7 +277,9 @@ class RecoverHost:
             ready[item.vm_id].set()
             return outcome
 
-        return tuple(await asyncio.gather(*(restart(item) for item in plan.restarts)))
+        restarts = asyncio.gather(*(restart(item) for item in plan.restarts))
+        await asyncio.gather(awaited.watch(), restarts)
+        return tuple(await restarts)
 
     async def _restart_in_turn(self, item: Restart) -> Outcome:
         if item.run is None:  # nobody knows where it will have room

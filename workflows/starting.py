@@ -11,14 +11,20 @@ from uuid import UUID
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from activities.readiness import BackOrder, Readiness, ReadyFound, ReadyOrder, back_within_s
-from domain.orders import AwaitedVm, RecoverHostOrder, Restart
+from activities.dependencies import BackFound, BackOrder, Dependencies, WaitingStart
+from activities.readiness import Readiness, ReadyFound, ReadyOrder
+from domain.orders import RecoverHostOrder, Restart, RestartPlan
 from domain.readiness import ReadyRule
 from workflows import options
 from workflows.operation import problem_of
 
 STARTS_PER_HOST = "starts-per-host"
 """Patch: before it, all starts of a recovery began at once."""
+
+LOOK_FIRST_S = 1.0
+LOOK_MAX_S = 300.0
+"""Between looks for VMs of others: a tenth of how long they have been waited for, within these.
+Higher: a start comes later than it could. Lower: a wait of a day fills the recovery's history."""
 
 
 class Turns:
@@ -55,24 +61,52 @@ class Turns:
             queue.remove(vm_id)
 
 
-async def until_back(order: RecoverHostOrder, item: Restart, other: AwaitedVm) -> None:
-    """Wait for a VM of another recovery; whatever comes of it, those that depend on it start."""
-    wanted = BackOrder(
-        operation_id=order.operation_id,
-        start_id=item.operation_id,
-        other=other,
-        deadline_s=order.policy.connect_deadline_s,
-    )
-    summary = f"wait until {other.vm_name} is back, for {item.vm_name}"
-    try:
-        found: ReadyFound = await workflow.execute_activity_method(
-            Readiness.until_back, wanted, **options.ready(back_within_s(other), summary)
+class Awaited:
+    """Starts that wait for VMs which something else brings back; one look for all at a time."""
+
+    def __init__(self, order: RecoverHostOrder, plan: RestartPlan) -> None:
+        self._order = order
+        self._waiting = {
+            one.operation_id: WaitingStart(
+                start_id=one.operation_id, vm_name=one.vm_name, awaits=one.awaits
+            )
+            for one in plan.restarts
+            if one.awaits
+        }
+
+    async def released(self, item: Restart) -> None:
+        """Wait until this start need not wait any more."""
+        await workflow.wait_condition(lambda: item.operation_id not in self._waiting)
+
+    async def watch(self) -> None:
+        """Look again and again, ever less often; whatever comes of it, each start is released."""
+        waited_s = 0.0
+        while self._waiting:
+            try:
+                await self._look(waited_s)
+            except ActivityError as error:
+                code = problem_of(error).code
+                workflow.logger.warning("not waited for", extra={"code": code})
+                self._waiting.clear()
+            if self._waiting:
+                wait_s = min(max(LOOK_FIRST_S, waited_s / 10), LOOK_MAX_S)
+                await workflow.sleep(options.seconds(wait_s), summary="look for VMs of others")
+                waited_s += wait_s
+
+    async def _look(self, waited_s: float) -> None:
+        wanted = BackOrder(
+            operation_id=self._order.operation_id,
+            starts=tuple(self._waiting.values()),
+            waited_s=waited_s,
+            deadline_s=self._order.policy.connect_deadline_s,
         )
-    except ActivityError as error:
-        workflow.logger.warning("not waited for", extra={"code": problem_of(error).code})
-        return
-    if not found.ready:
-        workflow.logger.warning("not back in time", extra={"why": found.why})
+        summary = f"look for VMs that {len(self._waiting)} of its VMs depend on"
+        found: BackFound = await workflow.execute_activity_method(
+            Dependencies.look_back, wanted, **options.decide(summary)
+        )
+        for one in found.released:
+            del self._waiting[one.start_id]
+            workflow.logger.info("released", extra={"why": one.why})
 
 
 async def until_ready(order: RecoverHostOrder, item: Restart, rule: ReadyRule) -> None:

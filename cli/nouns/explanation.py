@@ -27,6 +27,7 @@ RULES = {
     "BEST_HOST": "the best of the hosts that hard rules and room allow",
     "NO_HOST": "hard rules and memory leave no host now",
     "RUNS_ELSEWHERE": "what a host shows already is not started a second time",
+    "WAITS_FOR_OTHERS": "what a VM depends on comes back first, and may need the room",
     "LEAST_LOSS": "the least important VMs whose end makes room on one host",
     "NOBODY_TO_STOP": "no host would have room without those that may be stopped",
 }

@@ -13,17 +13,18 @@ from domain.explain_vms import explain_fate, explain_place
 from domain.inventory import RunState
 from domain.operations import Problem
 from domain.orders import AwaitedVm, Restart, RestartPlan
-from domain.placement import Guest, Placed, Told, place_and_tell, runs_elsewhere
+from domain.placement import Guest, Placed, Told, place_and_tell
 from domain.recovery import Fate, fate_of, restart_sequence
+from domain.unplaced import runs_elsewhere, that_wait, waits_for
 from engine.acceptance import Terms
 from engine.actions.vms import StartVm
 from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.cancelling import supersede
+from engine.records.dependencies import awaited_of
 from engine.records.explaining import note_explanations
 from engine.records.hosts import host_row
 from engine.records.migrating import tell_of_death
-from engine.records.readiness import awaited_of
 from engine.records.runs import ref_of, rooms_of
 from engine.refs import guest_of, ready_rule, start_limits
 from engine.rows import context_of
@@ -153,13 +154,27 @@ class Claim:
         rooms = await rooms_of(self._connection, cluster_id)
         rules = await affinity_of(self._connection, cluster_id)
         seen = await shown.shown(self._connection, cluster_id, [guest.vm_id for guest in wanted])
-        here = tuple(guest for guest in wanted if guest.vm_id not in seen)
+        waiting = await self._waiting(wanted)
+        here = tuple(g for g in wanted if g.vm_id not in seen and g.vm_id not in waiting)
         told = [
             runs_elsewhere(guest, tuple(one.name for one in seen[guest.vm_id]))
             for guest in wanted
             if guest.vm_id in seen
         ]
+        told += [
+            waits_for(guest, waiting[guest.vm_id])
+            for guest in wanted
+            if guest.vm_id in waiting and guest.vm_id not in seen
+        ]
         return {one.guest.vm_id: one for one in (*place_and_tell(here, rooms, rules), *told)}
+
+    async def _waiting(self, wanted: tuple[Guest, ...]) -> dict[UUID, tuple[str, ...]]:
+        """Those that wait for VMs which something else brings back, and these VMs' names."""
+        depends = await inventory.dependencies(self._connection)
+        taken = {guest.vm_id for guest in wanted}
+        awaits = await self._awaits({i: set(depends.get(i, ())) - taken for i in taken})
+        names = {vm_id: [one.vm_name for one in found] for vm_id, found in awaits.items()}
+        return that_wait(wanted, names)
 
     async def _place(self, choice: Placed, child_id: UUID) -> None:
         run = await runs.place(

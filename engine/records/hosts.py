@@ -18,10 +18,9 @@ from engine.actions.imports import claim_of
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.closing import REBOOT, SHUTDOWN
 from engine.records.fencing import FenceRecords
 from engine.records.planned import start_due
-from engine.records.turns_after_reboot import due, has_turn
+from engine.records.turns_after_reboot import BRINGS_BACK, due, turns_left, with_turns
 from store import hosts, inventory, left_down, locks, migrating, operations, planned, runs
 from store.database import Database
 from store.left_down import FOUND_GONE
@@ -29,11 +28,8 @@ from store.rows import Row
 
 log = structlog.get_logger()
 
-LOOKED_AT = 200
-"""VMs left down that one look takes up. Higher: a longer round. Lower: the last start later."""
-
-BRINGS_BACK = ("host.activate", SHUTDOWN, REBOOT)
-"""Kinds of operations that reconcile a host: starts of what was found gone are parts of them."""
+LOOKED_AT = 2000
+"""VMs left down that one look weighs. Higher: a longer round. Lower: the last start later."""
 
 
 class HostRecords(FenceRecords):
@@ -201,7 +197,7 @@ class HostRecords(FenceRecords):
 
         async def looked(connection: AsyncConnection) -> list[Row]:
             lost = await left_down.left_down(connection, LOOKED_AT)
-            return await due(connection, lost, self._clock())
+            return await with_turns(connection, await due(connection, lost, self._clock()))
 
         started = 0
         for run in await self._database.read(looked):
@@ -226,7 +222,7 @@ class HostRecords(FenceRecords):
         parent = await operations.get(connection, activation)
         if parent is None or await locks.holder(connection, "vm", vm_id) is not None:
             return False
-        if not await has_turn(connection, parent):
+        if await turns_left(connection, parent) < 1:
             return False
         start = StartVm(vm_id=vm_id)
         await self._backend.run_child(start, parent, Terms(), reason="its host rebooted")

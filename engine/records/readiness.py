@@ -1,17 +1,14 @@
 """Rows behind the wait for a VM that others depend on."""
 
-from collections.abc import Collection
 from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from activities.readiness import BackOrder, ReadyFound, ReadyOrder, RunningVm, StandingVm
-from domain.inventory import HostState, RunState
-from domain.orders import AwaitedVm
+from activities.readiness import ReadyFound, ReadyOrder, RunningVm
+from domain.inventory import RunState
 from engine.clock import Clock, utc_now
 from engine.records.runs import ref_of
-from engine.refs import ready_rule
-from store import control, incidents, inventory, plumbing, runs
+from store import incidents, plumbing, runs
 from store.database import Database
 from store.rows import Row
 
@@ -36,29 +33,6 @@ class ReadyRecords:
 
         return await self._database.read(work)
 
-    async def standing(self, vm_id: UUID) -> StandingVm:
-        """Whether the VM is to run, and its run on a host in service, if any."""
-        now = self._clock()
-
-        async def work(connection: AsyncConnection) -> StandingVm:
-            awaited = await awaited_of(connection, {vm_id})
-            vm = await inventory.get(connection, "vm", vm_id)
-            expected = vm is not None and bool(vm["wanted"] and vm["protected"])
-            run = await runs.active_run(connection, vm_id)
-            if run is None or awaited:
-                return StandingVm(expected=expected, vm=None)
-            since_s = (now - (run["started_at"] or now)).total_seconds()
-            ref = await ref_of(connection, run)
-            return StandingVm(expected=expected, vm=RunningVm(run=ref, since_s=max(since_s, 0.0)))
-
-        return await self._database.read(work)
-
-    async def show_awaited(self, order: BackOrder, detail: str) -> None:
-        """Say on a start that has not begun what it waits for."""
-        await self._database.write(
-            lambda c: control.show_unbegun(c, order.start_id, "DEPENDENCY", detail)
-        )
-
     async def settled(self, order: ReadyOrder, found: ReadyFound) -> None:
         """Keep when it was; a VM that is not ready raises one event `vm.not_ready`."""
         now = self._clock()
@@ -73,26 +47,6 @@ class ReadyRecords:
                 await plumbing.append_event(connection, row | {"id": event_id, "at": now})
 
         await self._database.write(work)
-
-
-async def awaited_of(
-    connection: AsyncConnection, vm_ids: Collection[UUID]
-) -> dict[UUID, AwaitedVm]:
-    """Which of these VMs are to run, and do not on a host in service: what waits for each."""
-    if not vm_ids:
-        return {}
-    vms = await inventory.get_many(connection, "vm", sorted(vm_ids))
-    active = await runs.active_runs_of(connection, sorted(vm_ids))
-    on = {run["host_id"] for run in active.values()}
-    hosts = await inventory.get_many(connection, "host", sorted(on))
-    found = {}
-    for vm_id, vm in vms.items():
-        run = active.get(vm_id)
-        runs_there = run is not None and run["state"] in (RunState.RUNNING, RunState.MIGRATING)
-        well = run is not None and runs_there and hosts[run["host_id"]]["state"] == HostState.UP
-        if vm["wanted"] and vm["protected"] and not well:
-            found[vm_id] = AwaitedVm(vm_id=vm_id, vm_name=vm["name"], ready=ready_rule(vm))
-    return found
 
 
 def _warning(order: ReadyOrder, found: ReadyFound) -> Row:

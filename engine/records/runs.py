@@ -11,7 +11,8 @@ from domain.errors import NotFound, Refused, Superseded
 from domain.explain_vms import explain_place
 from domain.inventory import RunState
 from domain.orders import Placement, RunRef
-from domain.placement import NoRoom, Room, place_again_and_tell, runs_elsewhere
+from domain.placement import NoRoom, Room, place_again_and_tell
+from domain.unplaced import runs_elsewhere
 from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now

@@ -5,10 +5,10 @@ from uuid import UUID
 import pytest
 
 from activities.hosts import AdmitOrder
-from activities.readiness import BACK_LIMIT_S
+from domain.dependencies import BACK_LIMIT_S
 from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
-from engine.actions.clusters import EditCluster
+from engine.actions.clusters import ArmCluster, EditCluster
 from engine.closing import close_operation
 from store import runs
 from store.rows import Row
@@ -79,7 +79,7 @@ async def test_a_vm_comes_after_one_that_it_depends_on(engine: Engine) -> None:
     assert await began(engine) == ["db", "app"]
 
 
-async def test_a_vm_does_not_wait_for_ever_for_one_that_does_not_come(engine: Engine) -> None:
+async def test_a_vm_does_not_wait_for_ever_for_a_start_that_does_not_end(engine: Engine) -> None:
     world = engine.world
     db = await world.vm("db", protected=True, memory_mib=10)
     app = await world.vm("app", protected=True, memory_mib=10, depends_on=(db,))
@@ -87,3 +87,41 @@ async def test_a_vm_does_not_wait_for_ever_for_one_that_does_not_come(engine: En
     world.later(BACK_LIMIT_S + 1)
     assert await engine.hosts.start_left_down() == 1
     assert await began(engine) == ["db", "app"]
+
+
+async def test_what_could_not_begin_for_long_begins_in_order_all_the_same(engine: Engine) -> None:
+    world = engine.world
+    db = await world.vm("db", protected=True, memory_mib=10)
+    more = {"priority": 100, "depends_on": (db,)}
+    app = await world.vm("app", protected=True, memory_mib=10, **more)
+    await engine.act(ArmCluster(cluster_id=world.cluster_id, armed=False))
+    await rebooted(engine, db, app)
+    world.later(2 * BACK_LIMIT_S)
+    assert await engine.hosts.start_left_down() == 0
+    await engine.act(ArmCluster(cluster_id=world.cluster_id, armed=True))
+    assert await engine.hosts.start_left_down() == 1
+    assert await began(engine) == ["db"]
+
+
+async def test_a_delay_after_what_it_depends_on_is_kept(engine: Engine) -> None:
+    world = engine.world
+    ready = {"when": "delay", "delay_s": 30.0}
+    db = await world.vm("db", protected=True, memory_mib=10, ready=ready)
+    app = await world.vm("app", protected=True, memory_mib=10, depends_on=(db,))
+    await rebooted(engine, db, app)
+    await runs_again(engine, (await starts(engine))[0])
+    assert await engine.hosts.start_left_down() == 0
+    world.later(31)
+    assert await engine.hosts.start_left_down() == 1
+    assert await began(engine) == ["db", "app"]
+
+
+async def test_a_locked_vm_takes_no_turn_from_the_next_one(engine: Engine) -> None:
+    world = engine.world
+    await engine.act(EditCluster(cluster_id=world.cluster_id, starts_per_host=1))
+    vms = [await world.vm(f"vm{n}", protected=True, priority=n, memory_mib=10) for n in (1, 2)]
+    holder = await world.operation(vms[1], kind="vm.stop", state="running")
+    await world.lock(vms[1], holder)
+    await rebooted(engine, *vms)
+    await engine.hosts.start_left_down()
+    assert await began(engine) == ["vm1"]

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from activities import readiness
+from domain import dependencies
 from engine.actions.vm_config import EditVm
 from store.rows import Row
 from tests.workflow.bench import Bench
@@ -45,11 +45,53 @@ async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engi
     assert await engine.broken() == []
 
 
-async def test_meanwhile_it_says_what_it_waits_for(engine: Bench) -> None:
+async def test_meanwhile_it_says_what_it_waits_for_and_takes_no_room(engine: Bench) -> None:
     await a_rack_dies(engine)
     start = await waits_for_db(engine, await engine.report("h2"))
     assert "db, which it depends on, is to be back first" in start["waiting_for"]
     assert (engine.copies("db"), engine.copies("app")) == ([], [])
+    runs = [row for row in await engine.rows("vm_run") if row["active"]]
+    assert [run["vm_id"] for run in runs] == [engine.vms["db"]]
+
+
+async def test_what_waits_leaves_the_only_room_to_what_it_waits_for(engine: Bench) -> None:
+    await engine.add_vm("db", "h1", memory_mib=700)
+    await engine.add_vm("app", "h2", memory_mib=700, after=("db",))
+    for name in ("h1", "h2"):
+        engine.centre.hosts[name].lose_power()
+    await engine.watcher.missed("h1")
+    second = await engine.report("h2")
+    await waits_for_db(engine, second)
+    assert (await engine.ended(await engine.report("h1")))["state"] == "succeeded"
+    assert engine.copies("db") == ["h3"]
+
+    async def wants_room() -> bool:
+        found = await engine.children_of(second, "vm.start")
+        return [row["reason_code"] for row in found] == ["NO_ROOM"]
+
+    await engine.until(wants_room, "it never said that it has no room by now")
+
+
+async def test_more_may_wait_than_steps_may_be_at_work_and_hold_up_nobody(engine: Bench) -> None:
+    await engine.add_host("h4", memory_mib=4096)
+    await engine.add_vm("db", "h1")
+    names = [f"app{number}" for number in range(25)]
+    for name in names:
+        await engine.add_vm(name, "h2", memory_mib=16, after=("db",))
+    for name in ("h1", "h2"):
+        engine.centre.hosts[name].lose_power()
+    await engine.watcher.missed("h1")
+    second = await engine.report("h2")
+
+    async def all_wait() -> bool:
+        found = await engine.children_of(second, "vm.start")
+        return [row["reason_code"] for row in found] == ["DEPENDENCY"] * len(names)
+
+    await engine.until(all_wait, "they never waited for db")
+    assert (await engine.ended(await engine.report("h1")))["state"] == "succeeded"
+    assert (await engine.ended(second))["state"] == "succeeded"
+    assert [len(engine.copies(name)) for name in names] == [1] * len(names)
+    assert await engine.broken() == []
 
 
 async def test_it_is_started_once_that_one_is_not_to_run_any_more(engine: Bench) -> None:
@@ -64,7 +106,7 @@ async def test_it_is_started_once_that_one_is_not_to_run_any_more(engine: Bench)
 async def test_it_is_started_without_that_one_after_a_limit(
     engine: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "BACK_LIMIT_S", 1.0)
+    monkeypatch.setattr(dependencies, "BACK_LIMIT_S", 1.0)
     await a_rack_dies(engine)
     assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
     assert (engine.copies("db"), len(engine.copies("app"))) == ([], 1)
@@ -77,4 +119,4 @@ async def test_one_that_runs_elsewhere_is_not_waited_for(engine: Bench) -> None:
     recovery = await engine.report("h2")
     assert (await engine.ended(recovery))["state"] == "succeeded"
     steps = [row["name"] for row in await engine.rows("step")]
-    assert "vm.until_back" not in steps
+    assert "recovery.look_back" not in steps

@@ -21,11 +21,11 @@ from domain.placement import (
     place_again_and_tell,
     place_all,
     place_and_tell,
-    runs_elsewhere,
 )
 from domain.profiles import Policy
 from domain.recovery import Fate, Move, RecoveryFacts, decide, fate_of
 from domain.storm import Approval
+from domain.unplaced import runs_elsewhere
 from tests.unit.domain.builders import (
     OFF,
     ON,
