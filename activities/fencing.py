@@ -10,6 +10,7 @@ cuts nothing.
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -198,13 +199,15 @@ class Fencing:
         if device.delay_s:
             await asyncio.sleep(device.delay_s)
 
+        fresh = freshly(partial(self._records.claim_fence, step))
+
         async def claim() -> None:
-            async with one_by_one:
-                await self._records.claim_fence(step)
+            async with one_by_one:  # whose turn has not come asks for nothing yet
+                await fresh()
 
         for left in reversed(range(device.retries + 1)):
             try:
-                await self._power.off(device, freshly(claim))
+                await self._power.off(device, claim)
                 return
             except NoAnswer:
                 if not left:

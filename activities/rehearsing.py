@@ -16,8 +16,8 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.fence_checks import FenceCheckRecords, FenceChecks
-from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
-from activities.power import read, some, switch_on
+from activities.ports import Claim, Hypervisor, HypervisorSession, PowerSwitch
+from activities.power import freshly, read, some, switch_on
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Refused
@@ -129,8 +129,14 @@ class Rehearsing:
         """
         devices = await self._level(step)
         ids = tuple(device.id for device in devices)
-        await self._records.claim_cut(step, ids, self._now())
-        troubles = await asyncio.gather(*(self._off(device) for device in devices))
+        one_by_one = asyncio.Lock()
+
+        async def claim() -> None:
+            async with one_by_one:
+                await self._records.claim_cut(step, ids, self._now())
+
+        await claim()  # first of all: a refusal here says that nothing was cut
+        troubles = await asyncio.gather(*(self._off(device, claim) for device in devices))
 
         async def reads_off() -> bool:
             readings = await asyncio.gather(*(read(self._power, device) for device in devices))
@@ -202,10 +208,10 @@ class Rehearsing:
         devices = await self._records.devices(step.host.host_id)
         return some(tuple(d for d in devices if d.level == step.level), step.host)
 
-    async def _off(self, device: FenceDevice) -> str:
-        """What went wrong with the command, if anything."""
+    async def _off(self, device: FenceDevice, claim: Claim) -> str:
+        """What went wrong with the command, if anything; claimed anew just before it."""
         try:
-            await self._power.off(device)
+            await self._power.off(device, freshly(claim))
         except EngineError as error:
             return error.detail
         return ""

@@ -59,12 +59,17 @@ def parse_metadata(agent: str, text: str) -> AgentParameters:
     return AgentParameters(
         agent=agent,
         names=frozenset(parameters),
-        required=frozenset(n for n, node in parameters.items() if node.get("required") == "1"),
+        required=frozenset(n for n, node in parameters.items() if _has_to_be_given(node)),
         actions=frozenset(node.get("name", "") for node in root.iterfind("./actions/action")),
         types={n: found for n, node in parameters.items() if (found := _type(node)) != "string"},
         choices={n: some for n, node in parameters.items() if (some := _choices(node))},
         older={n: node.get("obsoletes", "") for n, node in parameters.items()},
     )
+
+
+def _has_to_be_given(node: ET.Element) -> bool:
+    content = node.find("content")
+    return node.get("required") == "1" and (content is None or not content.get("default"))
 
 
 def _type(node: ET.Element) -> str:
@@ -147,7 +152,9 @@ def _fits(parameters: AgentParameters, name: str, value: str) -> bool:
         case "integer" | "second":
             return NUMBER.fullmatch(value) is not None
         case "select":
-            return value in parameters.choices.get(found, {value})
+            # The library that all agents share compares them in upper case.
+            known = {choice.upper() for choice in parameters.choices.get(found, {value})}
+            return value.upper() in known
         case _:
             return True
 

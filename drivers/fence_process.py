@@ -19,9 +19,10 @@ Limits      Where namespaces are not permitted the agent still dies with the eng
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -40,6 +41,7 @@ NAMESPACES = (
 
 GATE = ("sh", "-c", 'echo ready; IFS= read -r word && [ "$word" = go ] && exec "$@"', "agent")
 
+T = TypeVar("T")
 Claim = Callable[[], Awaitable[None]]
 """Asks for the right to do something now; what it raises stops that."""
 
@@ -80,20 +82,30 @@ async def run_contained(
         start_new_session=True,
     )
     stdout, stderr = bytearray(), bytearray()
-    exit_code = None
+    clock = asyncio.get_running_loop().time
+    exit_code, began = None, clock()
     try:
-        async with asyncio.timeout(deadline_s):
-            ready = await _is_ready(process)
+        ready = await _within(deadline_s, _is_ready(process))
+        left_s = deadline_s - (clock() - began)
         if ready and claim is not None:
-            await claim()
-        async with asyncio.timeout(deadline_s):
-            exit_code = await _converse(process, f"go\n{stdin}" if ready else "", stdout, stderr)
-    except TimeoutError:
-        log.debug("fence agent killed at its deadline", command=command[0], seconds=deadline_s)
+            await claim()  # how long that takes is not the command's time
+        if ready is not None:
+            said = f"go\n{stdin}" if ready else ""
+            exit_code = await _within(left_s, _converse(process, said, stdout, stderr))
+        if exit_code is None:
+            log.debug("fence agent killed at its deadline", command=command[0], seconds=deadline_s)
     finally:
         if exit_code is None:
             await _kill(process)
     return Ended(exit_code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        return None
 
 
 async def _is_ready(process: asyncio.subprocess.Process) -> bool:

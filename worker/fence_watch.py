@@ -110,7 +110,8 @@ class FenceWatch:
 
     async def _machine(self, host: HostRef) -> UUID | None:
         try:
-            return await self._machines.machine(host.uri, MACHINE_S)
+            async with self._turn:
+                return await self._machines.machine(host.uri, MACHINE_S)
         except EngineError:
             return None  # whether it answers is the monitor's business
 

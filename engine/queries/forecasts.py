@@ -5,7 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.fence_budgets import Tally
 from domain.forecast import Back, forecast
+from domain.inventory import HostState
 from domain.placement import Guest
 from domain.profiles import TIMINGS, Profile, predict
 from domain.storm import half_silent
@@ -15,7 +17,7 @@ from engine.queries.fencing import fencing_of
 from engine.records.runs import rooms_of
 from engine.refs import guest_of, ready_rule
 from engine.views_explained import ForecastView, ReturnView
-from store import inventory, runs
+from store import fence_budgets, inventory, runs
 from store.rows import Row
 
 
@@ -60,11 +62,19 @@ class ForecastLossQuery(Query[ForecastLoss, ForecastView]):
             armed=cluster["armed"],
             blocks_on_power_loss=fencing.blocks_on_power_loss,
             hosts_left=len(left),
-            isolation_needs_approval=half_silent(1, len(left) + 1),
+            isolation_needs_approval=await _would_be_held(connection, host),
             back=tuple(_view(one, vms[one.vm_id]) for one in found.back),
             waits=found.waits,
             stay_down=found.stay_down,
         )
+
+
+async def _would_be_held(connection: AsyncConnection, host: Row) -> bool:
+    """Whether so many hosts would be silent with this one that its fence needs approval."""
+    rows = await fence_budgets.tallies(connection)
+    mine = [one for row in rows if (one := Tally(**row)).cluster_id == host["cluster_id"]]
+    silent = sum(one.silent for one in mine) + (host["state"] == HostState.UP)
+    return half_silent(max(silent, 1), sum(one.serving for one in mine))
 
 
 async def _guests(

@@ -1,5 +1,6 @@
 """Which VMs are worth waiting for: they do not run well, and something brings them back."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,7 +20,7 @@ async def awaited(engine: Engine, vm: UUID) -> bool:
     return vm in await engine.world.do(awaited_of, {vm})
 
 
-async def db_on(engine: Engine, state: str, **values: object) -> UUID:
+async def db_on(engine: Engine, state: str, **values: Any) -> UUID:
     """A protected VM that runs on a host in this state."""
     world = engine.world
     vm = await world.vm("db", **{"protected": True} | values)

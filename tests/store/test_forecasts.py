@@ -63,6 +63,17 @@ async def test_a_host_that_nothing_can_prove_dead_is_told_first(engine: Engine) 
     assert (await asked(engine, hosts["h1"])).blocks_on_power_loss
 
 
+@pytest.mark.parametrize(("silent", "held"), [(0, False), (1, True)])
+async def test_it_tells_where_its_isolation_would_be_held_with_those_that_are_silent_already(
+    engine: Engine, silent: int, held: bool
+) -> None:
+    world = engine.world
+    hosts = [await world.host(f"n{number}") for number in range(4)]
+    for host in hosts[:silent]:
+        await world.put("host", host, state="non_responsive")
+    assert (await asked(engine, hosts[3])).isolation_needs_approval is held
+
+
 async def test_a_host_that_is_not_there_is_not_found(engine: Engine) -> None:
     with pytest.raises(NotFound):
         await asked(engine, new_id())

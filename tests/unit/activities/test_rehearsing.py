@@ -9,6 +9,7 @@ from temporalio import activity
 
 from activities import rehearsing
 from activities.rehearsing import BackOrder, RehearsalStep, Rehearsing
+from domain.errors import Refused
 from domain.fence_checks import DeviceCheck
 from domain.inventory import FenceDevice
 from domain.orders import HostRef
@@ -35,6 +36,7 @@ class Room:
         self.power = FakePower(self.centre)
         self.noted: list[Rehearsed] = []
         self.cut: tuple[int, ...] = ()
+        self.claims = 0  # how many of them are granted
         self.steps = Rehearsing(self.power, FakeHypervisor(self.centre), self)
 
     async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
@@ -50,14 +52,21 @@ class Room:
         raise AssertionError("nothing is marked")
 
     async def claim_cut(self, step: RehearsalStep, devices: tuple[UUID, ...], at: datetime) -> None:
-        raise AssertionError("nothing is cut")
+        self.claims -= 1
+        if self.claims < 0:
+            raise Refused("REHEARSAL_NOT_ALLOWED", "the host is in service again")
 
     async def note_back(self, step: RehearsalStep, back: LevelBack, at: datetime) -> None:
         self.noted.append(back.verdict)
 
     def step(self, level: int = 1, attempt: int = 1) -> RehearsalStep:
         ref = HostRef(host_id=self.device.host_id, name="h1", uri=self.host.uri, epoch=1)
-        policy = Policy(connect_deadline_s=0.2, power_on_answer_s=0.5, off_settles_s=SETTLES_S)
+        policy = Policy(
+            connect_deadline_s=0.2,
+            power_on_answer_s=0.5,
+            off_settles_s=SETTLES_S,
+            off_read_back_s=0.2,
+        )
         return RehearsalStep(
             operation_id=uuid4(), host=ref, policy=policy, level=level, attempt=attempt
         )
@@ -113,6 +122,23 @@ async def test_a_later_try_brings_back_what_an_earlier_one_has_left_cut(
     for _twice in range(2):
         assert await room.steps.begin(room.step(level=0, attempt=attempt)) == (1,)
         assert room.host.powered is powered
+
+
+@pytest.mark.parametrize(("claims", "powered"), [(1, True), (2, False)])
+async def test_a_cut_is_claimed_once_more_when_its_device_is_about_to_take_it(
+    claims: int, powered: bool
+) -> None:
+    room = Room()
+    room.claims = claims
+    found = await room.steps.cut(room.step())
+    assert (room.host.powered, found.read_off) == (powered, not powered)
+
+
+async def test_a_cut_that_may_not_be_made_is_refused_before_anything() -> None:
+    room = Room()
+    with pytest.raises(Refused) as found:
+        await room.steps.cut(room.step())
+    assert (found.value.code, room.host.powered) == ("REHEARSAL_NOT_ALLOWED", True)
 
 
 def test_the_steps_by_which_the_rows_know_how_far_a_try_is_are_called_so() -> None:

@@ -65,6 +65,19 @@ def test_a_value_has_to_be_of_the_type_that_the_agent_names(
         assert (code, option) == ("FENCE_OPTION_MALFORMED", name.replace("-", "_"))
 
 
+METADATA = """<resource-agent name="fence_x"><parameters>
+<parameter name="ip" required="1"><content type="string"/></parameter>
+<parameter name="vmtype" required="1"><content type="string" default="qemu"/></parameter>
+<parameter name="auth"><content type="select">
+<option value="MD5"/><option value="sha"/></content></parameter>
+</parameters><actions/></resource-agent>"""
+
+
+@pytest.mark.parametrize("auth", ["md5", "MD5", "SHA"])
+def test_what_has_a_default_need_not_be_given_and_choices_are_taken_in_any_case(auth: str) -> None:
+    check_complete(parse_metadata("fence_x", METADATA), {"ip": "127.0.0.1", "auth": auth})
+
+
 @pytest.mark.skipif(not AGENTS, reason="fence-agents is not installed")
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_that_is_there_takes_what_it_asks_for(agent: str) -> None:
