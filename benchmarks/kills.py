@@ -1,7 +1,7 @@
 """`python -m benchmarks kills [--process P ...] [--rounds N]`: every process killed at every step.
 
 One recovery of ten VMs in the real lab for each pair of a process of the engine and a point of a
-recovery; all pairs take about half an hour. Exit code 1 when a VM did not come back exactly once.
+recovery; all pairs take about forty minutes. Exit code 1 when a VM did not come back exactly once.
 """
 
 import argparse
@@ -18,13 +18,15 @@ from rich.table import Table
 from benchmarks.bench_lab import bench_lab, tell
 from tests.lab.kills import HOSTS, POINTS, PROCESSES, VMS, Pair, Round, killing, pairs
 
+ROUNDS = f"at most so many; the first {len(POINTS)} have every point"
+
 
 def main(arguments: list[str], var: Path) -> int:
     """Kill; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks kills")
     parser.add_argument("--process", action="append", choices=PROCESSES, help="may be repeated")
     parser.add_argument("--point", action="append", choices=POINTS, help="may be repeated")
-    parser.add_argument("--rounds", type=int, help="at most so many; the first 14 have every point")
+    parser.add_argument("--rounds", type=int, help=ROUNDS)
     wanted = parser.parse_args(arguments)
     chosen = [
         pair

@@ -17,30 +17,14 @@ from lab.lab import Lab
 from lab.sampler import Samples
 from tests.lab.center import Center, Vm, planted, running_center, until
 from tests.lab.planted import set_trap, trap_file
+from tests.lab.points import points
 
 HOSTS = 2
 VMS = 10
 ROLES = ("worker", "fencing", "monitor", "relay", "api")
 PROCESSES = (*ROLES, "temporal")
-POINTS = (
-    "accepted",
-    "end:operation.claim",
-    "end:fencing.read_power",
-    "end:recovery.assess",
-    "end:recovery.open_fence",
-    "end:fencing.read_back",
-    "end:fencing.certify",
-    "end:recovery.claim_victims",
-    "begin:guest.define",
-    "end:guest.define",
-    "claimed",
-    "end:guest.start",
-    "end:operation.close",
-    "end:recovery.report",
-)
-"""Every step of a recovery after a power cut, after its effect and before its answer; `accepted`,
-between the commit of the recovery's operation and the start of its workflow; and `claimed`, between
-the claim of a run and `create()`."""
+POINTS = points()
+"""Every step of a recovery after a power cut, as recorded, and the points between them."""
 
 ANSWERS_AGAIN_S = 60.0
 """How long a request is repeated while the API is being started again."""

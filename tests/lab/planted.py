@@ -58,7 +58,10 @@ def spring(point: str) -> None:
 
 
 class Traps(Interceptor):
-    """A point before and after the body of each step: `begin:NAME`, `end:NAME`."""
+    """A point before and after the body of each step: `begin:NAME`, `end:NAME`.
+
+    And the same in one kind of workflow alone: `end:WORKFLOW:NAME`.
+    """
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Wrap the next interceptor."""
@@ -67,10 +70,13 @@ class Traps(Interceptor):
 
 class _Trapped(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        name = activity.info().activity_type
-        spring(f"begin:{name}")
+        info = activity.info()
+        names = (info.activity_type, f"{info.workflow_type}:{info.activity_type}")
+        for name in names:
+            spring(f"begin:{name}")
         result = await super().execute_activity(input)
-        spring(f"end:{name}")
+        for name in names:
+            spring(f"end:{name}")
         return result
 
 

@@ -23,21 +23,22 @@ from lab.bmc_control import BmcMode
 from lab.lab import Lab
 from tests.lab.center import Center, Vm, planted, role_env, running_center, until
 from tests.lab.planted import set_trap, trap_file
+from tests.lab.points import CLAIMED, points
 from worker.child import bound_to_parent
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 Figure = Callable[[str], None]
 
-POINTS = (
-    ("end:fencing.read_power", "end:recovery.assess"),
-    ("end:recovery.open_fence", "end:fencing.read_back"),
-    ("end:fencing.certify", "end:recovery.claim_victims"),
-    ("end:guest.define", "end:guest.start"),
-    ("claimed", "end:recovery.report"),
+STEPS = tuple(
+    point
+    for point in points()
+    if point == CLAIMED or (point.startswith("end:") and ":operation." not in point)
 )
-"""Every step of a recovery, after its effect and before its answer; and `claimed`, between the
-claim of a run and `create()`. Two a recovery, because each costs a step's heartbeat limit."""
+POINTS = tuple(STEPS[number : number + 2] for number in range(0, len(STEPS), 2))
+"""Every step of a recovery but the book-keeping, after its effect and before its answer; and
+`claimed`, between the claim of a run and `create()`. Two a recovery, because each costs a step's
+heartbeat limit."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def into_service(center: Center) -> None:
 
 @pytest.mark.parametrize("points", POINTS, ids="+".join)
 def test_killed_at_any_step_of_a_recovery_each_vm_runs_exactly_once(
-    running: Center, fleet: tuple[Vm, ...], points: tuple[str, str], figure: Figure
+    running: Center, fleet: tuple[Vm, ...], points: tuple[str, ...], figure: Figure
 ) -> None:
     into_service(running)
     victim = busiest(running)

@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.json_format import MessageToDict
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.client import WorkflowHistory
@@ -183,14 +184,18 @@ HAPPY = {golden.workflow: golden for golden in reversed(ALL)}
 
 def steps_of(golden: Golden) -> list[str]:
     """Names of the steps in a history, in order of their first time, local ones among them."""
-    found: list[str] = []
-    for event in golden.read().events:
-        if event.HasField("activity_task_scheduled_event_attributes"):
-            found.append(event.activity_task_scheduled_event_attributes.activity_type.name)
-        elif event.marker_recorded_event_attributes.marker_name == "core_local_activity":
-            data = event.marker_recorded_event_attributes.details["data"].payloads[0].data
-            found.append(json.loads(data)["activity_type"])
-    return list(dict.fromkeys(found))
+    found = (step_in(event) for event in golden.read().events)
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def step_in(event: HistoryEvent) -> str | None:
+    """The step that an event begins, or a local one that it records; None for all else."""
+    if event.HasField("activity_task_scheduled_event_attributes"):
+        return event.activity_task_scheduled_event_attributes.activity_type.name
+    if event.marker_recorded_event_attributes.marker_name == "core_local_activity":
+        data = event.marker_recorded_event_attributes.details["data"].payloads[0].data
+        return str(json.loads(data)["activity_type"])
+    return None
 
 
 async def replay(history: WorkflowHistory, inner: WorkflowRunner | None = None) -> list[Any]:
