@@ -12,7 +12,17 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import backend, batches, kills, operations, queries, recovery, simulation, watching
+from benchmarks import (
+    backend,
+    batches,
+    kills,
+    latencies,
+    operations,
+    queries,
+    recovery,
+    simulation,
+    watching,
+)
 from benchmarks.figures import Figure, show
 from domain.errors import EngineError
 from worker.exit import exit_process
@@ -30,6 +40,7 @@ PARTS: dict[str, Callable[[Path], Awaitable[list[Figure]]]] = {
 IN_THE_LAB: dict[str, Callable[[list[str], Path], int]] = {
     "recovery": recovery.main,
     "kills": kills.main,
+    "latencies": latencies.main,
 }
 
 
