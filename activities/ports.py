@@ -12,7 +12,9 @@ from uuid import UUID
 
 from domain.foreign import ForeignGuest
 from domain.inventory import FenceDevice, GuestSpec, PowerReading
+from domain.orders import HostRef
 from domain.readings import AgentState, Domain, HostReading, Knock, Migration
+from domain.storage_lease import LeaseReading
 
 
 class HypervisorSession(Protocol):
@@ -186,5 +188,27 @@ class PowerSwitch(Protocol):
         """The UUID of the machine that a device manages, in each byte order that it may be in.
 
         Empty when the device cannot tell, or does not answer; never raises for it.
+        """
+        ...
+
+
+class StorageLeases(Protocol):
+    """Leases that hosts hold on shared storage. No driver fits it yet: who would ask is given None.
+
+    A driver says `watchdog_s` of a record only where the host attests a watchdog that resets the
+    machine whatever its kernel does, that nothing can stop once armed, and that counts on while the
+    machine is suspended.
+    """
+
+    @property
+    def storage(self) -> str:
+        """The name of the storage that holds them, at most 64 characters."""
+        ...
+
+    async def read(self, host: HostRef) -> LeaseReading | None:
+        """Read the lease of a host once, past every cache; None: the storage holds none of it.
+
+        Never raises for a storage that does not answer: that is a reading without a record. Its
+        times are taken from the observer's monotonic clock just before and just after the read.
         """
         ...
