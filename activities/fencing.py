@@ -24,7 +24,7 @@ from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
 from domain.errors import NoAnswer, Refused, Superseded
-from domain.inventory import Confirmation, FenceDevice, PowerReading, Silence
+from domain.inventory import FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
 from domain.profiles import Policy
 from domain.readings import Knock
@@ -121,7 +121,10 @@ class FenceRecords(Protocol):
         ...
 
     async def certify(self, order: CertifyOrder) -> Certificate:
-        """Issue the certificate or give the one there is; Refused when the host was heard."""
+        """Issue the certificate or give the one there is.
+
+        Refused when the evidence is not enough, or the host was heard.
+        """
         ...
 
 
@@ -310,17 +313,10 @@ class Fencing:
 
     @activity.defn(name="fencing.certify")
     async def certify(self, order: CertifyOrder) -> Certificate:
-        """Issue the death certificate; repeating it gives the same one."""
-        proofs = {e.device for e in order.evidence if e.verdict is PowerReading.OFF}
-        confirmed = any(e.verdict is Confirmation.DEAD for e in order.evidence)
-        if not confirmed and len(proofs) < order.proofs_required:
-            raise Refused(
-                "PROOFS_MISSING",
-                f"{len(proofs)} of {order.proofs_required} independent proofs that "
-                f"{order.host.name} is off",
-                next_step="add a second fence device, or choose a profile that needs one proof",
-                host=order.host.name,
-            )
+        """Issue the death certificate; repeating it gives the same one.
+
+        Refused where the evidence is not enough (`domain.proofs`).
+        """
         return await self._records.certify(order)
 
     async def _unless_said(self, step: FenceStep, work: Callable[[], Awaitable[T]]) -> T:

@@ -10,7 +10,8 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from domain.base import Frozen
-from domain.inventory import CONFIRMATION, PowerReading
+from domain.grades import Grade, weakest
+from domain.inventory import PowerReading
 from domain.orders import Evidence
 from domain.profiles import Policy
 from domain.recovery import Decision, Move, RecoveryFacts
@@ -37,6 +38,7 @@ class Rule(StrEnum):
     GUARD_HOLDS = "GUARD_HOLDS"  # the storm guard has a reason to wait
     SILENT_AND_ALLOWED = "SILENT_AND_ALLOWED"  # nothing speaks against cutting its power
     EVERY_PROOF_AGREES = "EVERY_PROOF_AGREES"  # read off as often as wanted, and on by none
+    WATCHDOG_HAS_FIRED = "WATCHDOG_HAS_FIRED"  # its storage lease ran out, its watchdog after it
     WANTED_AND_PROTECTED = "WANTED_AND_PROTECTED"  # what ran and is protected comes back
     NOT_WANTED = "NOT_WANTED"  # what somebody wanted down stays down
     STOP_ASKED = "STOP_ASKED"  # a stop that was under way is done
@@ -55,6 +57,13 @@ RULES = {
     Move.CONFIRMED: Rule.WORD_OF_A_PERSON,
     Move.HOLD: Rule.GUARD_HOLDS,
     Move.FENCE: Rule.SILENT_AND_ALLOWED,
+}
+
+
+PROOF_RULES: dict[Grade | None, Rule] = {
+    Grade.POWER_READ_OFF: Rule.EVERY_PROOF_AGREES,
+    Grade.LEASE_EXPIRED: Rule.WATCHDOG_HAS_FIRED,
+    Grade.WORD: Rule.WORD_OF_A_PERSON,
 }
 
 
@@ -94,14 +103,15 @@ def explain_move(facts: RecoveryFacts, decision: Decision, policy: Policy) -> Ex
 
 def explain_proof(host: str, evidence: tuple[Evidence, ...], number: int, why: str) -> Explanation:
     """Why a host's death certificate was issued: what each channel said, and when."""
-    said = any(fact.kind == CONFIRMATION for fact in evidence)
+    grade = weakest(fact.grade for fact in evidence)
     return Explanation(
         question=Question.HOST_PROOF,
         chosen="dead",
-        rule=Rule.WORD_OF_A_PERSON if said else Rule.EVERY_PROOF_AGREES,
+        rule=PROOF_RULES.get(grade, Rule.EVERY_PROOF_AGREES),
         why=why,
         inputs={
             "certificate": number,
+            "grade": grade.told if grade else None,
             "evidence": [
                 {"device": fact.device, "verdict": fact.verdict, "took_s": fact.took_s}
                 for fact in evidence

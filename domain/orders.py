@@ -6,11 +6,13 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.base import Frozen
+from domain.grades import POWER_READING, Grade, grade_of
 from domain.inventory import Confirmation, GuestSpec, HostState, PowerReading, Silence
 from domain.operations import Order
 from domain.planned import PlannedVms
 from domain.readiness import ReadyRule
 from domain.soft_step import Hung
+from domain.storage_lease import LeaseCount, LeaseVerdict
 
 
 def _added(default: Any) -> Any:
@@ -214,13 +216,20 @@ class ActivateHostOrder(Order):
 class Evidence(Frozen):
     """One graded fact about a host being dead, as it stands on a certificate."""
 
-    kind: str = "power_reading"
+    kind: str = POWER_READING
     device: str
-    verdict: PowerReading | Silence | Confirmation
+    verdict: PowerReading | Silence | Confirmation | LeaseVerdict
     took_s: float
     at: str  # UTC, RFC 3339
-    detail: str = Field(default="", exclude_if=lambda text: not text)  # a person's reason
+    # A person's reason, or what a lease has shown.
+    detail: str = Field(default="", exclude_if=lambda text: not text)
     level: int = Field(default=1, exclude_if=lambda level: level == 1)  # of the fence device
+    lease: LeaseCount | None = _added(None)
+
+    @property
+    def grade(self) -> Grade | None:
+        """How strong a proof it is; None: it proves nothing by itself. Never written."""
+        return grade_of(self.kind, self.verdict)
 
 
 class Certificate(Frozen):

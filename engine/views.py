@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 
 from domain.base import Frozen
 from domain.errors import EngineError
+from domain.grades import Grade
 from domain.inventory import HostState, VmState
 from domain.operations import OperationState, StepState
 from domain.planned import HostPower
@@ -283,18 +284,22 @@ class BatchDryRunView(Frozen):
 
 
 class EvidenceView(Frozen):
-    """One graded fact."""
+    """One graded fact; `grade` None: it proves nothing by itself."""
 
     kind: str
     device: str
     verdict: str
+    grade: Grade | None
     detail: str
     took_s: float
     at: datetime
 
 
 class CertificateView(Frozen):
-    """One death certificate."""
+    """One death certificate.
+
+    `grade` is the rung of the ladder of evidence that it rests on, `grade_told` the same in words.
+    """
 
     id: UUID
     host_id: UUID
@@ -302,6 +307,8 @@ class CertificateView(Frozen):
     state: str
     uses: int
     evidence: list[dict[str, Any]]
+    grade: Grade | None
+    grade_told: str | None
     digest: str
     number: int | None
     previous: str | None

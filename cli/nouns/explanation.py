@@ -19,6 +19,7 @@ RULES = {
     "WORD_OF_A_PERSON": "somebody looked, and no channel contradicts",
     "GUARD_HOLDS": "the storm guard has a reason to wait",
     "SILENT_AND_ALLOWED": "the host is silent, and nothing speaks against cutting its power",
+    "WATCHDOG_HAS_FIRED": "its storage lease ran out, and its watchdog has reset it since",
     "EVERY_PROOF_AGREES": "read off as often as is wanted, and on by none",
     "WANTED_AND_PROTECTED": "what ran and is protected comes back",
     "NOT_WANTED": "what somebody wanted down stays down",
@@ -139,7 +140,9 @@ def _of_proof(inputs: Json) -> list[str]:
         f"{fact['device']} {fact['verdict']} after {fact['took_s']:.1f} s"
         for fact in inputs["evidence"]
     ]
-    return [*said, f"certificate {inputs['certificate']}"]
+    # A certificate from before there were grades is named by its rule alone.
+    grade = [f"grade: {inputs['grade']}"] if inputs.get("grade") else []
+    return [*grade, *said, f"certificate {inputs['certificate']}"]
 
 
 def _of_fate(inputs: Json) -> list[str]:

@@ -223,6 +223,7 @@ def _tell_certificate(certificate: Json | None) -> None:
         (
             ("state", certificate["state"]),
             ("issued", precise(certificate["issued_at"])),
+            ("grade", certificate["grade_told"]),
             ("rests on", "; ".join(proofs)),
             ("starts under it", certificate["uses"]),
             ("voided", certificate["voided_at"] and precise(certificate["voided_at"])),
@@ -276,12 +277,14 @@ def _tell_vms(found: Json) -> None:
 def _told(fact: Json) -> str:
     if fact["kind"] == "confirmation":
         return f"{fact['device']} said {_said(fact)}"
+    if fact["kind"] == "storage_lease":
+        return f"{fact['device']}: {fact['detail']}"
     return f"{fact['device']} read {fact['verdict']}"
 
 
 def _said(fact: Json) -> str:
     return (
         f"{fact['verdict']}: {fact['detail']}"
-        if fact["kind"] == "confirmation"
+        if fact["kind"] in ("confirmation", "storage_lease")
         else fact["verdict"]
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.grades import grade_of_row, weakest
 from engine.queries.base import Query, QueryParams, missing
 from engine.queries.pages import ID_KEY, PageParams, shown
 from engine.soft_views import soft_before
@@ -142,8 +143,12 @@ def phase_lengths(began: dict[str, datetime]) -> dict[str, float]:
 
 
 def _evidence(row: Row) -> EvidenceView:
-    return EvidenceView(**{field: row[field] for field in EvidenceView.model_fields})
+    same = set(EvidenceView.model_fields) & set(row)
+    return EvidenceView(**{field: row[field] for field in same}, grade=grade_of_row(row))
 
 
 def _certificate(row: Row) -> CertificateView:
-    return CertificateView(**{field: row[field] for field in CertificateView.model_fields})
+    same = set(CertificateView.model_fields) & set(row)
+    grade = weakest(grade_of_row(fact) for fact in row["evidence"])
+    told = grade.told if grade else None
+    return CertificateView(**{field: row[field] for field in same}, grade=grade, grade_told=told)

@@ -9,8 +9,10 @@ from activities.fencing import CertifyOrder, FenceStep
 from domain.certificates import digest_of
 from domain.errors import Refused
 from domain.explain import explain_proof
+from domain.grades import Grade
 from domain.inventory import CONFIRMATION, FenceDevice, PowerReading
 from domain.orders import Certificate, Evidence
+from domain.proofs import require_proofs
 from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanations
 from engine.refs import fence_device
@@ -94,7 +96,11 @@ class FenceRecords:
         await self._database.write(work)
 
     async def certify(self, order: CertifyOrder) -> Certificate:
-        """Issue the certificate or give the one there is; Refused when the host was heard."""
+        """Issue the certificate or give the one there is.
+
+        Refused when the evidence is not enough, or the host was heard.
+        """
+        require_proofs(order.host, order.evidence, order.proofs_required)
         return await self._database.write(lambda connection: self._certify(connection, order))
 
     async def _certify(self, connection: AsyncConnection, order: CertifyOrder) -> Certificate:
@@ -156,6 +162,8 @@ def _why_dead(evidence: tuple[Evidence, ...]) -> str:
     said = [fact for fact in evidence if fact.kind == CONFIRMATION]
     if said:
         return "; ".join(f"{fact.device} says that it is dead: {fact.detail}" for fact in said)
+    if leases := [fact for fact in evidence if fact.grade is Grade.LEASE_EXPIRED]:
+        return "; ".join(f"storage lease on {fact.device}: {fact.detail}" for fact in leases)
     off = [fact.device for fact in evidence if fact.verdict is PowerReading.OFF]
     return f"proven off by {', '.join(off)}"
 

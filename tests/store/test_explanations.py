@@ -162,5 +162,6 @@ async def test_a_certificate_says_what_each_channel_said(engine: Engine) -> None
     assert (proof.rule, proof.why) == ("EVERY_PROOF_AGREES", "proven off by bmc1")
     assert proof.inputs == {
         "certificate": 1,
+        "grade": "power read back off",
         "evidence": [{"device": "bmc1", "verdict": "off", "took_s": 0.2}],
     }

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from cli.session import Session
+from domain.grades import Grade
 from engine.views import (
     AffinityGroupView,
     CertificateView,
@@ -295,6 +296,8 @@ def certificate() -> CertificateView:
         state="valid",
         uses=1,
         evidence=[PROOF | {"at": "2026-11-22T07:00:02.400Z"}],
+        grade=Grade.POWER_READ_OFF,
+        grade_told=Grade.POWER_READ_OFF.told,
         digest="c0ffee",
         number=7,
         previous="decaf",
@@ -337,7 +340,7 @@ def incident(**changes: Any) -> IncidentView:
         "last_answer_at": at(0),
         "opened_at": at(2.1),
         "closed_at": at(3.45),
-        "evidence": (EvidenceView(detail="", at=at(2.4), **PROOF),),
+        "evidence": (EvidenceView(detail="", at=at(2.4), grade=Grade.POWER_READ_OFF, **PROOF),),
         "certificate": certificate(),
         "vms": (victim("db01", "h2", 3.4), victim("scratch", None, None)),
     }

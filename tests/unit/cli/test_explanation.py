@@ -116,6 +116,7 @@ def test_what_proves_a_death_and_whether_a_vm_comes_back_are_told(struck: Desk) 
         why="proven off by bmc1",
         inputs={
             "certificate": 12,
+            "grade": "power read back off",
             "evidence": [{"device": "bmc1", "verdict": "off", "took_s": 0.2}],
         },
         rejected=[],
@@ -141,11 +142,18 @@ def test_what_proves_a_death_and_whether_a_vm_comes_back_are_told(struck: Desk) 
     for words in (
         "What proves that h1 is dead?",
         "dead: proven off by bmc1",
-        "rests on bmc1 off after 0.2 s; certificate 12",
+        "rests on grade: power read back off; bmc1 off after 0.2 s; certificate 12",
         "Does app come back?",
         "rests on it was running; priority 99, protected; 2 of 3 in the order of starts; behind db",
     ):
         assert words in text
+
+
+def test_a_proof_from_before_there_were_grades_is_told_without_one(struck: Desk) -> None:
+    inputs = {"certificate": 3, "evidence": [{"device": "b", "verdict": "off", "took_s": 1.0}]}
+    answers(struck, fate(question="host_proof", rule="EVERY_PROOF_AGREES", inputs=inputs))
+    text = struck.run("incident", "explain", "h1").stdout
+    assert "rests on b off after 1.0 s; certificate 3" in text
 
 
 def test_a_rule_of_a_newer_engine_is_shown_by_its_name(struck: Desk) -> None:

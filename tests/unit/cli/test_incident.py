@@ -5,7 +5,18 @@ import json
 import httpx2
 import pytest
 
-from tests.unit.cli.fake_engine import Desk, Json, host, incident, paged, plain, uid
+from domain.grades import Grade
+from engine.views import EvidenceView
+from tests.unit.cli.fake_engine import (
+    Desk,
+    Json,
+    certificate,
+    host,
+    incident,
+    paged,
+    plain,
+    uid,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -31,6 +42,7 @@ power_reading  h1-bmc  off   07:00:02.400Z  0.21 s
 Death certificate
   state            valid
   issued           07:00:02.450Z
+  grade            power read back off
   rests on         h1-bmc read off
   starts under it  1
   number           7
@@ -109,6 +121,23 @@ def test_an_open_incident_without_proof_says_that_nothing_may_start(struck: Desk
         "Death certificate: none; nothing may start elsewhere",
         "under way",
         "Evidence: none",
+    ):
+        assert words in text
+
+
+def test_a_lease_that_certifies_is_told_with_its_numbers(struck: Desk) -> None:
+    lease = {"kind": "storage_lease", "device": "san1", "verdict": "proof", "took_s": 300.0}
+    lease |= {"detail": "unchanged for 300 s", "at": "2026-11-22T07:00:02.400Z"}
+    grade = Grade.LEASE_EXPIRED
+    changes = {"evidence": [lease], "grade": grade, "grade_told": grade.told}
+    proven = certificate().model_copy(update=changes)
+    shown = incident(certificate=proven, evidence=(EvidenceView(**lease, grade=grade),))
+    struck.engine.on("GET", f"/incidents/{uid('incident')}", plain(shown))
+    text = struck.run("incident", "show", "h1").stdout
+    for words in (
+        "storage_lease  san1    proof: unchanged for 300 s",
+        "grade            storage lease expired, with an attested watchdog",
+        "rests on         san1: unchanged for 300 s",
     ):
         assert words in text
 

@@ -1,10 +1,13 @@
 """Death certificates are a chain: whatever is changed afterwards breaks it."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from domain.certificates import Link, digest_of, first_break
+from domain.inventory import CONFIRMATION, Confirmation, PowerReading, Silence
+from domain.orders import Evidence
 from tests.unit.domain.builders import id_of
 
 pytestmark = pytest.mark.unit
@@ -53,6 +56,27 @@ def test_one_that_was_taken_out_is_missed() -> None:
     links = chain()
     del links[2]
     assert first_break(links) == f"certificate {id_of('c3')} has number 3, 2 is missing"
+
+
+def test_what_evidence_was_digested_to_before_there_were_grades_it_still_is() -> None:
+    at = "2026-11-27T10:00:00+00:00"
+    facts = (
+        Evidence(device="bmc", verdict=PowerReading.OFF, took_s=0.2, at=at),
+        Evidence(device="pdu", verdict=PowerReading.OFF, took_s=0.3, at=at, level=2),
+        Evidence(
+            kind=CONFIRMATION,
+            device="ann",
+            verdict=Confirmation.DEAD,
+            took_s=0.0,
+            at=at,
+            detail="cords pulled",
+        ),
+        Evidence(kind="libvirt_knock", device="h1", verdict=Silence.SILENT, took_s=0.5, at=at),
+    )
+    kept = [fact.model_dump(mode="json") for fact in facts]
+    assert digest_of(UUID(int=7), 3, kept, "ab") == (
+        "35ca39c877c3aeef3970ab562e406718d19b2d7511a19b74506a0e03b8f12466"
+    )
 
 
 def test_the_first_link_names_no_other_where_there_was_none() -> None:

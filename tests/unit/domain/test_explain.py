@@ -1,5 +1,7 @@
 """Why a decision came out as it did: its rule, and a reason against each alternative."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from domain.placement import (
 )
 from domain.profiles import Policy
 from domain.recovery import Fate, Move, RecoveryFacts, decide, fate_of
+from domain.storage_lease import STORAGE_LEASE
 from domain.storm import Approval
 from domain.unplaced import runs_elsewhere
 from tests.unit.domain.builders import (
@@ -315,7 +318,29 @@ def test_a_vm_lost_while_it_was_moved_has_no_turn_and_both_hosts_in_its_reason()
 def test_a_person_s_word_in_a_certificate_is_told_as_that() -> None:
     told = explain_proof("h1", (WORD,), 7, "anna says that it is dead: unplugged")
     assert (told.chosen, told.rule) == ("dead", Rule.WORD_OF_A_PERSON)
-    assert told.inputs["certificate"] == 7
+    assert (told.inputs["certificate"], told.inputs["grade"]) == (7, "a person's word")
+
+
+@pytest.mark.parametrize(
+    ("facts", "rule", "grade"),
+    [
+        ((("power_reading", "off"),), Rule.EVERY_PROOF_AGREES, "power read back off"),
+        (
+            ((STORAGE_LEASE, "proof"), ("power_reading", "unknown")),
+            Rule.WATCHDOG_HAS_FIRED,
+            "storage lease expired, with an attested watchdog",
+        ),
+        (((STORAGE_LEASE, "supporting"), (CONFIRMATION, "dead")), Rule.WORD_OF_A_PERSON, None),
+    ],
+)
+def test_what_a_certificate_rests_on_is_told_with_its_grade(
+    facts: tuple[tuple[str, Any], ...], rule: Rule, grade: str | None
+) -> None:
+    evidence = tuple(
+        Evidence(kind=kind, device="x", verdict=said, took_s=0.1, at="") for kind, said in facts
+    )
+    told = explain_proof("h1", evidence, 7, "why")
+    assert (told.rule, told.inputs["grade"]) == (rule, grade or "a person's word")
 
 
 def test_a_vm_that_a_host_shows_already_gets_none_and_the_report_names_that_host() -> None:
