@@ -23,6 +23,7 @@ from activities.power import ask, briefly, freshly, read, some
 from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
+from domain.doors import KNOCK
 from domain.errors import NoAnswer, Refused, Superseded
 from domain.inventory import FenceDevice, PowerReading, Silence
 from domain.orders import Certificate, Evidence, HostRef
@@ -373,7 +374,12 @@ class Fencing:
         took_s = round(_clock() - began, 3)
         at = self._now().isoformat()
         return Evidence(
-            kind="libvirt_knock", device=host.name, verdict=Silence.SILENT, took_s=took_s, at=at
+            kind=KNOCK,
+            device=host.name,
+            verdict=Silence.SILENT,
+            took_s=took_s,
+            at=at,
+            detail=host.uri,
         )
 
 

@@ -45,6 +45,7 @@ from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.records.watching import Seen, WatchedHost, WatchRecords
 from store.observations import Me
+from worker.door_watch import DoorWatch
 from worker.early import LATE_S, EarlyQuestions
 from worker.guest_watch import GuestWatch
 from worker.owners import Identity, take_name
@@ -87,6 +88,7 @@ class Monitor:
         self._power = power
         self._guests = GuestWatch(name, records, backend, hypervisor)
         self._reports = Reports(name, records, backend)
+        self._doors = DoorWatch(records, hypervisor, power)
         self._sight = Sight(name, records.eyes, now)
         self._now = now
         self._watches: dict[UUID, Watch] = {}
@@ -264,6 +266,7 @@ class Monitor:
         said: Said | None = None,
     ) -> None:
         if not host.judged:
+            self._doors.missed(host)
             return
         now_s = asyncio.get_running_loop().time()
         watch = after_poll(self._watch(host), result, now_s, timing)

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.base import Frozen
+from domain.doors import was_silent
 from domain.hosts import POLLED, STAKED, HostEvent
 from domain.inventory import FenceDevice, HostState
 from domain.profiles import Profile
@@ -220,15 +221,45 @@ class WatchRecords:
             if mark != host.epoch:
                 return False
             reason = "the host answers, in the same boot"
-            voided = await incidents.void_certificate(connection, host.id, host.epoch, reason, now)
-            if voided:
-                why = "it answers though its power was read as off: the power controller lies"
-                await hosts.move(connection, host.id, HostEvent.ALIVE, why, now)
-                alarm = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
-                await plumbing.append_event(connection, alarm)
-            return voided
+            why = "it answers though its power was read as off: the power controller lies"
+            return await self._void(connection, host, reason, why)
 
         return await self._database.write(work)
+
+    async def door_opens(self, host: WatchedHost, reason: str) -> bool:
+        """Void the certificate of a host that is `down`, whose door speaks against its power.
+
+        False, and nothing is changed, once the host has been moved on, or where the certificate
+        does not rest on the silence of the door at this address. Repeatable.
+        """
+
+        async def work(connection: AsyncConnection) -> bool:
+            found = await inventory.get(connection, "host", host.id)
+            proof = await incidents.valid_certificate(connection, host.id, host.epoch)
+            if found is None or proof is None or not was_silent(proof["evidence"], host.uri):
+                return False
+            seen = (HostState.DOWN, host.epoch, host.uri)
+            if (found["state"], found["epoch"], found["uri"]) != seen:
+                return False
+            why = (
+                "its door opens though its power reads off: the power controller lies, or another "
+                "machine has its address"
+            )
+            return await self._void(connection, host, reason, why)
+
+        return await self._database.write(work)
+
+    async def _void(
+        self, connection: AsyncConnection, host: WatchedHost, reason: str, why: str
+    ) -> bool:
+        """Void the certificate of a host's epoch and raise the alarm; False when none was valid."""
+        now = self._clock()
+        if not await incidents.void_certificate(connection, host.id, host.epoch, reason, now):
+            return False
+        await hosts.move(connection, host.id, HostEvent.ALIVE, why, now)
+        alarm = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
+        await plumbing.append_event(connection, alarm)
+        return True
 
     async def reported_again(self, host: WatchedHost) -> None:
         """Count one more report of an open incident."""

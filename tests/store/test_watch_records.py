@@ -1,10 +1,12 @@
 """The rows of a monitor: what it watches, what it saw, and the moves that it makes itself."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from domain.doors import KNOCK
 from domain.profiles import Profile
 from domain.readings import DomainState, GuestStats, HostReading
 from engine.queries.inventory import GetHost, HostSamples
@@ -102,6 +104,66 @@ async def test_a_dead_host_that_has_rebooted_leaves_its_certificate_true(
     assert not await records(engine).sign_of_life(await watched(engine, host), mark)
     assert columns(await engine.rows("death_certificate"), "state") == ["valid"]
     assert (await engine.world.get("host", host))["state"] == "down"
+
+
+async def silenced(engine: Engine, host: UUID, **knock: str) -> None:
+    """A certificate of the host that rests on the silence of its door."""
+    row = await engine.world.get("host", host)
+    fact = {"kind": KNOCK, "device": row["name"], "verdict": "silent", "detail": row["uri"]}
+    certificate = await engine.world.certificate(host)
+    await engine.world.put("death_certificate", certificate, evidence=[fact | knock])
+
+
+async def test_a_door_voids_the_certificate_that_rests_on_its_silence_once(engine: Engine) -> None:
+    host = await engine.world.host()
+    await silenced(engine, host)
+    item = await watched(engine, host)
+    assert await records(engine).door_opens(item, "it opens")
+    assert not await records(engine).door_opens(item, "it opens")
+    (proof,) = await engine.rows("death_certificate")
+    assert (proof["state"], proof["void_reason"]) == ("void", "it opens")
+    (alarm,) = await engine.rows("event")
+    assert (alarm["type"], alarm["data"]["why"]) == ("certificate.voided", "it opens")
+    found = await engine.world.get("host", host)
+    assert (found["state"], "its door opens" in found["state_reason"]) == ("non_operational", True)
+
+
+@pytest.mark.parametrize("state", ["reconciling", "non_operational", "up", "maintenance"])
+async def test_a_door_voids_nothing_once_the_host_is_not_down_any_more(
+    engine: Engine, state: str
+) -> None:
+    host = await engine.world.host()
+    await silenced(engine, host)
+    late = await watched(engine, host)
+    await engine.world.put("host", host, state=state)
+    before = await engine.everything()
+    assert not await records(engine).door_opens(late, "it opens")
+    assert await engine.everything() == before
+
+
+@pytest.mark.parametrize("change", [{"epoch": 2}, {"uri": "qemu+tcp://spare/system"}])
+async def test_a_door_of_another_epoch_or_address_voids_nothing(
+    engine: Engine, change: dict[str, Any]
+) -> None:
+    host = await engine.world.host()
+    await silenced(engine, host)
+    late = await watched(engine, host)
+    await engine.world.put("host", host, **change)
+    before = await engine.everything()
+    for item in (late, await watched(engine, host)):
+        assert not await records(engine).door_opens(item, "it opens")
+    assert await engine.everything() == before
+
+
+@pytest.mark.parametrize("knock", [{"detail": ""}, {"kind": "power_reading"}])
+async def test_a_door_voids_no_certificate_that_does_not_name_it(
+    engine: Engine, knock: dict[str, str]
+) -> None:
+    host = await engine.world.host()
+    await silenced(engine, host, **knock)
+    before = await engine.everything()
+    assert not await records(engine).door_opens(await watched(engine, host), "it opens")
+    assert await engine.everything() == before
 
 
 async def test_reports_of_an_open_incident_are_counted_and_of_a_closed_one_are_not(

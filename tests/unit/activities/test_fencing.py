@@ -76,6 +76,7 @@ async def test_a_host_without_power_is_silent_and_its_silence_is_kept(scene: Sce
     evidence = await scene.fencing.read_back(scene.step)
     assert [fact.verdict for fact in evidence] == [PowerReading.OFF, Silence.SILENT]
     assert scene.kinds()[-1] == "libvirt_knock"
+    assert evidence[-1].detail == scene.host.uri, "whose door was silent"
 
 
 async def test_an_unreachable_host_whose_controller_lies_is_silent(scene: Scene) -> None:
