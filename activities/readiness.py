@@ -13,12 +13,10 @@ from activities.ports import Hypervisor
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import EngineError
+from domain.next_looks import READY_LOOK_S
 from domain.orders import RunRef
 from domain.readiness import ReadyRule, ReadyWhen
 from domain.readings import AgentState
-
-LOOK_EVERY_S = 1.0
-"""Between looks. Higher: dependants start later. Lower: the guest is asked more often."""
 
 
 class ReadyOrder(Frozen):
@@ -92,7 +90,7 @@ class Readiness:
             return vm is None or await self._is_ready(order, vm)
 
         left_s = rule.within_s - (first.since_s if first else 0.0)
-        done = await until(settled, every_s=LOOK_EVERY_S, within_s=max(left_s, 0.0))
+        done = await until(settled, every_s=READY_LOOK_S, within_s=max(left_s, 0.0))
         if not ran:
             return ReadyFound(ready=False, why=f"{order.vm_name} does not run any more")
         # A delay is over with its limit, whichever of the two clocks is a little late.

@@ -195,6 +195,10 @@ class OperationView(Frozen):
     """One operation with its steps and children.
 
     next_step                       what a person can do about what it waits for
+    next_look_at                    by when the engine looks again at what it waits for: at the
+                                    latest, and at once when it hears of a change; a time that has
+                                    passed: it is looking. None where it does not look by the clock
+    gives_up_at                     until when it waits for its locks
     progress_done, progress_total   where it can be counted
     predicted_end_at                from the pace so far where it can be counted, else from how long
                                     the latest of its kind took; none while it waits, or once it
@@ -210,6 +214,8 @@ class OperationView(Frozen):
     reason_code: str | None
     waiting_for: str | None
     next_step: str | None = None
+    next_look_at: datetime | None = None
+    gives_up_at: datetime | None = None
     target_type: str
     target_id: UUID
     target_name: str

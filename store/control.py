@@ -215,7 +215,7 @@ async def show_reason(
     )
     query = operation.update().where(operation.c.id == operation_id, operation.c.state.in_(OPEN))
     values = {"state": state, "reason_code": code, "waiting_for": detail[:1024]}
-    await changed(connection, query.values(**values))
+    await changed(connection, query.values(**values, waiting_told_at=None))
 
 
 async def show_unbegun(

@@ -53,6 +53,7 @@ ACCEPT_AGAIN = (
         reason_code=sa.bindparam("why", type_=operation.c.reason_code.type),
         held=sa.bindparam("hold", type_=operation.c.held.type),
         waiting_for=None,
+        waiting_told_at=None,
         lock_deadline_at=None,
         problem=None,
         summary=None,
@@ -134,7 +135,7 @@ def _claim(operation_id: UUID, attempt: int, run_id: str, now: datetime, /) -> s
     cancelling = OperationState.CANCELLING.value  # the request goes on to the workflow
     state = sa.case((operation.c.state == cancelling, cancelling), else_="running")
     # What an earlier run of its workflow has waited for is over until this one says so again.
-    told = {"reason_code": None, "waiting_for": None}
+    told = {"reason_code": None, "waiting_for": None, "waiting_told_at": None}
     return query.values(state=state, attempt=attempt, run_id=run_id, started_at=at, **told)
 
 
@@ -145,13 +146,16 @@ async def claim(
     return await changed(connection, _claim(operation_id, attempt, run_id, now)) == 1
 
 
-async def wait(connection: AsyncConnection, operation_id: UUID, code: str, detail: str) -> bool:
+async def wait(
+    connection: AsyncConnection, operation_id: UUID, code: str, detail: str, now: datetime
+) -> bool:
     """Record that a running operation waits, for what, and that it goes on by itself."""
     query = operation.update().where(
         operation.c.id == operation_id, operation.c.state.in_(["running", "waiting"])
     )
     values = {"state": "waiting", "reason_code": code, "waiting_for": detail[:1024]}
-    return await changed(connection, query.values(**values)) == 1
+    query = query.values(**values, waiting_told_at=now)
+    return await changed(connection, query) == 1
 
 
 async def resume(connection: AsyncConnection, operation_id: UUID) -> bool:
@@ -159,8 +163,8 @@ async def resume(connection: AsyncConnection, operation_id: UUID) -> bool:
     query = operation.update().where(
         operation.c.id == operation_id, operation.c.state.in_(["running", "waiting"])
     )
-    values = {"state": "running", "reason_code": None, "waiting_for": None}
-    return await changed(connection, query.values(**values)) == 1
+    told = {"reason_code": None, "waiting_for": None, "waiting_told_at": None}
+    return await changed(connection, query.values(state="running", **told)) == 1
 
 
 @prebuilt
@@ -184,6 +188,7 @@ def _close(
         summary=summary,
         reason_code=reason_code,
         waiting_for=None,
+        waiting_told_at=None,
         finished_at=now,
     )
 

@@ -196,6 +196,7 @@ operation = sa.Table(
     text("state", length=16),
     text("reason_code", nullable=True, length=64),
     text("waiting_for", nullable=True, length=1024),
+    time("waiting_told_at"),  # when its workflow last said so
     text("target_type", length=16),
     sa.Column("target_id", sa.Uuid, nullable=False),
     text("target_name", length=64),

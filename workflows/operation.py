@@ -27,16 +27,13 @@ from temporalio.exceptions import (
 )
 
 from activities.operations import ClaimOrder, Operations, WaitOrder
+from domain.next_looks import silent_look_max_s
 from domain.operations import OperationState, Order, Outcome, Problem
 from domain.profiles import Policy
 from workflows import options
 
 NEEDS_A_PERSON = frozenset({"HOST_LEFT_OFF", "HOST_NOT_OFF", "HOST_NOT_BACK"})
 """Codes of problems that no further try by itself would mend: somebody has to go and look."""
-
-SILENT_LOOKS = 10
-"""Longest wait between looks at a host that stays silent, in longest waits of a hold. Lower: one
-that is silent for a weekend fills a workflow's history, and the server ends it."""
 
 T = TypeVar("T")
 Undo = Callable[[], Awaitable[str]]
@@ -88,7 +85,7 @@ def go_on_anew(order: Order) -> NoReturn:
 
 def next_look_s(wait_s: float, policy: Policy) -> float:
     """How long to wait for a silent host next: never late by more than it has waited so far."""
-    return min(2 * wait_s, SILENT_LOOKS * policy.hold_retry_max_s)
+    return min(2 * wait_s, silent_look_max_s(policy))
 
 
 async def wait_up_to(limit_s: float, holds: Callable[[], bool], summary: str) -> None:

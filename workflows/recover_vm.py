@@ -17,6 +17,7 @@ from temporalio import workflow
 
 from activities.vm_recovery import ExamineOrder, Settled, SettleOrder, VmRecovery
 from domain.ended_guests import NextMove, Verdict
+from domain.next_looks import ELSEWHERE_LOOK_S
 from domain.operations import Outcome
 from domain.orders import RecoverVmOrder
 from domain.paused_guests import RESUME_AGAIN_MAX_S, RESUME_AGAIN_S
@@ -29,10 +30,6 @@ from workflows.operation import (
     show_waiting,
     wait_up_to,
 )
-
-LOOK_S = 30.0
-"""Wait between looks at a guest that may live on elsewhere. Higher: what a person mended is seen
-later. Lower: more looks at what only a person can mend."""
 
 
 @workflow.defn
@@ -109,7 +106,7 @@ class RecoverVm:
         return settled
 
     async def _wait(self, verdict: Verdict, looks: int) -> None:
-        wait_s, detail = LOOK_S, verdict.why
+        wait_s, detail = ELSEWHERE_LOOK_S, verdict.why
         if verdict.move is NextMove.RESUME:
             doublings = min(self._resumes - 1, 10)
             wait_s = min(RESUME_AGAIN_S * 2.0**doublings, RESUME_AGAIN_MAX_S)

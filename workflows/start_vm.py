@@ -23,6 +23,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.guests import NOT_OURS, GuestOrder, Guests, PlaceOrder, WithdrawOrder
 from domain.disarming import DISARMED
+from domain.next_looks import FROZEN_LOOK_MAX_S
 from domain.operations import Outcome, Problem
 from domain.orders import Placement, RunRef, StartVmOrder
 from domain.start_tries import Tries
@@ -40,10 +41,6 @@ from workflows.operation import (
     wait_up_to,
 )
 from workflows.pausing import Pausing
-
-FROZEN_LOOK_MAX_S = 300.0
-"""Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
-signal costs more. Lower: a cluster that is frozen for days fills this workflow's history."""
 
 
 @workflow.defn

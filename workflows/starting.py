@@ -13,6 +13,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.dependencies import BackFound, BackOrder, Dependencies, WaitingStart
 from activities.readiness import Readiness, ReadyFound, ReadyOrder
+from domain.next_looks import AWAITED_LOOK_MAX_S
 from domain.orders import RecoverHostOrder, Restart, RestartPlan
 from domain.readiness import ReadyRule
 from workflows import options
@@ -22,9 +23,8 @@ STARTS_PER_HOST = "starts-per-host"
 """Patch: before it, all starts of a recovery began at once."""
 
 LOOK_FIRST_S = 1.0
-LOOK_MAX_S = 300.0
-"""Between looks for VMs of others: a tenth of how long they have been waited for, within these.
-Higher: a start comes later than it could. Lower: a wait of a day fills the recovery's history."""
+"""Between the first looks for VMs of others; then a tenth of how long they have been waited for.
+Higher: a start comes later than it could. Lower: a short wait takes many events."""
 
 
 class Turns:
@@ -89,7 +89,7 @@ class Awaited:
                 workflow.logger.warning("not waited for", extra={"code": code})
                 self._waiting.clear()
             if self._waiting:
-                wait_s = min(max(LOOK_FIRST_S, waited_s / 10), LOOK_MAX_S)
+                wait_s = min(max(LOOK_FIRST_S, waited_s / 10), AWAITED_LOOK_MAX_S)
                 await workflow.sleep(options.seconds(wait_s), summary="look for VMs of others")
                 waited_s += wait_s
 

@@ -124,6 +124,8 @@ def show(
             ("why", problem.get("detail") and f"{problem['detail']} ({problem['code']})"),
             ("waiting for", found["waiting_for"]),
             ("next", problem.get("next_step") or found.get("next_step") or None),
+            ("looked at again", _next_look(session, found)),
+            ("gives up", found["gives_up_at"] and clock(found["gives_up_at"])),
             ("blocked by", "; ".join(_block(block) for block in found["blocked_by"]) or None),
             ("progress", _progress(found)),
             ("tries", found["attempt"] if found["attempt"] > 1 else None),
@@ -144,6 +146,16 @@ def show(
         print_line()
         _show_tree(session, found)
     return None
+
+
+def _next_look(session: Session, found: Json) -> str | None:
+    at = parsed(found["next_look_at"])
+    if at is None:
+        return None
+    left_s = (at - session.api.now()).total_seconds()
+    if left_s <= 0:
+        return "now; if this stays so, no worker has come to it"
+    return f"in {lasting(left_s)} at the latest, and at once when something changes"
 
 
 def _show_blocks(found: Json) -> None:

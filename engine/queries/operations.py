@@ -7,7 +7,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.next_looks import Wait, next_look
 from domain.operations import OPEN_STATES, OperationState, workflow_id
+from domain.profiles import Policy
 from domain.waits import next_step
 from engine.acceptance import Acceptance
 from engine.actions.base import Action
@@ -46,7 +48,7 @@ class GetOperationQuery(Query[GetOperation, OperationView]):
         if row is None:
             raise missing("operation", params.operation_id)
         progress = (await progress_of(connection, [row])).get(row["id"])
-        view = await _tree(connection, with_progress(row, progress))
+        view = await _tree(connection, with_progress(row, progress), now)
         if row["kind"] == BATCH:
             states = await children_states(connection, row["id"])
             view = view.model_copy(update={"children_states": states})
@@ -87,11 +89,11 @@ class ListOperationsQuery(Query[ListOperations, Page[OperationView]]):
         whole = pages.operations(**params.model_dump(include=set(filters)))
         rows, cursor, total = await listed(connection, whole, params, ID_KEY)
         progress = await progress_of(connection, rows)
-        items = (operation_view(with_progress(row, progress.get(row["id"]))) for row in rows)
+        items = (operation_view(with_progress(row, progress.get(row["id"])), now) for row in rows)
         return Page(items=tuple(items), next_cursor=cursor, total=total)
 
 
-async def _tree(connection: AsyncConnection, root: Row) -> OperationView:
+async def _tree(connection: AsyncConnection, root: Row, now: datetime) -> OperationView:
     """A whole tree, read level by level: the number of statements grows with its depth alone."""
     levels, children = [[root]], dict[UUID, list[Row]]()
     while levels[-1]:
@@ -104,7 +106,7 @@ async def _tree(connection: AsyncConnection, root: Row) -> OperationView:
     def view(row: Row) -> OperationView:
         mine = row.get("steps") or steps.get(row["id"], [])
         parts = tuple(view(child) for child in children.get(row["id"], []))
-        return operation_view(row, tuple(_step(step) for step in mine), parts)
+        return operation_view(row, now, tuple(_step(step) for step in mine), parts)
 
     return view(root)
 
@@ -122,7 +124,10 @@ async def _below(connection: AsyncConnection, rows: list[Row]) -> dict[UUID, lis
 
 
 def operation_view(
-    row: Row, steps: tuple[StepView, ...] = (), children: tuple[OperationView, ...] = ()
+    row: Row,
+    now: datetime,
+    steps: tuple[StepView, ...] = (),
+    children: tuple[OperationView, ...] = (),
 ) -> OperationView:
     """The view of one operation's row."""
     same = set(OperationView.model_fields) & set(row) - {"steps"}
@@ -132,10 +137,31 @@ def operation_view(
         **{field: row[field] for field in same},
         done=done,
         next_step=None if done else next_step(row["reason_code"], row["target_name"], row["id"]),
+        next_look_at=_next_look(row, now),
+        gives_up_at=None if done else _gives_up(row),
         workflow_id=started,
         steps=steps,
         children=children,
     )
+
+
+def _gives_up(row: Row) -> datetime | None:
+    until: datetime | None = row["lock_deadline_at"]
+    return until if row["reason_code"] == control.LOCK_HELD else None
+
+
+def _next_look(row: Row, now: datetime) -> datetime | None:
+    """By when it is looked at again; one that was archived has ended and waits for nothing."""
+    if row["state"] != OperationState.WAITING or not row["reason_code"] or row["order"] is None:
+        return None
+    wait = Wait(
+        kind=row["kind"],
+        code=row["reason_code"],
+        policy=Policy.model_validate(row["order"]["policy"]),
+        since=row["started_at"],
+        told_at=row["waiting_told_at"],
+    )
+    return next_look(wait, now)
 
 
 def _step(row: Row) -> StepView:

@@ -42,7 +42,7 @@ class OperationRecords:
         async def work(connection: AsyncConnection) -> bool:
             if code is None:
                 return await operations.resume(connection, operation_id)
-            return await operations.wait(connection, operation_id, code, detail)
+            return await operations.wait(connection, operation_id, code, detail, self._clock())
 
         await self._database.write(work)
 

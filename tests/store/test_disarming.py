@@ -195,9 +195,9 @@ async def test_arming_wakes_what_waits_for_it_and_nothing_else(engine: Engine) -
     await disarm(engine, DisarmMode.HOLD)
     asleep = [await world.operation(kind=kind, state="running") for kind in ("host.recover", "x")]
     for operation in asleep:
-        await world.do(operations.wait, operation, DISARMED, "disarmed")
+        await world.do(operations.wait, operation, DISARMED, "disarmed", world.now)
     other = await world.operation(state="running")
-    await world.do(operations.wait, other, "NO_ROOM", "no room")
+    await world.do(operations.wait, other, "NO_ROOM", "no room", world.now)
     await arm(engine)
     told = [row for row in await engine.rows("outbox") if row["signal"] == LOOK_AGAIN]
     assert sorted(columns(told, "operation_id")) == sorted(asleep)

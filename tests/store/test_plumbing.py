@@ -70,9 +70,9 @@ async def test_an_operation_that_has_ended_cannot_be_claimed_nor_ended_again(
 
 async def test_an_operation_waits_with_a_reason_and_goes_on_without_it(world: World) -> None:
     operation = await world.operation()
-    assert not await world.do(operations.wait, operation, "NO_ROOM", "no room")
+    assert not await world.do(operations.wait, operation, "NO_ROOM", "no room", world.now)
     await claimed(world, operation, 1, "run-a")
-    assert await world.do(operations.wait, operation, "NO_ROOM", "no room " * 1000)
+    assert await world.do(operations.wait, operation, "NO_ROOM", "no room " * 1000, world.now)
     row = await world.do(operations.get, operation)
     assert row is not None
     assert (row["state"], row["reason_code"], len(row["waiting_for"])) == (

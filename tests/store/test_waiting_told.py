@@ -1,11 +1,13 @@
 """What is told of waiting for locks: who may wait, who is in the way, who gets it first."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from domain.errors import EngineError
+from domain.operations import OperationState, Outcome, Problem
 from engine.actions.hosts import ActivateHost
 from engine.actions.imports import ImportVm
 from engine.actions.operations import CancelOperation
@@ -13,9 +15,10 @@ from engine.actions.vm_config import EditVm
 from engine.actions.vms import StartVm, StopVm
 from engine.backend import Options
 from engine.batches import BatchOptions
-from engine.queries.operations import GetOperation
+from engine.queries.operations import GetOperation, ListOperations
+from store import control
 from store.ids import new_id
-from tests.store.engine_room import Engine, columns
+from tests.store.engine_room import POLICY, Engine, columns
 from tests.store.many import batch, children, ends, several
 from tests.store.world import PERSON
 
@@ -198,3 +201,65 @@ async def test_looking_at_a_waiting_operation_changes_nothing(engine: Engine) ->
     before = await engine.everything()
     await told(engine, waiting)
     assert await engine.everything() == before
+
+
+async def a_held_start(engine: Engine, code: str = "NO_ROOM") -> UUID:
+    """A start whose workflow has just said what it waits for."""
+    await engine.world.host()
+    vm = await engine.world.vm("db")
+    operation = (await engine.act(StartVm(vm_id=vm))).operation_id
+    await engine.operations.claim(operation, 1, "run-1")
+    await engine.operations.wait(operation, code, "the largest gap is 3 MiB")
+    return operation
+
+
+async def test_what_waits_tells_by_when_it_is_looked_at_again_alone_and_in_a_list(
+    engine: Engine,
+) -> None:
+    operation, said = await a_held_start(engine), engine.world.now
+    engine.world.now += timedelta(seconds=2)
+    due = said + timedelta(seconds=POLICY.capacity_retry_s)
+    assert (await told(engine, operation)).next_look_at == due
+    (listed,) = (await engine.backend.run_query(ListOperations(kind="vm.start"))).items
+    assert listed.next_look_at == due
+    engine.world.now += timedelta(seconds=3)
+    await engine.operations.wait(operation, "NO_ROOM", "still no room")
+    assert (await told(engine, operation)).next_look_at == due + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("after", ["goes on", "claimed anew", "paused", "told by the sweeper"])
+async def test_what_waits_for_that_no_more_has_no_next_look(engine: Engine, after: str) -> None:
+    operation = await a_held_start(engine)
+    if after == "goes on":
+        await engine.operations.wait(operation, None, "")
+    elif after == "claimed anew":
+        await engine.operations.claim(operation, 1, "run-1")
+        await engine.world.put("operation", operation, state="waiting", reason_code="NO_ROOM")
+    elif after == "paused":
+        await engine.operations.pause(operation, True)
+    else:
+        await engine.world.do(control.show_reason, operation, "NO_ROOM", "its workflow is gone")
+    assert (await told(engine, operation)).next_look_at is None
+
+
+async def test_what_is_tried_again_has_no_next_look_of_its_earlier_try(engine: Engine) -> None:
+    operation = await a_held_start(engine)
+    problem = Problem(code="START_FAILED", detail="no")
+    await engine.operations.close(
+        Outcome(operation_id=operation, state=OperationState.FAILED, problem=problem)
+    )
+    assert (await told(engine, operation)).next_look_at is None
+    assert (await engine.world.get("operation", operation))["waiting_told_at"] is None
+
+
+async def test_who_waits_for_locks_is_told_until_when_and_no_more_once_it_has_them(
+    engine: Engine,
+) -> None:
+    vm, first = await a_busy_vm(engine)
+    waiting = await asked(engine, StopVm(vm_id=vm))
+    view = await told(engine, waiting)
+    assert (view.gives_up_at - engine.world.now).total_seconds() == 30
+    assert view.next_look_at is None
+    assert (await told(engine, first)).gives_up_at is None
+    await engine.act(CancelOperation(operation_id=waiting))
+    assert (await told(engine, waiting)).gives_up_at is None

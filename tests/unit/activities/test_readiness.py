@@ -50,7 +50,7 @@ class Closed:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(readiness, "READY_LOOK_S", 0.01)
 
 
 def order(**rule: object) -> ReadyOrder:

@@ -1,6 +1,8 @@
 """`holdfast op`: cancel, retry, pause, resume, prioritise, and what blocks an operation."""
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -87,6 +89,26 @@ def test_a_waiting_operation_shows_what_can_be_done_about_it(desk: Desk) -> None
     step = "`holdfast op cancel 7` gives it up"
     desk.engine.on("GET", PATH, plain(operation("waiting", waiting_for="busy", next_step=step)))
     assert step in desk.run("op", "show", ID).stdout
+
+
+@pytest.mark.parametrize(
+    ("left_s", "said"),
+    [
+        (90.0, r"in 1 min \d\d s at the latest, and at once when something changes"),
+        (-1.0, "now; if this stays so, no worker has come to it"),
+    ],
+)
+def test_a_waiting_operation_shows_when_it_is_looked_at_again(
+    desk: Desk, left_s: float, said: str
+) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=left_s)
+    desk.engine.on("GET", PATH, plain(operation("waiting", waiting_for="room", next_look_at=due)))
+    assert re.search(said, desk.run("op", "show", ID).stdout)
+
+
+def test_one_that_waits_for_its_locks_shows_until_when(desk: Desk) -> None:
+    desk.engine.on("GET", PATH, plain(operation("waiting", waiting_for="busy", gives_up_at=at(30))))
+    assert "07:00:30" in desk.run("op", "show", ID).stdout
 
 
 def test_what_blocks_an_operation_is_shown_with_who_it_is(desk: Desk) -> None:
