@@ -16,6 +16,7 @@ from temporalio import activity
 from activities.ports import Hypervisor, HypervisorSession, PowerSwitch
 from activities.power import switch_on
 from activities.waiting import until
+from domain.autostart import counts, told
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Superseded
 from domain.foreign import FIRST_GENERATION
@@ -253,10 +254,11 @@ def _refuse_served(host: HostRef, mark: int | None, stale: list[Domain]) -> None
 
 
 def _refuse_autostart(host: HostRef, domains: tuple[Domain, ...]) -> None:
-    if names := sorted(d.name for d in domains if d.autostart and d.generation is not None):
+    ours = (d for d in domains if counts(autostart=d.autostart, generation=d.generation))
+    if names := tuple(sorted(domain.name for domain in ours)):
         raise Conflict(
             "HOST_AUTOSTART",
-            f"{host.name} starts {', '.join(names)} by itself at boot, past the engine",
+            told(host.name, names),
             next_step="run `virsh autostart --disable` for them, then activate again",
             host=host.name,
         )

@@ -102,7 +102,10 @@ class GuestStats(Frozen):
 
 
 class HostReading(Frozen):
-    """One answered poll: who runs here, the epoch mark, and the node's figures."""
+    """One answered poll: who runs here, the epoch mark, and the node's figures.
+
+    autostart  names of our domains that the host starts by itself at boot; None: it is not known
+    """
 
     guests: tuple[GuestStats, ...]
     boot_mark: int | None  # epoch named by the transient mark; None: rebooted or never marked
@@ -110,3 +113,4 @@ class HostReading(Frozen):
     memory_free_mib: int
     cpus: int
     took_s: float
+    autostart: tuple[str, ...] | None = None

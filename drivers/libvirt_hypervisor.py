@@ -2,6 +2,7 @@
 
 Invariants  Every call ends by its deadline. A connection that failed is never used again.
 Races       Polls of one URI run one after the other; one that cannot begin in time is NoAnswer.
+            What is asked after a poll has its turn too, for up to `libvirt_autostart.ASK_S`.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import libvirt
 from domain.errors import NoAnswer
 from domain.readings import HostReading, Knock
 from drivers.host_uri import HostUri, parse_host_uri
+from drivers.libvirt_autostart import AutostartReader
 from drivers.libvirt_connect import Connector
 from drivers.libvirt_lane import HUNG_PER_HOST_MAX, THREADS_MAX, Lane, Threads, Ticket
 from drivers.libvirt_machine import machine_of
@@ -38,6 +40,7 @@ class LibvirtHypervisor:
         # Names are looked up apart, or a hung libvirtd could use up the threads of its own knock.
         self._lookups = Threads(threads_max, hung_per_host_max)
         self._connector = Connector(self._threads)
+        self._autostart = AutostartReader(self._threads)
         self._kept: dict[str, Lane] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -57,7 +60,7 @@ class LibvirtHypervisor:
         """Read a host over its kept connection, at most `deadline_s` seconds, opening included.
 
         Running domains only, foreign ones included. Errors as for `session`; after one, the next
-        poll opens a new connection.
+        poll opens a new connection. Which of ours start at boot is as was answered after the last.
         """
         target = parse_host_uri(uri)
         clock = asyncio.get_running_loop().time
@@ -69,12 +72,14 @@ class LibvirtHypervisor:
             detail = f"{target.label}: an earlier poll still waits"
             raise NoAnswer("HYPERVISOR_NO_ANSWER", detail, host=target.label) from None
         try:
-            return await self._read(uri, target, end)
+            reading = await self._read(uri, target, end)
         except BaseException:
             self._drop(uri)
-            raise
-        finally:
             self._turns[uri].release()
+            raise
+        known = self._autostart.known(uri)
+        self._autostart.begin(uri, self._kept.get(uri), self._turns[uri].release)
+        return reading.model_copy(update={"autostart": known})
 
     async def machine(self, uri: str, deadline_s: float) -> UUID | None:
         """The UUID that libvirtd has from the firmware, over a fresh connection.
@@ -108,11 +113,13 @@ class LibvirtHypervisor:
 
     async def forget(self, uri: str) -> None:
         """Close the kept connection of a host that is polled no more. Idempotent."""
+        self._autostart.forget(uri)
         if lane := self._kept.pop(uri, None):
             await lane.close(CLOSE_DEADLINE_S)
 
     async def close(self) -> None:
         """Close every kept connection. Idempotent."""
+        await self._autostart.close()
         await asyncio.gather(*(self.forget(uri) for uri in tuple(self._kept)))
 
     def hung_threads(self) -> dict[str, int]:

@@ -32,7 +32,10 @@ class NetworkView(Frozen):
 
 
 class HostView(Frozen):
-    """One host with what its monitors saw last."""
+    """One host with what its monitors saw last.
+
+    autostart   names of our domains that it starts by itself at boot, past the engine: a warning
+    """
 
     id: UUID
     cluster_id: UUID
@@ -55,6 +58,7 @@ class HostView(Frozen):
     last_answer_at: datetime | None
     open_incident_id: UUID | None
     fencing: HostFencingView
+    autostart: tuple[str, ...] = ()
     version: int
 
 

@@ -50,6 +50,12 @@ async def move(
     return await changed(connection, _move(host_id, why[:1024], now, *known, event=event)) == 1
 
 
+async def note_autostart(connection: AsyncConnection, host_id: UUID, was: str, found: str) -> bool:
+    """Keep which domains a host starts by itself; False where somebody has kept it before."""
+    query = host.update().where(host.c.id == host_id, host.c.autostart == was)
+    return await changed(connection, query.values(autostart=found)) == 1
+
+
 async def put_back(
     connection: AsyncConnection, host_id: UUID, was: HostState, why: str, now: datetime
 ) -> bool:

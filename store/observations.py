@@ -204,7 +204,7 @@ def _watched_hosts(profile: str, /) -> sa.Select[Any]:
     return (
         sa.select(
             *(host.c.id, host.c.name, host.c.uri, host.c.epoch, host.c.state),
-            host.c.memory_reserved_mib.label("reserved_mib"),
+            *(host.c.memory_reserved_mib.label("reserved_mib"), host.c.autostart),
         )
         .join(cluster, cluster.c.id == host.c.cluster_id)
         .where(

@@ -68,6 +68,7 @@ host = sa.Table(
     text("power", nullable=True, length=16),  # while the engine switches it; see domain.planned
     sa.Column("rack", sa.String(63), nullable=False, server_default=""),  # '' where nobody told
     sa.Column("site", sa.String(63), nullable=False, server_default=""),
+    sa.Column("autostart", sa.String(1024), nullable=False, server_default=""),  # a name a line
     integer("version", 1),
     time("created_at", nullable=False),
     time("removed_at"),

@@ -340,6 +340,7 @@ class Monitor:
                 log.info("host answers again", host=host.name)
         elif host.state in (HostState.DOWN, HostState.NON_RESPONSIVE):
             await self._alive_though_out_of_service(host, reading)
+        await self._reports.autostart(host, reading.autostart)
 
     async def _alive_though_out_of_service(self, host: WatchedHost, reading: HostReading) -> None:
         if await self._records.sign_of_life(host, reading.boot_mark):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from domain.autostart import kept
 from domain.context import ActionContext, PriorityClass
 from domain.disarming import FAILURE_IGNORED
 from domain.errors import EngineError, Refused
@@ -131,6 +132,13 @@ class Reports:
             await self._backend.run_action(action, self._context(host))
             wait_s = min(REACTIVATE_S * 2 ** min(tries, 10), REACTIVATE_MAX_S)
             self._reboots[host.id] = (tries + 1, now_s + wait_s)
+
+    async def autostart(self, host: WatchedHost, names: tuple[str, ...] | None) -> None:
+        """Warn of our domains that a host starts by itself, and take that back; None: not known."""
+        if names is None or kept(names) == host.autostart:
+            return
+        if await self._records.autostart(host, names, self._name) and names:
+            log.warning("domains of ours start at boot", host=host.name, domains=list(names))
 
     def settled(self, host: WatchedHost) -> None:
         """A host in service carries the mark of its boot."""

@@ -23,6 +23,7 @@ from cli.render import (
 )
 from cli.session import Act, Session, actions, queries
 from cli.terminal import say
+from domain.autostart import next_step, told
 
 app = typer.Typer(help="Hosts: machines that run VMs.", no_args_is_help=True)
 
@@ -135,6 +136,7 @@ def show(session: Session, host: HostName) -> None:
             ("state", found["state"]),
             ("power", (found["power"] or "").replace("_", " ") or None),
             ("why", found["state_reason"] or None),
+            ("warning", _autostart(found)),
             ("since", f"{clock(found['state_since'])} ({ago(found['state_since'], now)})"),
             ("last answer", ago(found["last_answer_at"], now)),
             ("address", found["uri"]),
@@ -155,6 +157,11 @@ def show(session: Session, host: HostName) -> None:
     _show_eyes(session.api.get(f"/hosts/{found['id']}/monitors"), now)
     _show_fences(session.api.all("/fence-devices", host_id=found["id"]))
     return _show_vms(session.api.all("/vms", host_id=found["id"]))
+
+
+def _autostart(found: Json) -> str | None:
+    name, names = found["name"], tuple(found["autostart"])
+    return f"{told(name, names)}; next, {next_step(name, names)}" if names else None
 
 
 def _fence_takes(fencing: Json) -> str | None:

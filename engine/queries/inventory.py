@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.autostart import names_in
 from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.inventory import ACTIVE_RUN_STATES, HostState, VmState
 from domain.profiles import TIMINGS, Profile, predict
@@ -112,13 +113,15 @@ async def _hosts(
 ) -> tuple[HostView, ...]:
     ids = [row["id"] for row in rows]
     fencing = await fencing_of(connection, ids)
-    same = set(HostView.model_fields) - {"fencing", "memory_allowed_mib", "vcpus_allowed"}
+    made = {"fencing", "memory_allowed_mib", "vcpus_allowed", "autostart"}
+    same = set(HostView.model_fields) - made
     return tuple(
         HostView(
             **{field: row[field] for field in same},
             memory_allowed_mib=memory_allowed_mib(row["memory_mib"], row["memory_overcommit"]),
             vcpus_allowed=vcpus_allowed(row["cpus"], row["vcpu_overcommit"]),
             fencing=fencing[row["id"]],
+            autostart=names_in(row["autostart"]),
         )
         for row in rows
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.autostart import kept, next_step, told
 from domain.base import Frozen
 from domain.doors import was_silent
 from domain.hosts import POLLED, STAKED, HostEvent
@@ -45,6 +46,7 @@ class WatchedHost(Frozen):
     state: HostState
     devices: tuple[FenceDevice, ...]
     reserved_mib: int = 0  # memory of its active runs
+    autostart: str = ""  # as `domain.autostart.kept` keeps it
     at_stake: bool = True  # a copy may run there that nothing proves to be dead
 
     @property
@@ -260,6 +262,26 @@ class WatchRecords:
         alarm = _alarm(host, "certificate.voided", {"host": host.name, "why": reason}, now)
         await plumbing.append_event(connection, alarm)
         return True
+
+    async def autostart(self, host: WatchedHost, names: tuple[str, ...], by: str) -> bool:
+        """Keep which of our domains a host starts by itself, with an event; True when that is new.
+
+        Idempotent: of several monitors that see the same, one tells it.
+        """
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not await hosts.note_autostart(connection, host.id, host.autostart, kept(names)):
+                return False
+            data: Row = {"host": host.name, "monitor": by}
+            kind, why = "host.autostart_off", "none of our domains starts by itself any more"
+            if names:
+                kind, why = "host.autostart", told(host.name, names)
+                data["next_step"] = next_step(host.name, names)
+            alarm = _alarm(host, kind, data | {"why": why}, self._clock())
+            await plumbing.append_event(connection, alarm)
+            return True
+
+        return await self._database.write(work)
 
     async def reported_again(self, host: WatchedHost) -> None:
         """Count one more report of an open incident."""

@@ -6,6 +6,7 @@ newer one is never overtaken, what is done already is success.
 
 from uuid import UUID
 
+from domain.autostart import counts
 from domain.errors import Conflict, NotFound, Superseded
 from domain.foreign import ForeignGuest, autostarts, refuse_claimed
 from domain.inventory import GuestSpec
@@ -55,6 +56,13 @@ class Daemon:
             memory_free_mib=host.memory_free_mib,
             cpus=host.cpus,
             took_s=ANSWER_S,
+            autostart=tuple(
+                sorted(
+                    d.name
+                    for _, d in seen
+                    if counts(autostart=d.autostart, generation=d.generation)
+                )
+            ),
         )
 
     def domains(self) -> tuple[Domain, ...]:

@@ -66,6 +66,15 @@ async def test_the_life_of_a_guest_is_told_and_counted(scene: Scene) -> None:
     assert scene.centre.copies_max[VM] == 1
 
 
+async def test_a_poll_tells_what_starts_at_boot_and_carries_our_mark(scene: Scene) -> None:
+    await scene.start(scene.h1)
+    foreign = VirtualDomain("theirs", 64, None, autostart=True)
+    scene.h1.domains[UUID(int=2)] = foreign
+    assert (await scene.hypervisor.poll(scene.h1.uri, 1.0)).autostart == ()
+    scene.h1.domains[VM].autostart = True
+    assert (await scene.hypervisor.poll(scene.h1.uri, 1.0)).autostart == ("db",)
+
+
 async def test_a_second_copy_is_counted_though_nobody_can_reach_the_first(scene: Scene) -> None:
     await scene.start(scene.h1)
     scene.h1.reachable = False

@@ -191,3 +191,21 @@ async def test_what_a_monitor_knew_of_an_earlier_epoch_moves_no_host(
     await records(engine).answered(late)
     await records(engine).ignored(late, "silent")
     assert await engine.everything() == before
+
+
+async def test_of_two_monitors_that_see_the_same_autostart_one_tells_it_and_the_host_shows_it(
+    engine: Engine,
+) -> None:
+    host = await engine.world.host()
+    before = await watched(engine, host)
+    assert await records(engine).autostart(before, ("db", "web"), "m1")
+    assert not await records(engine).autostart(before, ("db", "web"), "m2")
+    (told,) = await engine.rows("event")
+    assert (told["type"], told["data"]["monitor"]) == ("host.autostart", "m1")
+    assert (await engine.backend.run_query(GetHost(host_id=host))).autostart == ("db", "web")
+    after = await watched(engine, host)
+    assert after.autostart == "db\nweb"
+    assert await records(engine).autostart(after, (), "m2")
+    assert not await records(engine).autostart(after, (), "m1")
+    assert (await engine.backend.run_query(GetHost(host_id=host))).autostart == ()
+    assert columns(await engine.rows("event"), "type") == ["host.autostart", "host.autostart_off"]

@@ -333,3 +333,11 @@ def test_a_wrong_command_is_refused_before_anything_is_asked(full: Desk, command
     assert result.exit_code == 2, result.output
     assert full.engine.posted() == []
     assert result.stderr != ""
+
+
+def test_a_host_that_starts_our_domains_by_itself_is_shown_with_what_to_do(full: Desk) -> None:
+    assert "warning" not in full.run("host", "show", "h1").stdout
+    full.has(host(autostart=("db01", "web")))
+    shown = full.run("host", "show", "h1").stdout
+    assert "h1 starts db01, web by itself at boot" in shown
+    assert "`virsh autostart --disable web`" in shown

@@ -64,7 +64,7 @@ def test_what_somebody_else_says_for_it_has_no_next_look() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "expected"), [("vm.start", "DEPENDENCY", 1), ("host.reboot", "VMS_START", 5)]
+    ("kind", "code", "expected"), [("vm.start", "DEPENDENCY", 60), ("host.reboot", "VMS_START", 5)]
 )
 def test_what_is_said_once_and_looked_at_over_and_over_counts_from_now(
     kind: str, code: str, expected: float

@@ -35,9 +35,9 @@ REFUSED = NoAnswer("HOST_PORT_REFUSED", "nobody listens")
 GUEST = GuestStats(vm_id=UUID(int=7), name="db", state=DomainState.RUNNING, memory_kib=64)
 
 
-def reading(mark: int | None = 1) -> HostReading:
+def reading(mark: int | None = 1, autostart: tuple[str, ...] | None = None) -> HostReading:
     figures = {"memory_total_mib": 1024, "memory_free_mib": 512, "cpus": 4, "took_s": 0.001}
-    return HostReading(guests=(GUEST,), boot_mark=mark, **figures)
+    return HostReading(guests=(GUEST,), boot_mark=mark, autostart=autostart, **figures)
 
 
 class Hosts:

@@ -1,4 +1,4 @@
-"""When the workflow of an operation last said what it waits for: by then it had just looked.
+"""When an operation last said that it waits, and what a host starts by itself at boot.
 
 Frozen once released: a later change of `store.schema` gets a revision of its own. It only adds. Of
 what waits while this is installed nothing is known until it says so again, at its next look.
@@ -19,7 +19,12 @@ TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "
 
 
 def upgrade() -> None:
-    """Add the column."""
+    """Add the columns."""
+    nothing = sa.text("''")
+    op.add_column(
+        "host",
+        sa.Column("autostart", sa.String(length=1024), server_default=nothing, nullable=False),
+    )
     op.add_column("operation", sa.Column("waiting_told_at", TIME, nullable=True))
 
 
