@@ -138,16 +138,11 @@ def operation_view(
         done=done,
         next_step=None if done else next_step(row["reason_code"], row["target_name"], row["id"]),
         next_look_at=_next_look(row, now),
-        gives_up_at=None if done else _gives_up(row),
+        gives_up_at=None if done else row["lock_deadline_at"],
         workflow_id=started,
         steps=steps,
         children=children,
     )
-
-
-def _gives_up(row: Row) -> datetime | None:
-    until: datetime | None = row["lock_deadline_at"]
-    return until if row["reason_code"] == control.LOCK_HELD else None
 
 
 def _next_look(row: Row, now: datetime) -> datetime | None:
