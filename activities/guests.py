@@ -75,7 +75,10 @@ class RunRecords(Protocol):
         ...
 
     async def begin_start(self, run: RunRef) -> None:
-        """Claim the run for `create()`; Superseded when it may not start any more."""
+        """Claim the run for `create()`; Superseded when it may not start any more.
+
+        Refused while it has to wait: DISARMED, or STARTS_AT_LIMIT, which its row says already.
+        """
         ...
 
     async def started(self, run: RunRef) -> None:

@@ -30,6 +30,9 @@ def _added(default: float) -> Any:
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
+START_DEADLINE_S = 60.0
+"""What `Policy.start_deadline_s` is."""
+
 STARTS_PER_HOST = 8
 """What `Policy.starts_per_host` is unless a cluster says otherwise."""
 
@@ -76,7 +79,9 @@ class Policy(Frozen):
                         share the network, and each takes longer, with more pages to send again.
                         Lower: draining a host of many small VMs takes longer.
     starts_per_host     VMs that one recovery starts on one host at the same time. Higher: a boot
-                        storm slows the guests that run there. Lower: the last VM waits longer.
+                        storm slows the guests that run there. Lower: the last VM waits longer. Over
+                        all recoveries it is the cluster's own row that counts, when a run is
+                        claimed (`domain.start_turns`).
     soft_restart_s      how long restarting a host's libvirtd over SSH may take. Higher: a host that
                         hangs stays so longer before a person is called. Lower: a libvirtd that has
                         to be killed first is not waited for.
@@ -92,7 +97,7 @@ class Policy(Frozen):
     timing: Timing = TIMINGS[Profile.BALANCED]
     connect_deadline_s: float = 5.0
     define_deadline_s: float = 10.0
-    start_deadline_s: float = 60.0
+    start_deadline_s: float = START_DEADLINE_S
     stop_grace_s: float = 60.0
     stop_read_s: float = 0.5
     off_read_back_s: float = 10.0

@@ -4,6 +4,7 @@ All of them go on by themselves once what they wait for has changed; this says h
 about. The reason itself, with its numbers, is told by whoever waits.
 """
 
+from domain.start_turns import STARTS_AT_LIMIT
 from domain.storm import APPROVABLE, HoldReason
 
 GIVE_UP = "`holdfast op cancel {id}` gives it up"
@@ -14,6 +15,8 @@ LIES = ADVICE + "a device that reads off may be another machine's"
 
 STEPS = {
     "NO_ROOM": f"bring about what it waits for, such as a host more or a VM less; {GIVE_UP}",
+    STARTS_AT_LIMIT: "nothing: it starts once its turn has come; "
+    "`holdfast cluster edit NAME --starts-per-host N` lets more start at once",
     "START_FAILED": f"see the failed step below and the host's log; {GIVE_UP}",
     "START_NOT_UNDONE": ALIVE,
     "DEPENDENCY": "see what keeps that VM down; once it is back, or is not wanted, this goes on",

@@ -40,7 +40,7 @@ cluster = sa.Table(
     time("disarmed_at"),
     sa.Column("make_room", sa.String(8), nullable=False, server_default="off"),
     integer("make_room_max", 10),  # VMs stopped for others, in one incident
-    integer("starts_per_host", 8),  # VMs that a recovery starts on one host at the same time
+    integer("starts_per_host", 8),  # VMs that the engine itself starts on one host at once
     integer("failback_after_s", 600),  # so long a home is up before VMs go back to it
     sa.Column("vcpu_overcommit", sa.Double, nullable=True),  # vCPUs per logical CPU; NULL: no limit
     sa.Column("memory_overcommit", sa.Double, nullable=False, server_default=sa.text("1")),

@@ -121,6 +121,7 @@ vm_run = sa.Table(
     sa.Column("target_generation", sa.Integer, nullable=True),  # of the copy there
     reference("moved_by", "operation", nullable=True),
     time("created_at", nullable=False),
+    time("turn_at"),  # since when it has its turn to start, or waits for it
     time("started_at"),
     time("ended_at"),
     sa.UniqueConstraint("vm_id", "active", name="uq_vm_run_active"),

@@ -4,6 +4,8 @@ Phases      placing (may wait for room) → defining → starting → done.
 Invariants  the run is written, with its memory reserved, before any host hears of it; the claim
             just before `create()` fails once the run has moved on.
 Disarmed    one that belongs to a recovery waits while its cluster is frozen, its place kept.
+Turns       one that the engine itself starts waits while as many start on its host as may at once
+            (`domain.start_turns`), its place kept.
 Pause       honoured until its place is taken: a start that waits for room can stand still.
 Races       a recovery that takes this VM closes the run; the next step here is then refused as
             superseded and the operation ends `cancelled`.
@@ -27,6 +29,7 @@ from domain.next_looks import FROZEN_LOOK_MAX_S
 from domain.operations import Outcome, Problem
 from domain.orders import Placement, RunRef, StartVmOrder
 from domain.start_tries import Tries
+from domain.start_turns import STARTS_AT_LIMIT
 from workflows import options
 from workflows.operation import (
     failure_of,
@@ -68,6 +71,7 @@ class StartVm:
 
     async def _start(self) -> str:
         while True:
+            looks = self._looks_wanted
             try:
                 if self._run_ref is None:
                     placement = await self._place()
@@ -81,6 +85,9 @@ class StartVm:
                     raise
                 if problem_of(error).code == DISARMED:
                     await self._until_armed(problem_of(error))
+                    continue
+                if problem_of(error).code == STARTS_AT_LIMIT:
+                    await self._until_turn(problem_of(error), looks)
                     continue
                 if self._run_ref is None:
                     raise
@@ -98,6 +105,14 @@ class StartVm:
         awaited = "see whether recoveries are frozen"
         await wait_up_to(wait_s, lambda: self._looks_wanted > looks, awaited)
         await show_running(order)
+
+    async def _until_turn(self, problem: Problem, looks: int) -> None:
+        """Wait for a turn on its host, which wakes it; that it waits stands in its row already."""
+        workflow.set_current_details(f"waiting: {problem.detail}")
+        if workflow.info().is_continue_as_new_suggested():
+            self._go_on_anew(self._run_ref)
+        wait_s = self._order.policy.capacity_retry_s
+        await wait_up_to(wait_s, lambda: self._looks_wanted > looks, "see whether its turn is")
 
     async def _failed_on(self, run: RunRef, error: ActivityError) -> None:
         """Undo the start; returns once another host may try, raises when none may."""

@@ -119,7 +119,7 @@ SitePercent = Annotated[
 ]
 StartsPerHost = Annotated[
     int | None,
-    typer.Option(min=1, max=1000, help="VMs that a recovery starts on one host at the same time."),
+    typer.Option(min=1, max=1000, help="VMs that the engine starts by itself on one host at once."),
 ]
 MakeRoomOption = Annotated[
     MakeRoom | None,
@@ -220,7 +220,7 @@ def show(session: Session, cluster: ClusterName) -> None:
             ("make room", _made_room(found)),
             ("memory overcommit", _memory(found)),
             ("vCPU overcommit", _overcommit(found)),
-            ("starts at once", f"{found['starts_per_host']} on a host, of one recovery"),
+            ("starts at once", f"{found['starts_per_host']} on a host, by all recoveries"),
             ("failback after", lasting(found["failback_after_s"])),
             ("soft step", "on" if found["soft_step"] else "off"),
             ("version", found["version"]),

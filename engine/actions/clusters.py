@@ -22,6 +22,7 @@ from domain.locks import exclusive
 from domain.make_room import MAKE_ROOM_MAX, MAKE_ROOM_MAX_MOST, MakeRoom
 from domain.permissions import Permission
 from domain.profiles import STARTS_PER_HOST, STARTS_PER_HOST_MAX, Profile
+from domain.start_turns import STARTS_AT_LIMIT
 from domain.topology import FENCE_LIMIT_S
 from engine.actions.base import (
     Action,
@@ -251,13 +252,15 @@ class EditClusterAction(Action[EditCluster, Change]):
             notes.append("VMs that run keep their type until their next start")
         if not plan.facts.values.keys().isdisjoint(RATIOS):
             notes.append("VMs that run stay where they are")
-            await _look_for_room(tx, params.cluster_id)
+            await _look_again(tx, params.cluster_id, NO_ROOM)
+        if "starts_per_host" in plan.facts.values:
+            await _look_again(tx, params.cluster_id, STARTS_AT_LIMIT)
         return plan.facts.done(*notes)
 
 
-async def _look_for_room(tx: Tx, cluster_id: UUID) -> None:
-    """Let what waits for room look again at once: there may be more of it."""
-    for operation_id in await control.waiting_for(tx.connection, cluster_id, NO_ROOM):
+async def _look_again(tx: Tx, cluster_id: UUID, code: str) -> None:
+    """Let what waits for room, or for its turn, look again at once: there may be more of it."""
+    for operation_id in await control.waiting_for(tx.connection, cluster_id, code):
         await post_once(tx, operation_id, plumbing.SIGNAL, LOOK_AGAIN)
 
 

@@ -19,6 +19,7 @@ from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanations
 from engine.records.making_room import NotMade, Wanting, room_is_made
 from engine.records.resting import note_place
+from engine.records.start_turns import take_turn, wake_next
 from engine.refs import guest_of, run_ref
 from store import ended_runs, inventory, locks, made_room, operations, runs, shown, starts, vms
 from store.database import Database, Work
@@ -100,24 +101,40 @@ class RunRecords:
             raise _superseded(run, "is not to be started any more")
 
     async def begin_start(self, run: RunRef) -> None:
-        """Claim the run for `create()`; Superseded when it may not start any more."""
+        """Claim the run for `create()`; Superseded when it may not start any more.
 
-        async def work(connection: AsyncConnection) -> bool:
+        Refused while it has to wait: DISARMED, STARTS_AT_LIMIT.
+        """
+
+        async def work(connection: AsyncConnection) -> Refused | None:
             found = await runs.get(connection, run.run_id)
             if found is not None and found["state"] == "running":
-                return True  # an earlier try got through and only its answer was lost
+                return None  # an earlier try got through and only its answer was lost
+            waits = None if found is None else await take_turn(connection, found, self._clock())
+            if waits is not None:
+                return waits
             if await runs.begin_start(connection, run.run_id, run.operation_id):
-                return True
+                return None
             if await runs.frozen(connection, run.run_id):
                 raise frozen(run.spec.name)
-            return False
+            raise _superseded(run, "may not start any more")
 
-        await self._must(work, run, "may not start any more")
+        # That it waits is written down, so this is raised behind the commit.
+        refused = await self._database.write(work)
+        if refused is not None:
+            raise refused
 
     async def started(self, run: RunRef) -> None:
         """Record the run as running; Superseded when it was closed meanwhile."""
         now = self._clock()
-        await self._must(lambda c: runs.started(c, run.run_id, now), run, "was closed meanwhile")
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not await runs.started(connection, run.run_id, now):
+                return False
+            await wake_next(connection, run.host_id, now)
+            return True
+
+        await self._must(work, run, "was closed meanwhile")
 
     async def end_unclaimed(
         self, operation_id: UUID, vm_id: UUID, attempt: int = 1
@@ -147,6 +164,7 @@ class RunRecords:
                 return None
             if not await runs.begin_withdraw(connection, run["id"], operation_id):
                 return None
+            await wake_next(connection, run["host_id"], self._clock())
             return await ref_of(connection, run)
 
         return await self._database.write(work)

@@ -1,8 +1,9 @@
 """The order in which VMs come back that a host lost in a reboot of its own, and how many at once.
 
 As in a recovery: the most important first, a VM after those that it depends on, and no more at once
-on one host than its cluster allows. What is not due now is found again by the next look for what
-was left down, which any start that ends wakes.
+than its cluster allows on one host. That it also is no more together with what recoveries start
+there is `domain.start_turns`. What is not due now is found again by the next look for what was left
+down, which any start that ends wakes.
 """
 
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from domain.dependencies import BACK_LIMIT_S
 from domain.operations import OperationState
 from domain.placement import restart_order
 from domain.readiness import ReadyWhen
+from domain.start_turns import STARTS_AT_LIMIT
 from engine.closing import REBOOT, SHUTDOWN
 from engine.records.dependencies import awaited_of
 from engine.refs import guest_of, ready_rule
@@ -25,7 +27,7 @@ BRINGS_BACK = ("host.activate", SHUTDOWN, REBOOT)
 """Kinds of operations that reconcile a host: starts of what was found gone are parts of them."""
 
 AT_WORK = frozenset({OperationState.PENDING, OperationState.RUNNING})
-"""A start that waits, for room or for another VM, holds up nobody."""
+"""A start that waits, for room or for another VM, holds up nobody, unless it waits for its turn."""
 
 
 async def due(connection: AsyncConnection, lost: list[Row], now: datetime) -> list[Row]:
@@ -95,6 +97,13 @@ async def turns_left(connection: AsyncConnection, parent: Row) -> int:
     cluster = await inventory.get(connection, "cluster", parent["cluster_id"])
     assert cluster is not None, "an operation's cluster is never deleted"
     children = await operations.children(connection, parent["id"])
-    at_work = [c for c in children if c["kind"] == "vm.start" and c["state"] in AT_WORK]
+    at_work = [c for c in children if c["kind"] == "vm.start" and _is_at_work(c)]
     most: int = cluster["starts_per_host"]
     return most - len(at_work)
+
+
+def _is_at_work(start: Row) -> bool:
+    if start["state"] in AT_WORK:
+        return True
+    waits = start["state"] == OperationState.WAITING
+    return bool(waits and start["reason_code"] == STARTS_AT_LIMIT)

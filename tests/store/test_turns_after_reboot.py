@@ -8,6 +8,7 @@ from activities.hosts import AdmitOrder
 from domain.dependencies import BACK_LIMIT_S
 from domain.operations import OperationState, Outcome
 from domain.orders import Reconciliation
+from domain.start_turns import STARTS_AT_LIMIT
 from engine.actions.clusters import ArmCluster, EditCluster
 from engine.closing import close_operation
 from store import runs
@@ -64,6 +65,20 @@ async def test_the_most_important_come_first_and_no_more_at_once_than_the_cluste
     await runs_again(engine, (await starts(engine))[0])
     assert await engine.hosts.start_left_down() == 1
     assert await began(engine) == ["vm4", "vm3", "vm2"]
+
+
+async def test_a_start_that_waits_for_its_turn_is_at_work_and_one_that_waits_for_room_is_not(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    await engine.act(EditCluster(cluster_id=world.cluster_id, starts_per_host=1))
+    vms = [await world.vm(f"vm{n}", protected=True, priority=n, memory_mib=10) for n in (1, 2)]
+    await rebooted(engine, *vms)
+    (first,) = await starts(engine)
+    await world.put("operation", first["id"], state="waiting", reason_code=STARTS_AT_LIMIT)
+    assert await engine.hosts.start_left_down() == 0
+    await world.put("operation", first["id"], reason_code="NO_ROOM")
+    assert await engine.hosts.start_left_down() == 1
 
 
 async def test_a_vm_comes_after_one_that_it_depends_on(engine: Engine) -> None:

@@ -3,6 +3,8 @@
 import pytest
 
 from domain.readiness import ReadyRule, ReadyWhen
+from domain.start_turns import STARTS_AT_LIMIT
+from engine.actions.clusters import EditCluster
 from engine.actions.vm_config import EditVm
 from store.rows import Row
 from tests.fakes import Gate
@@ -112,6 +114,39 @@ async def test_starts_on_one_host_take_turns_in_the_order_of_their_priority(engi
     started = await runs(engine)
     order = sorted(started, key=lambda name: started[name]["started_at"])
     assert order == ["vm0", "vm1", "vm2", "vm3"]
+    assert await engine.broken() == []
+
+
+async def test_two_recoveries_onto_one_survivor_start_no_more_there_at_once_than_one_may(
+    engine: Bench,
+) -> None:
+    at_once: list[int] = []
+    gate = Gate()
+
+    async def counted() -> None:
+        at_once.append([run["state"] for run in await engine.rows("vm_run")].count("starting"))
+        await gate()
+
+    await engine.act(EditCluster(cluster_id=engine.cluster_id, starts_per_host=1))
+    with quick(POLICY.model_copy(update={"starts_per_host": 1, "start_deadline_s": 30})):
+        for n in range(6):
+            await engine.add_vm(f"vm{n}", f"h{1 + n % 2}", memory_mib=64, priority=90 - n)
+        engine.centre.before["create"] = counted
+        for name in ("h1", "h2"):
+            engine.centre.hosts[name].lose_power()
+        recoveries = [await engine.report(name) for name in ("h1", "h2")]
+        await gate.reached.wait()
+
+        async def one_waits() -> bool:
+            codes = [row["reason_code"] for row in await engine.rows("operation")]
+            return codes.count(STARTS_AT_LIMIT) == 1
+
+        await engine.until(one_waits, "nobody waited for its turn")
+        gate.open()
+        for recovery in recoveries:
+            assert (await engine.ended(recovery))["state"] == "succeeded"
+    assert at_once == [1] * 6
+    assert [engine.copies(f"vm{n}") for n in range(6)] == [["h3"]] * 6
     assert await engine.broken() == []
 
 
