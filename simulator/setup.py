@@ -4,7 +4,7 @@ from domain.base import Frozen
 from domain.failback import FAILBACK_AFTER_S
 from domain.inventory import OnHang
 from domain.make_room import MakeRoom
-from domain.profiles import Profile
+from domain.profiles import STARTS_PER_HOST, Profile
 from domain.readiness import ReadyRule
 
 SOON_S = 15
@@ -72,6 +72,7 @@ class Setup(Frozen):
     failback_after_s: int = FAILBACK_AFTER_S
     vcpu_overcommit: float | None = None  # no limit
     memory_overcommit: float = 1.0
+    starts_per_host: int = STARTS_PER_HOST
 
     def with_ssh(self) -> "Setup":
         """The same with SSH access to every host."""

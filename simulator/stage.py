@@ -253,8 +253,9 @@ async def build(stage: Stage) -> None:
 
 
 def _cluster_of(setup: Setup) -> CreateCluster:
-    same = ("profile", "make_room", "failback_after_s", "vcpu_overcommit", "memory_overcommit")
-    own = {name: getattr(setup, name) for name in same} | setup.limits.model_dump()
+    same = ("profile", "make_room", "failback_after_s", "starts_per_host")
+    ratios = ("vcpu_overcommit", "memory_overcommit")
+    own = {name: getattr(setup, name) for name in (*same, *ratios)} | setup.limits.model_dump()
     return CreateCluster(name="c1", **own)
 
 

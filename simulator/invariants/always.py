@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
 
 from domain.capacity import memory_allowed_mib, vcpus_allowed
 from domain.inventory import RunState
+from domain.profiles import START_DEADLINE_S
 from domain.soft_step import TRIES_MAX
 from simulator.invariants.facts import OPEN, Check, Facts, Part
 from simulator.world.centre import DataCentre
+from store.starts import BATCH
 
 
 def one_active_run_at_most(_centre: DataCentre, facts: Facts) -> Iterator[str]:
@@ -90,6 +93,28 @@ def _taken(facts: Facts, what: str) -> Counter[UUID]:
     return taken
 
 
+def starts_take_turns(_centre: DataCentre, facts: Facts) -> Iterator[str]:
+    """No host starts more VMs at once by itself than its cluster allows, whatever for.
+
+    As at the newest claim: those of within the time that a start may take, whichever clock they
+    have. Nobody lowers the limit while a simulation runs.
+    """
+    operations, clusters = facts.by_id("operation"), facts.by_id("cluster")
+    begun: dict[UUID, list[datetime]] = {}
+    for run in facts.active:
+        start = operations.get(run["operation_id"])
+        if run["state"] != RunState.STARTING or run["turn_at"] is None or start is None:
+            continue
+        parent = operations.get(start["parent_id"])
+        if start["parent_id"] is not None and (parent is None or parent["kind"] != BATCH):
+            begun.setdefault(run["host_id"], []).append(run["turn_at"])
+    for host in facts.rows["host"]:
+        times, most = begun.get(host["id"], []), clusters[host["cluster_id"]]["starts_per_host"]
+        recent = [at for at in times if (max(times) - at).total_seconds() < START_DEADLINE_S]
+        if len(recent) > most:
+            yield f"{host['name']} starts {len(recent)} VMs at once, and {most} at the most may"
+
+
 def nothing_runs_in_maintenance(_centre: DataCentre, facts: Facts) -> Iterator[str]:
     """A host is in maintenance only while no run names it, also as the target of a migration."""
     named = {run[side] for run in facts.active for side in ("host_id", "target_host_id")}
@@ -126,6 +151,7 @@ LOOKS_AT: dict[Check, tuple[str, ...]] = {
     locks_end_with_their_operations: ("entity_lock", "operation"),
     who_works_holds_its_lock: ("entity_lock", "operation"),
     capacity_holds: ("vm_run", "host", "cluster"),
+    starts_take_turns: ("vm_run", "operation", "host", "cluster"),
     nothing_runs_in_maintenance: ("vm_run", "host"),
     one_incident_at_most: ("incident", "operation"),
     libvirtd_is_not_restarted_for_ever: ("soft_step",),
@@ -136,7 +162,7 @@ JUDGED: dict[str, Part] = {
     "vm_run": Part(
         (
             *("id", "vm_id", "host_id", "epoch", "memory_mib", "vcpus", "state", "active"),
-            *("lost_certificate_id", "target_host_id"),
+            *("lost_certificate_id", "target_host_id", "operation_id", "turn_at"),
         ),
         f"active = 1 OR state = '{RunState.LOST}'",
     ),
@@ -146,12 +172,12 @@ JUDGED: dict[str, Part] = {
             *("cluster_id", "cpus", "vcpus_reserved"),
         )
     ),
-    "cluster": Part(("id", "vcpu_overcommit", "memory_overcommit")),
+    "cluster": Part(("id", "vcpu_overcommit", "memory_overcommit", "starts_per_host")),
     "death_certificate": Part(("id", "host_id", "epoch")),
     "soft_step": Part(("id", "host_id"), "automatic"),
     "incident": Part(("id", "host_id", "epoch", "open", "operation_id"), "open = 1"),
     "operation": Part(
-        ("id", "kind", "state", "target_id", "target_name", "run_id"),
+        ("id", "kind", "state", "target_id", "target_name", "run_id", "parent_id"),
         f"state IN ({', '.join(repr(state) for state in OPEN)})"
         " OR id IN (SELECT operation_id FROM entity_lock)"
         " OR id IN (SELECT operation_id FROM incident WHERE open = 1)",

@@ -10,6 +10,7 @@ from simulator.stage import built
 from tests.simulator.planted import BUGS, Bug
 from tests.simulator.planted_rooms import BUGS as ROOMS
 from tests.simulator.planted_storm import BUGS as STORM
+from tests.simulator.planted_turns import BUGS as TURNS
 from tests.simulator.planted_vcpus import BUGS as VCPUS
 
 pytestmark = pytest.mark.unit
@@ -33,7 +34,7 @@ def seen(bug: Bug, seed: int, *, planted: bool) -> Report:
         return simulate(seed, plan, setup)
 
 
-EVERY = (*BUGS, *STORM, *ROOMS, *VCPUS)
+EVERY = (*BUGS, *STORM, *ROOMS, *TURNS, *VCPUS)
 
 
 @pytest.mark.parametrize("bug", EVERY, ids=str)
