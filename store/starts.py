@@ -106,6 +106,18 @@ async def starts_on(connection: AsyncConnection, host_id: UUID) -> Starts:
     return Starts(host=limit["name"], most=limit["starts_per_host"], turns=tuple(turns))
 
 
+@prebuilt
+def _who_waits() -> sa.Select[Any]:
+    waits = operation.c.state == sa.literal(OperationState.WAITING.value)
+    code = operation.c.reason_code == sa.literal(STARTS_AT_LIMIT)
+    return sa.select(operation.c.id).where(waits, code).limit(1)
+
+
+async def anybody_waits(connection: AsyncConnection) -> bool:
+    """Whether any start waits for its turn, on whatever host; seldom so, and cheap to ask."""
+    return await one(connection, _who_waits()) is not None
+
+
 async def ask_turn(connection: AsyncConnection, run_id: UUID, now: datetime) -> None:
     """Note since when a placed run waits for its turn; repeated, the first time counts."""
     placed = vm_run.c.state == RunState.PLACED.value

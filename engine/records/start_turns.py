@@ -50,6 +50,8 @@ async def wake_next(connection: AsyncConnection, host_id: UUID, now: datetime) -
 
     Nothing is lost with a signal but time: each of them looks again by itself.
     """
+    if not await starts.anybody_waits(connection):
+        return
     for turn in next_ones(await starts.starts_on(connection, host_id), now):
         await look_again(connection, turn.operation_id, now)
         await announce(connection, "outbox")
