@@ -44,6 +44,7 @@ class Rule(StrEnum):
     STOP_ASKED = "STOP_ASKED"  # a stop that was under way is done
     NOT_PROTECTED = "NOT_PROTECTED"  # nobody asked for it to be brought back
     BEST_HOST = "BEST_HOST"  # of those that hard rules and room allow
+    HOST_NAMED = "HOST_NAMED"  # the operation leaves no choice, and the named one has room
     NO_HOST = "NO_HOST"  # hard rules and memory leave none
     RUNS_ELSEWHERE = "RUNS_ELSEWHERE"  # a host shows it already
     WAITS_FOR_OTHERS = "WAITS_FOR_OTHERS"  # what it depends on comes back first, and needs room

@@ -12,6 +12,8 @@ REJECTED_MAX = 12
 
 RESTART, LEAVE = "restart", "leave down"
 
+NAMED = "the operation names its host"
+
 FATES = {
     Fate.NOT_WANTED: (Rule.NOT_WANTED, "it was wanted down when its host died"),
     Fate.STOP_ASKED: (Rule.STOP_ASKED, "its stop had been asked for and was under way"),
@@ -58,15 +60,16 @@ def explain_lost_on_the_way(guest: Guest, fate: Fate, source: str, target: str) 
     return told.model_copy(update={"why": why})
 
 
-def explain_place(told: Told) -> Explanation:
-    """Why a VM got this host, or none."""
+def explain_place(told: Told, *, named: bool = False) -> Explanation:
+    """Why a VM got this host, or none; `named`: whoever asked left no other host."""
     guest, choice = told.guest, told.choice
     kept = told.passed_over[:REJECTED_MAX]
+    others = (Rejected(option="any other host", why=NAMED),) if named else ()
     return Explanation(
         question=Question.VM_PLACE,
         chosen=told.host or "none",
-        rule=_rule_of(told),
-        why=_why_there(told) if isinstance(choice, Placed) else choice.detail,
+        rule=_rule_of(told, named=named),
+        why=_why_there(told, named=named) if isinstance(choice, Placed) else choice.detail,
         inputs={
             "memory_mib": guest.memory_mib,
             "vcpus": guest.vcpus,
@@ -76,17 +79,19 @@ def explain_place(told: Told) -> Explanation:
             "free_vcpus": told.free_vcpus,
             "hosts": len(told.passed_over) + (told.host is not None),
         },
-        rejected=tuple(Rejected(option=one.name, why=one.why) for one in kept),
+        rejected=(*(Rejected(option=one.name, why=one.why) for one in kept), *others),
         rejected_more=len(told.passed_over) - len(kept),
     )
 
 
-def _rule_of(told: Told) -> Rule:
+def _rule_of(told: Told, *, named: bool) -> Rule:
     if isinstance(told.choice, NoRoom) and told.choice.shown_on:
         return Rule.RUNS_ELSEWHERE
     if isinstance(told.choice, NoRoom) and told.choice.after:
         return Rule.WAITS_FOR_OTHERS
-    return Rule.BEST_HOST if told.host else Rule.NO_HOST
+    if told.host is None:
+        return Rule.NO_HOST
+    return Rule.HOST_NAMED if named else Rule.BEST_HOST
 
 
 def explain_room(guest: Guest, found: RoomMade | NobodyToStop, most: int) -> Explanation:
@@ -130,7 +135,7 @@ def _why_stopped(guest: Guest, found: RoomMade) -> str:
     )
 
 
-def _why_there(told: Told) -> str:
+def _why_there(told: Told, *, named: bool) -> str:
     assert isinstance(told.choice, Placed)
     gave_way = told.choice.gave_way
     though = f"; these soft rules gave way: {', '.join(gave_way)}" if gave_way else ""
@@ -138,7 +143,8 @@ def _why_there(told: Told) -> str:
     vcpus = ""
     if told.free_vcpus is not None:
         vcpus = f" and {told.free_vcpus} vCPUs for {told.guest.vcpus}"
+    best = NAMED if named else "no host that its rules allow was better"
     return (
         f"{home}{told.free_mib} MiB were free for the {told.guest.memory_mib} it needs{vcpus}, and "
-        f"no host that its rules allow was better{though}"
+        f"{best}{though}"
     )

@@ -163,7 +163,7 @@ def place_again_and_tell(
     passed = (
         *told.passed_over,
         *(PassedOver(name=room.name, why=f"{told.host} is tried again first") for room in others),
-        *(PassedOver(name=room.name, why="its start has failed there") for room in failed),
+        *(PassedOver(name=room.name, why="its failures keep it away") for room in failed),
     )
     if isinstance(choice, NoRoom) and failed:
         names = ", ".join(sorted(room.name for room in failed))

@@ -44,6 +44,26 @@ class ExplanationView(Frozen):
     decisions: tuple[DecisionView, ...]
 
 
+class OperationExplanationView(Frozen):
+    """Every decision of one operation and of its parts, in the order in which they were taken.
+
+    What an incident called for is kept with it: `incident_id` has the rest of that story.
+    """
+
+    operation_id: UUID
+    kind: str
+    target_name: str
+    state: str
+    principal: str
+    reason: str
+    waiting_for: str | None
+    summary: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    incident_id: UUID | None
+    decisions: tuple[DecisionView, ...]
+
+
 class ApprovalView(Frozen):
     """A person's leave to cut a host's power. `valid`: neither withdrawn nor expired."""
 

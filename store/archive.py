@@ -1,4 +1,4 @@
-"""Operations that ended long ago, each as one document with its steps and runs.
+"""Operations that ended long ago, each as one document with its steps, runs and decisions.
 
 What something open or kept refers to stays where it is: an operation with a child, a lock, a key,
 an incident, a fence or a run that is kept. So leaves go first, and a tree takes as many rounds as
@@ -22,7 +22,7 @@ from domain.operations import OPEN_STATES
 from store.bulk import insert_many
 from store.rows import Row, changed, in_chunks, many, one
 from store.schema import archive, entity_lock, idempotency_key, operation, outbox, step
-from store.schema_ha import fence_claim, incident, made_room, vm_run
+from store.schema_ha import fence_claim, incident, made_room, operation_decision, vm_run
 from store.types import UtcDateTime
 
 OPEN = [state.value for state in OPEN_STATES]
@@ -70,10 +70,12 @@ def _kept_run(before: datetime) -> sa.ColumnElement[bool]:
 
 
 async def move(connection: AsyncConnection, rows: Sequence[Row], now: datetime) -> None:
-    """Write operations to the archive and delete them with their steps, runs and done posts."""
+    """Write operations to the archive and delete them with what belongs to them."""
     ids = [row["id"] for row in rows]
     steps = await _by_operation(connection, step, ids, step.c.attempt, step.c.started_at)
     runs = await _by_operation(connection, vm_run, ids, vm_run.c.generation)
+    table = operation_decision
+    decided = await _by_operation(connection, table, ids, table.c.first_at, table.c.id)
     same = ("id", "kind", "target_type", "target_id", "parent_id", "finished_at")
     documents = [
         {name: row[name] for name in same}
@@ -84,13 +86,14 @@ async def move(connection: AsyncConnection, rows: Sequence[Row], now: datetime) 
                     "operation": row,
                     "steps": steps.get(row["id"], []),
                     "runs": runs.get(row["id"], []),
+                    "decisions": decided.get(row["id"], []),
                 }
             ),
         }
         for row in rows
     ]
     await insert_many(connection, archive, documents)
-    for table in (step, vm_run, outbox):
+    for table in (step, vm_run, operation_decision, outbox):
         await changed(connection, table.delete().where(table.c.operation_id.in_(ids)))
     await changed(connection, operation.delete().where(operation.c.id.in_(ids)))
 
@@ -106,7 +109,7 @@ async def _by_operation(
 
 
 async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
-    """One archived operation's row with its `steps`, as they were, or None."""
+    """One archived operation's row with its `steps` and `decisions`, as they were, or None."""
     row = await one(connection, sa.select(archive).where(archive.c.id == operation_id))
     return None if row is None else _restored(row["document"])
 
@@ -114,7 +117,7 @@ async def get(connection: AsyncConnection, operation_id: UUID) -> Row | None:
 async def children_of(
     connection: AsyncConnection, parent_ids: Sequence[UUID]
 ) -> dict[UUID, list[Row]]:
-    """Archived children of operations, oldest first, each with its `steps`."""
+    """Archived children of operations, oldest first, each with its `steps` and `decisions`."""
     found: dict[UUID, list[Row]] = {}
     for part in in_chunks(parent_ids):
         query = sa.select(archive).where(archive.c.parent_id.in_(part)).order_by(archive.c.id)
@@ -125,7 +128,11 @@ async def children_of(
 
 def _restored(document: Any) -> Row:
     row = _typed(operation, document["operation"])
-    return row | {"steps": [_typed(step, plain) for plain in document["steps"]]}
+    kept = document.get("decisions", ())  # none were kept before revision 0023
+    return row | {
+        "steps": [_typed(step, plain) for plain in document["steps"]],
+        "decisions": [_typed(operation_decision, plain) for plain in kept],
+    }
 
 
 def _typed(table: sa.Table, plain: Row) -> Row:

@@ -4,6 +4,8 @@ A CHECK that comes out as NULL is not violated, so each branch of one says first
 not NULL.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from store.columns import document, flag, identity, integer, metadata, reference, text, time
@@ -219,25 +221,42 @@ host_sample = sa.Table(
     document("guests"),
 )
 
+
+def _decided() -> tuple[sa.Column[Any], ...]:
+    """What is kept of a decision, whatever it is part of."""
+    return (
+        text("question", length=16),
+        text("subject_type", length=8),  # host, vm
+        sa.Column("subject_id", sa.Uuid, nullable=False),
+        text("subject_name", length=255),
+        text("chosen", length=255),
+        text("rule", length=32),
+        text("why", length=1024),
+        document("inputs"),
+        document("rejected"),
+        integer("rejected_more"),
+        integer("times", 1),  # how often it came out the same in a row
+        time("first_at", nullable=False),
+        time("last_at", nullable=False),
+    )
+
+
 decision = sa.Table(
     "decision",
     metadata,
     identity(),
     reference("incident_id", "incident"),
-    text("question", length=16),
-    text("subject_type", length=8),  # host, vm
-    sa.Column("subject_id", sa.Uuid, nullable=False),
-    text("subject_name", length=255),
-    text("chosen", length=255),
-    text("rule", length=32),
-    text("why", length=1024),
-    document("inputs"),
-    document("rejected"),
-    integer("rejected_more"),
-    integer("times", 1),  # how often it came out the same in a row
-    time("first_at", nullable=False),
-    time("last_at", nullable=False),
+    *_decided(),
     sa.Index("ix_decision_incident", "incident_id", "id"),
+)
+
+operation_decision = sa.Table(
+    "operation_decision",
+    metadata,
+    identity(),
+    reference("operation_id", "operation"),  # which serves no incident: that keeps its own
+    *_decided(),
+    sa.Index("ix_operation_decision_operation", "operation_id", "id"),
 )
 
 planned_stop = sa.Table(

@@ -16,8 +16,10 @@ from engine.actions.operations import (
     ResumeOperation,
     RetryOperation,
 )
+from engine.queries.explaining import ExplainOperation
 from engine.queries.operations import GetOperation, ListOperations
 from engine.views import OperationView, Page
+from engine.views_explained import OperationExplanationView
 
 router = APIRouter(dependencies=[Depends(get_principal)], responses=RESPONSES)
 
@@ -35,6 +37,14 @@ async def operations(
 async def operation(operation_id: UUID, backend: BackendDep) -> OperationView:
     """One operation with its steps and children."""
     view: OperationView = await backend.run_query(GetOperation(operation_id=operation_id))
+    return view
+
+
+@router.get("/operations/{operation_id}/explanation", tags=["operations"])
+async def explanation(operation_id: UUID, backend: BackendDep) -> OperationExplanationView:
+    """Why each decision of it and its parts came out as it did: rule, inputs, alternatives."""
+    asked = ExplainOperation(operation_id=operation_id)
+    view: OperationExplanationView = await backend.run_query(asked)
     return view
 
 

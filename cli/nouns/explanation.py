@@ -1,4 +1,4 @@
-"""Tells the decisions of an incident as a short report, each with what spoke against the rest."""
+"""Tells decisions as a short report, each with what spoke against the rest."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ RULES = {
     "STOP_ASKED": "a stop that was under way is done",
     "NOT_PROTECTED": "only what is protected is brought back without a person",
     "BEST_HOST": "the best of the hosts that hard rules and room allow",
+    "HOST_NAMED": "whoever asked named the host, and it has room",
     "NO_HOST": "hard rules and memory leave no host now",
     "RUNS_ELSEWHERE": "what a host shows already is not started a second time",
     "WAITS_FOR_OTHERS": "what a VM depends on comes back first, and may need the room",
@@ -42,13 +43,33 @@ def tell_explanation(told: Json) -> None:
         f"{told['host_name']} (epoch {told['epoch']}) was reported at "
         f"{clock(told['opened_at'])}: {told['why']}; {state}"
     )
-    if not told["decisions"]:
-        print_line()
-        return print_line("No decision is kept: it was not judged yet, or by an earlier version.")
+    _tell_all(told, "No decision is kept: it was not judged yet, or by an earlier version.")
+
+
+def tell_operation(told: Json) -> None:
+    """Print what was asked and what became of it, then each decision as of an incident."""
+    print_line(f"Operation {told['operation_id']}")
+    reason = f" ({told['reason']})" if told["reason"] else ""
+    became = told["waiting_for"] or told["summary"]
+    state = f"{told['state']}, {became}" if became else told["state"]
+    print_line(
+        f"{told['kind']} {told['target_name']} was asked for by {told['principal']} at "
+        f"{clock(told['created_at'])}{reason}; {state}"
+    )
+    if told["incident_id"]:
+        print_line(f"part of an incident: `holdfast incident explain {told['incident_id']}`")
+    _tell_all(
+        told, "No decision is kept: it had nothing to choose, or not yet, or in an earlier version."
+    )
+
+
+def _tell_all(told: Json, none: str) -> None:
     for decision in told["decisions"]:
         print_line()
         _tell(decision)
-    return None
+    if not told["decisions"]:
+        print_line()
+        print_line(none)
 
 
 def _tell(decision: Json) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.failures import Json
+from cli.nouns.explanation import tell_operation
 from cli.nouns.shared import operation_id
 from cli.progress import Progress, tree
 from cli.render import (
@@ -146,6 +147,17 @@ def show(
         print_line()
         _show_tree(session, found)
     return None
+
+
+@app.command()
+@queries
+def explain(session: Session, operation: OperationId) -> None:
+    """Say why each decision of an operation came out as it did, and why nothing else.
+
+    It tells of the operation's parts, too: of a host's maintenance where each VM went.
+    """
+    told = session.api.get(f"/operations/{operation_id(operation)}/explanation")
+    return print_json(told) if session.as_json else tell_operation(told)
 
 
 def _next_look(session: Session, found: Json) -> str | None:

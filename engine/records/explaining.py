@@ -1,4 +1,4 @@
-"""Keeps why an incident's decisions came out as they did."""
+"""Keeps why decisions came out as they did, for their incident or for their operation."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,14 +26,23 @@ async def note_explanations(
     now: datetime,
 ) -> None:
     """Keep decisions, each about the subject with this id and name, in this order."""
-    rows = [_row(incident_id, *one) for one in told]
+    rows = [_row(*one) for one in told]
     await decisions.note(connection, incident_id, rows, now)
 
 
-def _row(incident_id: UUID, subject_id: UUID, name: str, told: Explanation) -> Row:
+async def note_of_operation(
+    connection: AsyncConnection,
+    operation_id: UUID,
+    subject: tuple[UUID, str, Explanation],
+    now: datetime,
+) -> None:
+    """Keep one decision of an operation that serves no incident."""
+    await decisions.note_of_operation(connection, operation_id, [_row(*subject)], now)
+
+
+def _row(subject_id: UUID, name: str, told: Explanation) -> Row:
     plain = told.model_dump(mode="json")
     return {
-        "incident_id": incident_id,
         "question": plain["question"],
         "subject_type": SUBJECTS[told.question],
         "subject_id": subject_id,

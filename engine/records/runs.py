@@ -11,12 +11,12 @@ from domain.errors import NotFound, Refused, Superseded
 from domain.explain_vms import explain_place
 from domain.inventory import RunState
 from domain.orders import Placement, RunRef
-from domain.placement import NoRoom, Room, place_again_and_tell
+from domain.placement import NoRoom, Room, Told, place_again_and_tell
 from domain.unplaced import runs_elsewhere
 from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
-from engine.records.explaining import note_explanations
+from engine.records.explaining import note_explanations, note_of_operation
 from engine.records.making_room import NotMade, Wanting, room_is_made
 from engine.records.resting import note_place
 from engine.records.start_turns import take_turn, wake_next
@@ -64,11 +64,9 @@ class RunRecords:
         told = place_again_and_tell(guest_of(vm), rooms, rules, order.prefer_id, order.avoid)
         seen = await _shown(connection, vm)
         told = runs_elsewhere(guest_of(vm), seen) if seen else told
-        if order.incident_id is not None:
-            place = (vm["id"], vm["name"], explain_place(told))
-            await note_explanations(connection, order.incident_id, [place], self._clock())
         choice = told.choice
         if isinstance(choice, NoRoom):
+            await self._explain(connection, order, vm, told)
             made = None
             may_stop = may_stop and not choice.shown_on
             if may_stop and order.incident_id is not None and not order.avoid:
@@ -87,12 +85,24 @@ class RunRecords:
         )
         if run is None:
             return Placement(no_room=f"the room for {vm['name']} was taken meanwhile")
+        await self._explain(connection, order, vm, told)
         await made_room.served(connection, vm["id"])
         own = order.incident_id is not None
         named = order.host_id is not None
         await note_place(connection, vm, choice.host_id, named=named, recovery=own)
         run = await runs.note_gave_way(connection, run, choice.gave_way)
         return Placement(run=await ref_of(connection, run))
+
+    async def _explain(
+        self, connection: AsyncConnection, order: PlaceOrder, vm: Row, told: Told
+    ) -> None:
+        """For its incident, which the report of the incident tells, or for the start itself."""
+        now, named = self._clock(), order.host_id is not None
+        subject = (vm["id"], vm["name"], explain_place(told, named=named))
+        if order.incident_id is None:
+            await note_of_operation(connection, order.operation_id, subject, now)
+        else:
+            await note_explanations(connection, order.incident_id, [subject], now)
 
     async def expect(self, run: RunRef) -> None:
         """Superseded when the run is not to be started any more; changes nothing."""

@@ -37,7 +37,7 @@ async def take_turn(connection: AsyncConnection, run: Row, now: datetime) -> Ref
     why = why_not_yet(there, run_id, now)
     if why is not None:
         await starts.ask_turn(connection, run_id, now)
-        await operations.wait(connection, operation_id, STARTS_AT_LIMIT, why)
+        await operations.wait(connection, operation_id, STARTS_AT_LIMIT, why, now)
         return _refusal(mine.vm, why)
     if mine.waits:
         await operations.resume(connection, operation_id)

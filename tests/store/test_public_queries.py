@@ -38,7 +38,7 @@ PRIVATE = {
     *("HostMonitors", "HostSsh", "ShowVm"),
     *("ListAffinityGroups", "GetAffinityGroup", "GetOperation", "ListOperations"),
     *("ListIncidents", "GetIncident", "ExplainIncident", "VerifyCertificates", "IncidentStats"),
-    *("ForecastLoss", "ListApprovals", "ListEvents", "AuditEvents"),
+    *("ForecastLoss", "ListApprovals", "ListEvents", "AuditEvents", "ExplainOperation"),
 }
 NOW = made_at(new_id())
 

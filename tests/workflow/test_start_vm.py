@@ -3,6 +3,7 @@
 import pytest
 
 from engine.actions.clusters import EditCluster
+from engine.queries.explaining import ExplainOperation
 from tests.workflow import scenarios
 from tests.workflow.bench import Bench
 
@@ -14,6 +15,25 @@ async def test_a_vm_is_placed_started_and_read_back(engine: Bench) -> None:
     assert ended["state"] == "succeeded"
     assert len(engine.copies("db")) == 1
     assert await engine.broken() == []
+
+
+async def test_a_start_explains_which_host_it_chose_and_why_it_rejected_the_others(
+    engine: Bench,
+) -> None:
+    await engine.add_vm("big", "h1", memory_mib=500)
+    await engine.add_vm("small", "h3", memory_mib=200)
+    await engine.add_vm("db")
+    operation = await engine.start("db")
+    assert (await engine.ended(operation))["state"] == "succeeded"
+    asked = ExplainOperation(operation_id=operation)
+    (one,) = (await engine.backend.run_query(asked)).decisions
+    assert (one.question, one.subject_name, one.times) == ("vm_place", "db", 1)
+    assert [one.chosen] == engine.copies("db") == ["h2"]
+    free = {host: (await engine.host(host))["memory_mib"] for host in ("h1", "h2", "h3")}
+    assert {rejected.option: rejected.why for rejected in one.rejected} == {
+        "h1": f"{free['h1'] - 500} MiB are free, on h2 {free['h2']}",
+        "h3": f"{free['h3'] - 200} MiB are free, on h2 {free['h2']}",
+    }
 
 
 async def test_a_start_without_room_waits_and_goes_on_when_there_is_room(engine: Bench) -> None:

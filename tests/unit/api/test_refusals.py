@@ -26,6 +26,7 @@ UNKNOWN = [
     ("GET", "/hosts/{}/ssh", "HOST_NOT_FOUND"),
     ("GET", "/vms/{}", "VM_NOT_FOUND"),
     ("GET", "/operations/{}", "OPERATION_NOT_FOUND"),
+    ("GET", "/operations/{}/explanation", "OPERATION_NOT_FOUND"),
     ("GET", "/incidents/{}", "INCIDENT_NOT_FOUND"),
     ("GET", "/incidents/{}/explanation", "INCIDENT_NOT_FOUND"),
     ("GET", "/hosts/{}/forecast", "HOST_NOT_FOUND"),

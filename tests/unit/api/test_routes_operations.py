@@ -4,8 +4,10 @@ from uuid import UUID
 
 import pytest
 
+from activities.guests import PlaceOrder
 from domain.operations import OperationState, Outcome
 from engine.records.operations import OperationRecords
+from engine.records.runs import RunRecords
 from store import operations
 from store.ids import new_id
 from tests.unit.api.desk import Desk, Json, check_problem
@@ -105,3 +107,18 @@ async def test_what_blocks_a_waiting_operation_stands_in_its_view(desk: Desk) ->
     assert (view["state"], view["reason_code"]) == ("waiting", "LOCK_HELD")
     (block,) = view["blocked_by"]
     assert (block["what"], block["operation_id"], block["kind"]) == ("lock", holder, "vm.start")
+
+
+async def test_why_a_start_went_where_it_did_is_told_over_http(desk: Desk) -> None:
+    operation = await a_start(desk)
+    view = (await desk.get(f"/operations/{operation}/explanation")).json()
+    assert (view["operation_id"], view["kind"], view["decisions"]) == (operation, "vm.start", [])
+    vm = (await desk.get(f"/operations/{operation}")).json()["target_id"]
+    runs = RunRecords(desk.database, desk.backend, desk.world.clock)
+    order = {"operation_id": operation, "vm_id": vm, "host_id": None}
+    order |= {"licence_id": None, "incident_id": None}
+    assert (await runs.place(PlaceOrder.model_validate(order))).run
+    view = (await desk.get(f"/operations/{operation}/explanation")).json()
+    assert (view["target_name"], view["principal"]) == ("db", "admin")
+    (one,) = view["decisions"]
+    assert (one["question"], one["chosen"], one["rule"]) == ("vm_place", "h1", "BEST_HOST")

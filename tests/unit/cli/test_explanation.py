@@ -1,4 +1,4 @@
-"""`incident explain` reads like a short report."""
+"""`incident explain` and `op explain` read like short reports."""
 
 import json
 
@@ -194,3 +194,57 @@ def test_json_is_what_the_api_answered(struck: Desk) -> None:
     answers(struck, PLACE)
     shown = struck.run("incident", "explain", "h1", "-o", "json")
     assert json.loads(shown.stdout) == told(PLACE)
+
+
+OF_A_START = """\
+Operation {id}
+vm.start db was asked for by anna at 2026-11-22 07:00:00Z (after the upgrade); succeeded, db runs \
+on h2
+
+07:00:33.000Z  Where does db start?
+  h2: 512 MiB were free for the 128 it needs
+  rule     BEST_HOST: the best of the hosts that hard rules and room allow
+  rests on 128 MiB and 2 vCPUs wanted; 40 usable hosts; priority 90, protected
+  not h3: 64 MiB are free, 128 are needed
+  nor 38 more, for reasons like these
+"""
+
+
+def asked(*decisions: Json, **changes: object) -> Json:
+    return {
+        "operation_id": str(uid("op")),
+        "kind": "vm.start",
+        "target_name": "db",
+        "state": "succeeded",
+        "principal": "anna",
+        "reason": "after the upgrade",
+        "waiting_for": None,
+        "summary": "db runs on h2",
+        "created_at": "2026-11-22T07:00:00Z",
+        "finished_at": "2026-11-22T07:00:40Z",
+        "incident_id": None,
+        "decisions": list(decisions),
+    } | changes
+
+
+def op_explain(desk: Desk, answer: Json, *words: str) -> str:
+    desk.engine.on("GET", f"/operations/{uid('op')}/explanation", answer)
+    return desk.run("op", "explain", str(uid("op")), *words).stdout
+
+
+def test_a_report_of_an_operation_tells_what_was_asked_and_each_decision(desk: Desk) -> None:
+    assert op_explain(desk, asked(PLACE)) == OF_A_START.format(id=uid("op"))
+
+
+def test_an_operation_that_serves_an_incident_names_it_and_one_that_waits_says_for_what(
+    desk: Desk,
+) -> None:
+    waits = {"state": "waiting", "waiting_for": "no host has room", "summary": None, "reason": ""}
+    text = op_explain(desk, asked(incident_id=str(uid("incident")), **waits))
+    assert "07:00:00Z; waiting, no host has room" in text
+    assert f"holdfast incident explain {uid('incident')}" in text
+    assert "No decision is kept" in text
+
+
+def test_the_json_of_an_operation_is_what_the_api_answered(desk: Desk) -> None:
+    assert json.loads(op_explain(desk, asked(PLACE), "-o", "json")) == asked(PLACE)

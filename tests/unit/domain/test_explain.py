@@ -257,7 +257,7 @@ def test_a_start_that_failed_is_told_where_it_is_tried_next_and_where_it_failed(
     assert told.chosen == "h2"
     assert against(told) == {
         "h3": "256 MiB are free, on h2 512",
-        "h4": "its start has failed there",
+        "h4": "its failures keep it away",
     }
 
 
@@ -278,6 +278,17 @@ def test_a_start_at_home_says_so() -> None:
     assert against(told) == {"h2": "h3 is its home", "h4": "h3 is its home"}
 
 
+def test_a_start_that_names_its_host_says_so_and_weighs_no_other() -> None:
+    told = explain_place(place_again_and_tell(guest("db"), HOSTS[:1]), named=True)
+    assert (told.chosen, told.rule) == ("h2", Rule.HOST_NAMED)
+    assert told.why.endswith("the operation names its host")
+    assert against(told) == {"any other host": "the operation names its host"}
+    big = place_again_and_tell(guest("db", memory_mib=4096), HOSTS[:1])
+    none = explain_place(big, named=True)
+    assert (none.chosen, none.rule) == ("none", Rule.NO_HOST)
+    assert set(against(none)) == {"h2", "any other host"}
+
+
 def test_a_host_that_was_preferred_but_has_no_room_is_passed_over_for_that() -> None:
     big = guest("db", memory_mib=400)
     told = explain_place(place_again_and_tell(big, HOSTS, prefer_id=id_of("h3")))
@@ -290,7 +301,7 @@ def test_no_place_after_failed_starts_says_where_they_failed() -> None:
     told = explain_place(place_again_and_tell(guest("db"), HOSTS, avoid=everywhere))
     assert (told.chosen, told.rule) == ("none", Rule.NO_HOST)
     assert "it has failed on h2, h3, h4" in told.why
-    assert set(against(told).values()) == {"its start has failed there"}
+    assert set(against(told).values()) == {"its failures keep it away"}
 
 
 @given(

@@ -1,0 +1,155 @@
+"""Why the decisions of an operation outside incidents came out as they did is kept with it."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from activities.guests import PlaceOrder
+from domain.errors import NotFound
+from engine.actions.vms import StartVm
+from engine.queries.explaining import ExplainOperation
+from engine.retention import Retention
+from engine.views_explained import DecisionView, OperationExplanationView
+from store import locks, runs
+from store.ids import new_id
+from tests.store.engine_room import Engine
+from tests.store.test_recovery_records import Death
+
+pytestmark = pytest.mark.store
+
+DAY_S = 86400.0
+
+
+async def told(engine: Engine, operation_id: UUID) -> OperationExplanationView:
+    asked = ExplainOperation(operation_id=operation_id)
+    view: OperationExplanationView = await engine.backend.run_query(asked)
+    return view
+
+
+async def decided(engine: Engine, operation_id: UUID) -> tuple[DecisionView, ...]:
+    return (await told(engine, operation_id)).decisions
+
+
+async def start(engine: Engine, vm_id: UUID, **values: Any) -> PlaceOrder:
+    """A start that a person asked for, as its step finds a place for it."""
+    receipt = await engine.act(StartVm(vm_id=vm_id, **values))
+    return PlaceOrder(
+        operation_id=receipt.operation_id,
+        vm_id=vm_id,
+        host_id=values.get("host_id"),
+        licence_id=None,
+        incident_id=None,
+    )
+
+
+async def test_a_start_tells_which_host_it_chose_and_why_not_the_other(engine: Engine) -> None:
+    await engine.world.host("h1", memory_mib=2048)
+    await engine.world.host("h2", memory_mib=4096)
+    order = await start(engine, await engine.world.vm("db", memory_mib=1024))
+    assert (await engine.runs.place(order)).run
+    view = await told(engine, order.operation_id)
+    assert (view.kind, view.target_name, view.incident_id) == ("vm.start", "db", None)
+    (one,) = view.decisions
+    assert (one.question, one.chosen, one.rule, one.times) == ("vm_place", "h2", "BEST_HOST", 1)
+    assert one.why.startswith("4096 MiB were free for the 1024 it needs")
+    assert [(r.option, r.why) for r in one.rejected] == [("h1", "2048 MiB are free, on h2 4096")]
+
+
+async def test_a_step_that_is_repeated_tells_its_place_once(engine: Engine) -> None:
+    await engine.world.host("h1", memory_mib=4096)
+    order = await start(engine, await engine.world.vm("db"))
+    for _ in range(3):
+        assert (await engine.runs.place(order)).run
+    assert [one.times for one in await decided(engine, order.operation_id)] == [1]
+
+
+async def test_a_wait_for_room_is_one_decision_with_its_newest_numbers(engine: Engine) -> None:
+    host = await engine.world.host("h1", memory_mib=4096, memory_reserved_mib=3500)
+    order = await start(engine, await engine.world.vm("db", memory_mib=1024))
+    for reserved in (3500, 3600, 3700):
+        await engine.world.put("host", host, memory_reserved_mib=reserved)
+        engine.world.later(5)
+        assert (await engine.runs.place(order)).no_room
+    (wait,) = await decided(engine, order.operation_id)
+    assert (wait.chosen, wait.rule, wait.times) == ("none", "NO_HOST", 3)
+    assert wait.why.endswith("the largest gap on 1 usable hosts is 396 MiB")
+    assert (wait.last_at - wait.first_at).total_seconds() == 10
+    await engine.world.put("host", host, memory_reserved_mib=0)
+    assert (await engine.runs.place(order)).run
+    chosen = [(one.chosen, one.times) for one in await decided(engine, order.operation_id)]
+    assert chosen == [("none", 3), ("h1", 1)]
+
+
+async def test_a_start_that_names_its_host_tells_that_no_other_was_weighed(engine: Engine) -> None:
+    small = await engine.world.host("h1", memory_mib=2048)
+    await engine.world.host("h2", memory_mib=4096)
+    order = await start(engine, await engine.world.vm("db"), host_id=small)
+    assert (await engine.runs.place(order)).run
+    (one,) = await decided(engine, order.operation_id)
+    assert (one.chosen, one.rule) == ("h1", "HOST_NAMED")
+    assert [r.option for r in one.rejected] == ["any other host"]
+
+
+async def test_a_place_that_somebody_else_took_meanwhile_is_not_told_as_chosen(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.world.host("h1", memory_mib=4096)
+    order = await start(engine, await engine.world.vm("db"))
+
+    async def taken(*_: Any, **_more: Any) -> None:
+        return None
+
+    monkeypatch.setattr(runs, "place", taken)
+    assert (await engine.runs.place(order)).no_room
+    assert await decided(engine, order.operation_id) == ()
+
+
+async def test_a_restart_of_a_recovery_tells_what_its_incident_has_kept_on_its_vm(
+    engine: Engine,
+) -> None:
+    dead = await engine.world.host("h1", memory_mib=8192)
+    await engine.world.host("h2", memory_mib=8192)
+    for name in ("db", "app"):
+        await engine.world.running(await engine.world.vm(name, protected=True), dead)
+    death = await Death(engine, dead).build()
+    restarts = (await death.claim()).restarts
+    mine = next(one for one in restarts if one.vm_name == "db")
+    view = await told(engine, mine.operation_id)
+    assert view.incident_id == death.incident
+    kept = [(one.question, one.subject_name) for one in view.decisions]
+    assert kept == [("vm_fate", "db"), ("vm_place", "db")]
+    assert await engine.rows("operation_decision") == []
+
+
+async def test_decisions_go_to_the_archive_with_their_operation_and_are_told_from_there(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    await world.host("h1", memory_mib=4096)
+    parent = await world.operation(kind="batch", state="succeeded", finished_at=world.now)
+    vm = await world.vm("db")
+    child = await world.operation(
+        vm, parent_id=parent, state="succeeded", finished_at=world.now, kind="vm.start"
+    )
+    await world.take("vm", vm, child)
+    order = PlaceOrder(
+        operation_id=child, vm_id=vm, host_id=None, licence_id=None, incident_id=None
+    )
+    placed = (await engine.runs.place(order)).run
+    assert placed is not None
+    await world.do(runs.end, placed.run_id, "stopped", world.now)
+    await world.running(vm, await world.host("h2"))  # its newest run is another's
+    await world.do(locks.free, child)
+    before = await told(engine, parent)
+    assert len(before.decisions) == 1
+    world.later(31 * DAY_S)
+    await Retention(world.database, 30, world.clock).tidy()
+    assert await engine.rows("operation_decision") == []
+    assert await told(engine, parent) == before
+    assert (await told(engine, child)).decisions == before.decisions
+
+
+async def test_an_operation_that_never_was_is_not_explained(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="OPERATION_NOT_FOUND"):
+        await told(engine, new_id())
