@@ -26,6 +26,7 @@ class Question(StrEnum):
     HOST_PROOF = "host_proof"  # what its death certificate rests on
     VM_FATE = "vm_fate"  # does it come back
     VM_PLACE = "vm_place"  # where does it start
+    VM_TARGET = "vm_target"  # where does it move to
     MAKE_ROOM = "make_room"  # who is stopped so that it can
 
 

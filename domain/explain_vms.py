@@ -84,6 +84,18 @@ def explain_place(told: Told, *, named: bool = False) -> Explanation:
     )
 
 
+def explain_target(
+    told: Told, source: str, apart: tuple[PassedOver, ...], *, named: bool
+) -> Explanation:
+    """Why a running VM moves to this host, or to none; `apart`: hosts that none may move to now."""
+    whole = told.model_copy(update={"passed_over": (*apart, *told.passed_over)})
+    place = explain_place(whole, named=named)
+    changes = {"question": Question.VM_TARGET, "inputs": place.inputs | {"from": source}}
+    if apart and not named:
+        changes["why"] = f"{place.why}; {', '.join(one.name for one in apart)} may take none now"
+    return place.model_copy(update=changes)
+
+
 def _rule_of(told: Told, *, named: bool) -> Rule:
     if isinstance(told.choice, NoRoom) and told.choice.shown_on:
         return Rule.RUNS_ELSEWHERE

@@ -10,6 +10,7 @@ QUESTIONS = {
     "host_proof": "What proves that {} is dead?",
     "vm_fate": "Does {} come back?",
     "vm_place": "Where does {} start?",
+    "vm_target": "Where does {} move to?",
     "make_room": "Who is stopped to make room for {}?",
 }
 
@@ -150,6 +151,10 @@ def _of_place(inputs: dict[str, Any]) -> list[str]:
     ]
 
 
+def _of_target(inputs: Json) -> list[str]:
+    return [f"it runs on {inputs['from']}", *_of_place(inputs)]
+
+
 def _size(vm: Json) -> str:
     """Its memory, and its vCPUs unless that was decided before they counted."""
     vcpus = f" and {vm['vcpus']} vCPUs" if "vcpus" in vm else ""
@@ -191,5 +196,6 @@ FACTS = {
     "host_proof": _of_proof,
     "vm_fate": _of_fate,
     "vm_place": _of_place,
+    "vm_target": _of_target,
     "make_room": _of_room,
 }

@@ -15,6 +15,7 @@ SUBJECTS = {
     Question.HOST_PROOF: "host",
     Question.VM_FATE: "vm",
     Question.VM_PLACE: "vm",
+    Question.VM_TARGET: "vm",
     Question.MAKE_ROOM: "vm",
 }
 

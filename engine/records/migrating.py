@@ -1,5 +1,7 @@
 """Rows of runs that move, as the steps of a migration keep them."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -7,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.migrating import Deaths, Reservation, ReserveOrder, Settled
 from domain.errors import NotFound, Superseded
-from domain.explain_vms import explain_lost_on_the_way
+from domain.explain_vms import explain_lost_on_the_way, explain_target
 from domain.inventory import RunState
 from domain.migration import Settling
 from domain.orders import MigrationRef
-from domain.placement import NoRoom, place_one
+from domain.placement import NoRoom, PassedOver, Room, Told, place_again_and_tell
 from domain.readings import Migration
 from domain.recovery import Fate, fate_of
 from engine.acceptance import Terms
@@ -20,7 +22,7 @@ from engine.affinity import affinity_of
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
 from engine.closing import look_again
-from engine.records.explaining import note_explanations
+from engine.records.explaining import note_explanations, note_of_operation
 from engine.records.resting import note_move
 from engine.records.runs import ref_of, rooms_of
 from engine.refs import guest_of, host_ref
@@ -69,17 +71,21 @@ class MigrationRecords:
         restarting = await soft_steps.hosts_restarting(connection)
         if {run["host_id"], order.host_id} & restarting:
             return Reservation(no_room=_restarts(vm["name"]))
-        wished, but = order.host_id, restarting | {run["host_id"]}
-        rooms = tuple(
-            room for room in rooms if room.host_id not in but and wished in (None, room.host_id)
-        )
-        free = tuple(room for room in rooms if coming[room.host_id] < order.per_host)
-        if rooms and not free:
+        others = tuple(room for room in rooms if room.host_id != run["host_id"])
+        if order.host_id is not None:
+            others = tuple(room for room in others if room.host_id == order.host_id)
+        up = tuple(room for room in others if room.host_id not in restarting)
+        free = tuple(room for room in up if coming[room.host_id] < order.per_host)
+        if up and not free:
             return Reservation(no_room=_busy(vm["name"], "each other host", order.per_host))
         # It may have been edited since: what moves is what its run has taken.
         guest = guest_of(vm | {"memory_mib": run["memory_mib"], "vcpus": run["vcpus"]})
-        choice = place_one(guest, free, await affinity_of(connection, vm["cluster_id"]))
+        rules = await affinity_of(connection, vm["cluster_id"])
+        told = place_again_and_tell(guest, free, rules)
+        choice = told.choice
+        weighed = _Weighed(run, told, _apart(others, restarting, coming, order.per_host))
         if isinstance(choice, NoRoom):
+            await self._explain(connection, order, weighed)
             return Reservation(no_room=choice.detail)
         moving = await migrating.begin(
             connection, run["id"], choice.host_id, choice.epoch, order.operation_id
@@ -90,8 +96,20 @@ class MigrationRecords:
                 no_room=f"{vm['name']} is {run['state']} on {source['name']}, which is "
                 f"{source['state']}, or the room for it was taken meanwhile"
             )
+        await self._explain(connection, order, weighed)
         moving = await runs.note_gave_way(connection, moving, choice.gave_way)
         return Reservation(migration=await _ref(connection, moving))
+
+    async def _explain(
+        self, connection: AsyncConnection, order: ReserveOrder, weighed: "_Weighed"
+    ) -> None:
+        """Keep with the operation why its VM moves there, or nowhere."""
+        guest = weighed.told.guest
+        source = await _found(connection, "host", weighed.run["host_id"])
+        named = order.host_id is not None
+        why = explain_target(weighed.told, source["name"], weighed.apart, named=named)
+        subject = (guest.vm_id, guest.name, why)
+        await note_of_operation(connection, order.operation_id, subject, self._clock())
 
     async def claim(self, migration: MigrationRef) -> None:
         """The last word before libvirt is told; Superseded when it is not to be told any more."""
@@ -195,6 +213,29 @@ class MigrationRecords:
         why = "its guest was lost while it was moved"
         await self._backend.run_child(start, parent, Terms(), reason=why, incident_id=incident_id)
         return _told(migration, Settling.NOWHERE, "it is started again")
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """The choice of a target for a run, and the hosts that could not be chosen from."""
+
+    run: Row
+    told: Told
+    apart: tuple[PassedOver, ...]
+
+
+def _apart(
+    others: tuple[Room, ...], restarting: set[UUID], coming: Mapping[UUID, int], limit: int
+) -> tuple[PassedOver, ...]:
+    """Hosts that no VM may move to now, and why."""
+    found = []
+    for room in others:
+        if room.host_id in restarting:
+            found.append(PassedOver(name=room.name, why="its libvirtd is being restarted"))
+        elif coming[room.host_id] >= limit:
+            why = f"{coming[room.host_id]} VMs are being moved there, {limit} is the limit"
+            found.append(PassedOver(name=room.name, why=why))
+    return tuple(found)
 
 
 def _elsewhere(name: str, hosts: tuple[str, ...]) -> str:

@@ -6,12 +6,14 @@ from uuid import UUID
 import pytest
 
 from activities.guests import PlaceOrder
+from activities.migrating import ReserveOrder
 from domain.errors import NotFound
 from engine.actions.vms import StartVm
 from engine.queries.explaining import ExplainOperation
+from engine.records.migrating import MigrationRecords
 from engine.retention import Retention
 from engine.views_explained import DecisionView, OperationExplanationView
-from store import locks, runs
+from store import locks, migrating, runs
 from store.ids import new_id
 from tests.store.engine_room import Engine
 from tests.store.test_recovery_records import Death
@@ -103,6 +105,62 @@ async def test_a_place_that_somebody_else_took_meanwhile_is_not_told_as_chosen(
     monkeypatch.setattr(runs, "place", taken)
     assert (await engine.runs.place(order)).no_room
     assert await decided(engine, order.operation_id) == ()
+
+
+async def move(engine: Engine, vm_id: UUID, **values: Any) -> UUID:
+    """A migration that has looked for a target three times."""
+    world = engine.world
+    mover = await world.operation(vm_id, kind="vm.migrate", **values.pop("operation", {}))
+    await world.lock(vm_id, mover)
+    order = ReserveOrder(
+        operation_id=mover, attempt=1, vm_id=vm_id, host_id=None, per_host=1
+    ).model_copy(update=values)
+    records = MigrationRecords(world.database, engine.backend, world.clock)
+    found = [await records.reserve(order) for _ in range(3)]
+    assert found[0] == found[1] == found[2]
+    return mover
+
+
+async def test_a_drain_tells_where_each_vm_went_and_why_not_elsewhere(engine: Engine) -> None:
+    world = engine.world
+    source = await world.host("h1", memory_mib=8192)
+    target = await world.host("h2", memory_mib=4096)
+    await world.host("h3", memory_mib=2048)
+    vm = await world.vm("db", memory_mib=1024)
+    await world.running(vm, source)
+    drain = await world.operation(source, kind="host.maintain", target_type="host")
+    moved = await move(engine, vm, operation={"parent_id": drain})
+    (one,) = await decided(engine, drain)
+    assert (one,) == await decided(engine, moved)
+    assert (one.question, one.subject_name, one.times) == ("vm_target", "db", 1)
+    assert (one.chosen, one.rule, one.inputs["from"]) == ("h2", "BEST_HOST", "h1")
+    assert [(r.option, r.why) for r in one.rejected] == [("h3", "2048 MiB are free, on h2 4096")]
+    other = await world.vm("app", memory_mib=1024)
+    await world.running(other, await world.host("h4", memory_mib=1024))
+    await move(engine, other, operation={"parent_id": drain})
+    _, one = await decided(engine, drain)
+    assert one.chosen == "h1"  # which has the most room; the drain itself would have closed it
+    assert one.rejected[0].option == "h2"
+    assert one.rejected[0].why == "1 VMs are being moved there, 1 is the limit"
+    assert (await world.do(migrating.under_way))[1][target] == 1
+
+
+async def test_a_move_to_a_named_host_without_room_tells_its_numbers_once(engine: Engine) -> None:
+    world = engine.world
+    home = await world.host("h1", memory_mib=512)
+    vm = await world.vm("db", memory_mib=1024, home_id=home)
+    await world.running(vm, await world.host("h2", memory_mib=4096))
+    moved = await move(engine, vm, host_id=home)
+    (one,) = await decided(engine, moved)
+    assert (one.chosen, one.rule, one.times) == ("none", "NO_HOST", 3)
+    assert [r.option for r in one.rejected] == ["h1", "any other host"]
+    await world.put("host", home, memory_mib=8192)
+    records = MigrationRecords(world.database, engine.backend, world.clock)
+    order = ReserveOrder(operation_id=moved, attempt=1, vm_id=vm, host_id=home)
+    assert (await records.reserve(order)).migration
+    _, gone = await decided(engine, moved)
+    assert (gone.chosen, gone.rule) == ("h1", "HOST_NAMED")
+    assert gone.why.startswith("it is its home; 8192 MiB were free")
 
 
 async def test_a_restart_of_a_recovery_tells_what_its_incident_has_kept_on_its_vm(

@@ -236,6 +236,13 @@ def test_a_report_of_an_operation_tells_what_was_asked_and_each_decision(desk: D
     assert op_explain(desk, asked(PLACE)) == OF_A_START.format(id=uid("op"))
 
 
+def test_a_move_tells_where_from(desk: Desk) -> None:
+    inputs = PLACE["inputs"] | {"from": "h9"}
+    text = op_explain(desk, asked(PLACE | {"question": "vm_target", "inputs": inputs}))
+    assert "Where does db move to?" in text
+    assert "rests on it runs on h9; 128 MiB and 2 vCPUs wanted" in text
+
+
 def test_an_operation_that_serves_an_incident_names_it_and_one_that_waits_says_for_what(
     desk: Desk,
 ) -> None:

@@ -14,11 +14,13 @@ from domain.explain_vms import (
     explain_fate,
     explain_lost_on_the_way,
     explain_place,
+    explain_target,
 )
 from domain.inventory import CONFIRMATION, Confirmation, PowerReading
 from domain.orders import Evidence
 from domain.placement import (
     Guest,
+    PassedOver,
     Room,
     place_again_and_tell,
     place_all,
@@ -287,6 +289,19 @@ def test_a_start_that_names_its_host_says_so_and_weighs_no_other() -> None:
     none = explain_place(big, named=True)
     assert (none.chosen, none.rule) == ("none", Rule.NO_HOST)
     assert set(against(none)) == {"h2", "any other host"}
+
+
+def test_a_move_tells_its_source_and_the_hosts_that_none_may_move_to_now() -> None:
+    busy = (PassedOver(name="h9", why="2 VMs are being moved there, 2 is the limit"),)
+    told = explain_target(place_again_and_tell(guest("db"), HOSTS), "h1", busy, named=False)
+    assert (told.question, told.chosen, told.rule) == ("vm_target", "h4", Rule.BEST_HOST)
+    assert told.inputs["from"] == "h1"
+    assert told.why.endswith("no host that its rules allow was better; h9 may take none now")
+    assert against(told) == {
+        "h9": "2 VMs are being moved there, 2 is the limit",
+        "h2": "512 MiB are free, on h4 1024",
+        "h3": "256 MiB are free, on h4 1024",
+    }
 
 
 def test_a_host_that_was_preferred_but_has_no_room_is_passed_over_for_that() -> None:
