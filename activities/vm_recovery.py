@@ -17,6 +17,8 @@ from activities.ports import Hypervisor, HypervisorSession
 from domain.base import Frozen
 from domain.ended_guests import EndedGuest, NextMove, Verdict, judge
 from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.explain import Explanation
+from domain.explain_guests import Trouble, explain_alive, explain_verdict
 from domain.hung_guests import judge_hung
 from domain.operations import is_first
 from domain.orders import RunRef
@@ -72,6 +74,10 @@ class VmRecoveryRecords(Protocol):
         """Keep on the run why its guest is paused, or that it is not."""
         ...
 
+    async def note_decision(self, order: ExamineOrder, told: Explanation) -> None:
+        """Keep with the operation why this was decided; the same again is counted."""
+        ...
+
     async def ordered(self, operation_id: UUID) -> UUID | None:
         """The start that an earlier try of a step has ordered, whose VM is not ours any more."""
         ...
@@ -93,26 +99,42 @@ class VmRecovery:
 
     @activity.defn(name="vm.examine")
     async def examine(self, order: ExamineOrder) -> Verdict:
-        """Read the guest where it should run, and decide; only that it is paused is noted."""
+        """Read the guest where it should run, and decide; noted is why, and that it is paused."""
         if order.closed:
-            return judge(await self._records.facts(order, None))
+            return await self._judge_ended(order, None)
         async with self._session(order) as session:
             found = await read_own(session, order.run)
             hangs = order.hung and await _hangs(session, order.run, found)
         if found is not None and found.alive:
             return await self._judge_alive(order, found, hangs=hangs)
-        facts = await self._records.facts(order, found.reason if found else None)
-        return judge(facts)
+        return await self._judge_ended(order, found.reason if found else None)
+
+    async def _judge_ended(self, order: ExamineOrder, reason: StateReason | None) -> Verdict:
+        facts = await self._records.facts(order, reason)
+        verdict = judge(facts)
+        told = explain_verdict(facts, verdict, Trouble.ENDED)
+        await self._records.note_decision(order, told)
+        return verdict
 
     async def _judge_alive(self, order: ExamineOrder, found: Domain, *, hangs: bool) -> Verdict:
         paused = _is_paused(order.run, found)
         await self._records.note_paused(order, found.reason if paused else None)
-        if hangs:
-            return judge_hung(await self._records.facts(order, found.reason))
-        if not paused:
-            return _alive(order)
+        if not (hangs or paused):
+            return await self._runs_after_all(order)
         facts = await self._records.facts(order, found.reason)
-        return judge_paused(facts, order.paused_s)
+        return await self._judge_stuck(order, facts, hangs=hangs)
+
+    async def _judge_stuck(self, order: ExamineOrder, facts: EndedGuest, *, hangs: bool) -> Verdict:
+        verdict = judge_hung(facts) if hangs else judge_paused(facts, order.paused_s)
+        trouble = Trouble.HUNG if hangs else Trouble.PAUSED
+        told = explain_verdict(facts, verdict, trouble, order.paused_s)
+        await self._records.note_decision(order, told)
+        return verdict
+
+    async def _runs_after_all(self, order: ExamineOrder) -> Verdict:
+        verdict = _alive(order)
+        await self._records.note_decision(order, explain_alive(verdict))
+        return verdict
 
     @activity.defn(name="vm.resume")
     async def resume(self, order: ExamineOrder) -> bool:
@@ -142,6 +164,7 @@ class VmRecovery:
             found = await read_own(session, run)
             if found is not None and found.alive:
                 if not await _may_end(session, order, found):
+                    await self._runs_after_all(order.examine)
                     return Settled(runs_after_all=True)
                 # Behind the open connection, too: what holds it back must not find it ended.
                 spared = await self._spared(order, found)
@@ -163,7 +186,12 @@ class VmRecovery:
         paused = _is_paused(examine.run, found)
         now = judge_paused(facts, examine.paused_s) if paused else judge_hung(facts)
         _refuse_held(now)
-        return None if now.kill else now.why
+        if now.kill:  # noted already, and nothing is to lie between this reading and the end
+            return None
+        trouble = Trouble.PAUSED if paused else Trouble.HUNG
+        told = explain_verdict(facts, now, trouble, examine.paused_s)
+        await self._records.note_decision(examine, told)
+        return now.why
 
     @activity.defn(name="vm.restart")
     async def restart(self, order: SettleOrder) -> Settled:

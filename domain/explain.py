@@ -25,6 +25,7 @@ class Question(StrEnum):
     HOST_FATE = "host_fate"  # is it dead, and what follows
     HOST_PROOF = "host_proof"  # what its death certificate rests on
     VM_FATE = "vm_fate"  # does it come back
+    GUEST_FATE = "guest_fate"  # what becomes of a VM whose guest ended, hangs or is paused
     VM_PLACE = "vm_place"  # where does it start
     VM_TARGET = "vm_target"  # where does it move to
     MAKE_ROOM = "make_room"  # who is stopped so that it can
@@ -44,6 +45,12 @@ class Rule(StrEnum):
     NOT_WANTED = "NOT_WANTED"  # what somebody wanted down stays down
     STOP_ASKED = "STOP_ASKED"  # a stop that was under way is done
     NOT_PROTECTED = "NOT_PROTECTED"  # nobody asked for it to be brought back
+    GUEST_RUNS = "GUEST_RUNS"  # it was found at work when it was looked at
+    DISARMED = "DISARMED"  # automatic action is switched off
+    MAY_LIVE_ELSEWHERE = "MAY_LIVE_ELSEWHERE"  # moved, saved or started by hand
+    RESTARTS_SPENT = "RESTARTS_SPENT"  # it has failed as often as its limits allow
+    PAUSE_LOSES_NOTHING = "PAUSE_LOSES_NOTHING"  # it goes on where it stood
+    VM_POLICY = "VM_POLICY"  # what its VM says of guests that end, hang or are paused
     BEST_HOST = "BEST_HOST"  # of those that hard rules and room allow
     HOST_NAMED = "HOST_NAMED"  # the operation leaves no choice, and the named one has room
     NO_HOST = "NO_HOST"  # hard rules and memory leave none

@@ -9,6 +9,7 @@ QUESTIONS = {
     "host_fate": "Is {} dead, and what follows?",
     "host_proof": "What proves that {} is dead?",
     "vm_fate": "Does {} come back?",
+    "guest_fate": "What becomes of {}?",
     "vm_place": "Where does {} start?",
     "vm_target": "Where does {} move to?",
     "make_room": "Who is stopped to make room for {}?",
@@ -26,6 +27,12 @@ RULES = {
     "NOT_WANTED": "what somebody wanted down stays down",
     "STOP_ASKED": "a stop that was under way is done",
     "NOT_PROTECTED": "only what is protected is brought back without a person",
+    "GUEST_RUNS": "it was found at work when it was looked at",
+    "DISARMED": "nothing is done by itself while its cluster is disarmed",
+    "MAY_LIVE_ELSEWHERE": "what somebody moved, saved or started by hand is not touched",
+    "RESTARTS_SPENT": "what fails again and again is not started without end",
+    "PAUSE_LOSES_NOTHING": "a paused guest goes on where it stood once its disk answers",
+    "VM_POLICY": "what the VM itself says of guests that end, hang or are paused",
     "BEST_HOST": "the best of the hosts that hard rules and room allow",
     "HOST_NAMED": "whoever asked named the host, and it has room",
     "NO_HOST": "hard rules and memory leave no host now",
@@ -191,10 +198,34 @@ def _of_room(inputs: Json) -> list[str]:
     return [wanted, f"at most {inputs['may_be_stopped_at_most']} may be stopped", *stopped]
 
 
+def _of_guest(inputs: Json) -> list[str]:
+    if "guest" not in inputs:
+        return ["a reading of its own host"]
+    seen = f"its guest is {inputs['guest']} on {inputs['host']}"
+    wanted = "wanted" if inputs["wanted"] else "not wanted"
+    protected = "protected" if inputs["protected"] else "not protected"
+    policies = ("on_guest_shutdown", "on_io_error", "on_hang")
+    facts = [
+        f"{seen}, as libvirt says: {inputs['reason'] or 'unknown to it'}",
+        f"{wanted}, {protected}",
+        ", ".join(f"{name} {inputs[name]}" for name in policies),
+        f"{inputs['restarts']} restarts in {inputs['window_s']:.0f} s, {inputs['restarts_there']} "
+        f"of {inputs['max_restart']} there, {inputs['max_relocate']} other hosts at most",
+        f"{inputs['hosts']} usable hosts",
+        "armed" if inputs["armed"] else "disarmed",
+    ]
+    if inputs["paused_s"]:
+        facts.append(f"paused for {inputs['paused_s']:.0f} s")
+    if inputs["shown_on"]:
+        facts.append(f"shown on {', '.join(inputs['shown_on'])}")
+    return facts
+
+
 FACTS = {
     "host_fate": _of_host,
     "host_proof": _of_proof,
     "vm_fate": _of_fate,
+    "guest_fate": _of_guest,
     "vm_place": _of_place,
     "vm_target": _of_target,
     "make_room": _of_room,

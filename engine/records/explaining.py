@@ -14,6 +14,7 @@ SUBJECTS = {
     Question.HOST_FATE: "host",
     Question.HOST_PROOF: "host",
     Question.VM_FATE: "vm",
+    Question.GUEST_FATE: "vm",
     Question.VM_PLACE: "vm",
     Question.VM_TARGET: "vm",
     Question.MAKE_ROOM: "vm",

@@ -8,6 +8,7 @@ from activities.vm_recovery import ExamineOrder, SettleOrder
 from domain.disarming import acts_on_known
 from domain.ended_guests import RESTART_WINDOW, EndedGuest, NextMove, PastEnd
 from domain.errors import NotFound, Superseded
+from domain.explain import Explanation
 from domain.inventory import HostState, OnGuestShutdown, OnHang, OnIoError, RunState
 from domain.orders import RunRef
 from domain.readings import StateReason
@@ -16,6 +17,7 @@ from engine.actions.vm_recovery import disarmed
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.clock import Clock, utc_now
+from engine.records.explaining import note_of_operation
 from store import ended_runs, inventory, locks, operations, plumbing, shown
 from store.database import Database
 from store.ids import new_id
@@ -70,6 +72,12 @@ class VmRecoveryRecords:
         await self._database.write(
             lambda c: ended_runs.note_paused(c, order.run.run_id, order.run.epoch, told)
         )
+
+    async def note_decision(self, order: ExamineOrder, told: Explanation) -> None:
+        """Keep with the operation why this was decided; the same again is counted."""
+        subject = (order.run.spec.vm_id, order.run.spec.name, told)
+        now = self._clock()
+        await self._database.write(lambda c: note_of_operation(c, order.operation_id, subject, now))
 
     async def ordered(self, operation_id: UUID) -> UUID | None:
         """The start that an earlier try of a step has ordered."""

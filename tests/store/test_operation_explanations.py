@@ -7,7 +7,10 @@ import pytest
 
 from activities.guests import PlaceOrder
 from activities.migrating import ReserveOrder
+from domain.ended_guests import judge
 from domain.errors import NotFound
+from domain.explain_guests import Trouble, explain_verdict
+from domain.readings import StateReason
 from engine.actions.vms import StartVm
 from engine.queries.explaining import ExplainOperation
 from engine.records.migrating import MigrationRecords
@@ -17,6 +20,7 @@ from store import locks, migrating, runs
 from store.ids import new_id
 from tests.store.engine_room import Engine
 from tests.store.test_recovery_records import Death
+from tests.store.test_vm_recovery_records import Case
 
 pytestmark = pytest.mark.store
 
@@ -161,6 +165,36 @@ async def test_a_move_to_a_named_host_without_room_tells_its_numbers_once(engine
     _, gone = await decided(engine, moved)
     assert (gone.chosen, gone.rule) == ("h1", "HOST_NAMED")
     assert gone.why.startswith("it is its home; 8192 MiB were free")
+
+
+async def test_what_becomes_of_an_ended_guest_and_where_it_starts_is_one_story(
+    engine: Engine,
+) -> None:
+    case = await Case(engine).build(max_restart=2)
+    order = await case.order()
+    facts = await case.facts_of_crash()
+    verdict = judge(facts)
+    disarmed = facts.model_copy(update={"armed": False})
+    for seen in (disarmed, disarmed, facts):
+        engine.world.later(30)
+        why = explain_verdict(seen, judge(seen), Trouble.ENDED)
+        await case.records.note_decision(order.examine, why)
+    started = await case.settle(verdict)
+    assert started is not None
+    place = PlaceOrder(
+        operation_id=started, vm_id=case.vm, host_id=None, licence_id=None, incident_id=None,
+        prefer_id=verdict.prefer_id, avoid=verdict.avoid,
+    )  # fmt: skip
+    engine.world.later(1)
+    assert (await engine.runs.place(place)).run
+    kept = await decided(engine, case.operation)
+    assert [(one.question, one.chosen, one.rule, one.times) for one in kept] == [
+        ("guest_fate", "wait", "DISARMED", 2),
+        ("guest_fate", "restart", "WANTED_AND_PROTECTED", 1),
+        ("vm_place", "h1", "BEST_HOST", 1),
+    ]
+    assert kept[1].inputs["reason"] == StateReason.CRASHED
+    assert (kept[1].inputs["restarts"], kept[1].inputs["max_restart"]) == (0, 2)
 
 
 async def test_a_restart_of_a_recovery_tells_what_its_incident_has_kept_on_its_vm(

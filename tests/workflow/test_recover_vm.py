@@ -4,6 +4,7 @@ import pytest
 
 from domain.readings import StateReason
 from engine.actions.vm_config import EditVm
+from engine.queries.explaining import ExplainOperation
 from engine.queries.vms import ShowVm
 from tests.fakes import Gate
 from tests.workflow import ended_guests
@@ -26,6 +27,11 @@ async def test_a_guest_that_crashed_is_started_again_on_its_host(engine: Bench) 
     assert (engine.copies("db"), (await last_run(engine, "db"))["generation"]) == (["h1"], 2)
     assert await engine.rows("entity_lock") == []
     assert await engine.broken() == []
+    told = await engine.backend.run_query(ExplainOperation(operation_id=operation))
+    assert [(one.question, one.chosen, one.rule) for one in told.decisions] == [
+        ("guest_fate", "restart", "WANTED_AND_PROTECTED"),
+        ("vm_place", "h1", "BEST_HOST"),
+    ]
 
 
 async def test_what_is_shut_down_from_inside_stays_down(engine: Bench) -> None:
@@ -42,6 +48,10 @@ async def test_a_wrong_report_changes_nothing(engine: Bench) -> None:
     operation = await ended_guests.a_guest_that_runs_is_left_alone(engine)
     assert (await engine.operation(operation))["summary"] == "db runs on h1 after all"
     assert ((await last_run(engine, "db"))["state"], engine.copies("db")) == ("running", ["h1"])
+    told = await engine.backend.run_query(ExplainOperation(operation_id=operation))
+    assert [(one.chosen, one.rule) for one in told.decisions] == [
+        ("leave it as it is", "GUEST_RUNS")
+    ]
 
 
 async def test_nothing_is_closed_on_the_word_of_a_host_that_does_not_answer(engine: Bench) -> None:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from cli.nouns.explanation import FACTS, QUESTIONS, RULES
+from domain.explain import Question, Rule
 from tests.unit.cli.fake_engine import Desk, Json, host, incident, paged, uid
 
 pytestmark = pytest.mark.unit
@@ -243,6 +245,44 @@ def test_a_move_tells_where_from(desk: Desk) -> None:
     assert "rests on it runs on h9; 128 MiB and 2 vCPUs wanted" in text
 
 
+ENDED: Json = {
+    "guest": "ended",
+    "host": "h1",
+    "reason": "crashed",
+    "wanted": True,
+    "protected": True,
+    "on_guest_shutdown": "stay",
+    "on_io_error": "resume",
+    "on_hang": "off",
+    "armed": False,
+    "shown_on": ["h2"],
+    "hosts": 3,
+    "restarts": 2,
+    "restarts_there": 1,
+    "max_restart": 3,
+    "max_relocate": 1,
+    "window_s": 600.0,
+    "paused_s": 0.0,
+}
+
+
+def test_what_becomes_of_a_guest_is_told_with_its_policies_and_limits(desk: Desk) -> None:
+    fate_of_guest = PLACE | {"question": "guest_fate", "chosen": "wait", "inputs": ENDED}
+    text = op_explain(desk, asked(fate_of_guest | {"rule": "DISARMED"}))
+    for words in (
+        "What becomes of db?",
+        "DISARMED: nothing is done by itself while its cluster is disarmed",
+        "rests on its guest is ended on h1, as libvirt says: crashed; wanted, protected; ",
+        "on_guest_shutdown stay, on_io_error resume, on_hang off; 2 restarts in 600 s, 1 of 3 ",
+        "there, 1 other hosts at most; 3 usable hosts; disarmed; shown on h2",
+    ):
+        assert words in text
+    paused = fate_of_guest | {"inputs": ENDED | {"paused_s": 90.0, "shown_on": []}}
+    assert "disarmed; paused for 90 s" in op_explain(desk, asked(paused))
+    alive = fate_of_guest | {"inputs": {}, "rule": "GUEST_RUNS"}
+    assert "rests on a reading of its own host" in op_explain(desk, asked(alive))
+
+
 def test_an_operation_that_serves_an_incident_names_it_and_one_that_waits_says_for_what(
     desk: Desk,
 ) -> None:
@@ -255,3 +295,8 @@ def test_an_operation_that_serves_an_incident_names_it_and_one_that_waits_says_f
 
 def test_the_json_of_an_operation_is_what_the_api_answered(desk: Desk) -> None:
     assert json.loads(op_explain(desk, asked(PLACE), "-o", "json")) == asked(PLACE)
+
+
+def test_every_question_and_rule_of_the_engine_is_told_in_words() -> None:
+    assert set(QUESTIONS) == set(FACTS) == {question.value for question in Question}
+    assert set(RULES) == {rule.value for rule in Rule}
