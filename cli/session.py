@@ -6,12 +6,13 @@
 
 import inspect
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import httpx2
 
     from cli.client import Api
+    from cli.keep_trying import KeepTrying
+
+T = TypeVar("T")
 
 DEFAULT_WAIT = "10m"
 
@@ -44,6 +48,7 @@ class Session:
     env: Mapping[str, str] = field(default_factory=lambda: os.environ)
     transport: "httpx2.BaseTransport | None" = None
     pause: Callable[[float], None] | None = None
+    monotonic: Callable[[], float] = time.monotonic
 
     @property
     def as_json(self) -> bool:
@@ -74,11 +79,34 @@ class Act:
     reason: str
     idempotency_key: str
     progress: Progress
+    trying: "KeepTrying | None" = None
+    """Asks again while the engine is away; None: an engine that is away is told at once."""
 
     @property
     def api(self) -> "Api":
         """The engine."""
         return self.session.api
+
+    def kept_up(self, limit_s: float) -> "Act":
+        """The same, asking again for `limit_s` while the engine or its database is away.
+
+        Only for what may as well arrive later: whoever asked may have gone home by then.
+        """
+        from cli.client import pause
+        from cli.keep_trying import KeepTrying
+
+        hidden = self.progress is Progress.AUTO and self.session.as_json
+        trying = KeepTrying(
+            limit_s,
+            quiet=hidden or self.progress is Progress.NONE,
+            pause=self.session.pause or pause,
+            monotonic=self.session.monotonic,
+        )
+        return replace(self, trying=trying)
+
+    def asked(self, ask: Callable[[], T]) -> T:
+        """The answer to `ask`, which may be asked again."""
+        return ask() if self.trying is None else self.trying(ask)
 
     def run(self, path: str, body: Json) -> None:
         """Ask for the action, wait if wanted, print; Failure unless it succeeded."""
@@ -122,7 +150,7 @@ class Act:
             headers["X-Reason"] = reason
         again = f"the same command with --idempotency-key {key} asks once more, and acts only once"
         try:
-            accepted: Json = self.api.ask(method, path, body, headers)
+            accepted: Json = self.asked(lambda: self.api.ask(method, path, body, headers))
         except KeyboardInterrupt:
             raise failure(
                 Exit.INTERRUPTED,

@@ -1,16 +1,15 @@
 """`holdfast cluster`: what may act on its own, and how quickly."""
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from cli.failures import Exit, Failure, Json, failure
+from cli.failures import Json
 from cli.nouns.shared import VersionOption, change
+from cli.nouns.switching import switch
 from cli.render import clock, lasting, print_facts, print_json, print_table
 from cli.session import Act, Session, actions, queries
-from cli.terminal import clean, say
 from cli.values import duration_s, ratio
 
 app = typer.Typer(
@@ -85,6 +84,18 @@ class VirtType(StrEnum):
     QEMU = "qemu"
     TEST = "test"
 
+
+KEEP_TRYING_S = 600.0
+"""Higher: a script hangs for longer. Lower: a database that is restored comes back too late."""
+
+KeepTryingOption = Annotated[
+    float,
+    typer.Option(
+        parser=duration_s,
+        metavar="DURATION",
+        help="How long to ask again while the engine or its database is away; 0 asks once.",
+    ),
+]
 
 FenceLimit = Annotated[
     float | None,
@@ -271,7 +282,7 @@ def create(
 @actions
 def arm(act: Act, cluster: SomeCluster = None, everywhere: Everywhere = False) -> None:
     """Allow automatic action: fences and restarts."""
-    _switch(act, "arm", cluster, {}, everywhere=everywhere)
+    switch(act, "arm", cluster, {}, everywhere=everywhere)
 
 
 @app.command()
@@ -287,37 +298,11 @@ def disarm(
             "failures are only noted, and recoveries under way go on."
         ),
     ] = DisarmMode.HOLD,
+    keep_trying: KeepTryingOption = KEEP_TRYING_S,
 ) -> None:
     """Stop automatic action at once: no host is fenced for a failure that comes now."""
-    _switch(act, "disarm", cluster, {"mode": mode.value}, everywhere=everywhere)
-
-
-def _switch(act: Act, verb: str, cluster: str | None, body: Json, *, everywhere: bool) -> None:
-    """One cluster after the other, and the others though one is refused: each is safer than none.
-
-    By requests of their own, since a batch would wait for Temporal.
-    """
-    if (cluster is None) is not everywhere:
-        raise failure(Exit.USAGE, "CLUSTER_OR_ALL", "name one cluster, or all of them with --all")
-    found = act.api.all("/clusters") if cluster is None else [act.api.find("cluster", cluster)]
-    refused: list[Failure] = []
-    for one in found:
-        asking = _alone(act, one) if everywhere else act
-        try:
-            asking.run(f"/clusters/{one['id']}/actions/{verb}", body)
-        except Failure as error:
-            if not everywhere:
-                raise
-            say(f"{clean(one['name'])}: {error.document['detail']}")
-            refused.append(error)
-    if refused:
-        raise refused[0]
-
-
-def _alone(act: Act, cluster: Json) -> Act:
-    """One key makes one request safe to repeat, so each cluster's has one of its own."""
-    key = act.idempotency_key
-    return replace(act, idempotency_key=f"{key}-{cluster['id']}" if key else "")
+    kept_up = act.kept_up(keep_trying)
+    switch(kept_up, "disarm", cluster, {"mode": mode.value}, everywhere=everywhere)
 
 
 @app.command()

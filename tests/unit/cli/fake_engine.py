@@ -89,12 +89,19 @@ class Desk:
         self.engine = FakeEngine()
         self.env = {"HOLDFAST_VAR": str(folder), "HOLDFAST_TOKEN": "t0ken"}
         self.pauses: list[float] = []
+        self.now = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Time passes only while somebody pauses."""
+        self.pauses.append(seconds)
+        self.now += seconds
 
     def run(self, *words: str, given: str | None = None) -> Result:
         session = Session(
             env=self.env,
             transport=httpx2.MockTransport(self.engine),
-            pause=self.pauses.append,
+            pause=self.pause,
+            monotonic=lambda: self.now,
         )
         return CliRunner().invoke(app, list(words), obj=session, input=given)
 
