@@ -128,7 +128,7 @@ async def children_of(
 
 def _restored(document: Any) -> Row:
     row = _typed(operation, document["operation"])
-    kept = document.get("decisions", ())  # none were kept before revision 0023
+    kept = document.get("decisions", ())  # none were kept before revision 0025
     return row | {
         "steps": [_typed(step, plain) for plain in document["steps"]],
         "decisions": [_typed(operation_decision, plain) for plain in kept],

@@ -60,7 +60,8 @@ async def copy(source: str, target: str, progress: Progress = lambda *_: None) -
     if await migrate.current(target) is None:
         await migrate.upgrade(target)
     await _refuse_other_revision("target", await migrate.current(target))
-    origin, destination = Database(source), Database(target)
+    # A statement of a copy may have to read or write a whole table.
+    origin, destination = (Database(url, statement_s=None) for url in (source, target))
     try:
 
         async def work(reading: AsyncConnection) -> dict[str, int]:

@@ -16,7 +16,8 @@ take turns, since sharing it would make one commit the other's writes.
 import asyncio
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TypeVar
 
@@ -24,9 +25,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.errors import Conflict, EngineError, OutcomeUnknown, Unavailable
-from store import dialects, failures
+from store import dialects, failures, server_links
 from store.dialects import in_memory
 from store.failures import KEY_TRIES, TRIES
+from store.server_links import STATEMENT_S
 from store.unit_of_work import Propagation, UnitOfWork, entered, held, joinable
 
 __all__ = ["TRIES", "Database", "Propagation", "Work", "in_memory"]
@@ -45,13 +47,21 @@ long transaction is mistaken for the outer."""
 class Database:
     """One database; `write` and `read` run a function in a transaction.
 
-    `engine`: connections that others made and share; closing this leaves them open.
+    `engine`: connections that others made and share; closing this leaves them open. `statement_s`:
+    how long a server may take for a statement; None: as long as it likes.
     """
 
-    def __init__(self, url: str, engine: AsyncEngine | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        engine: AsyncEngine | None = None,
+        *,
+        statement_s: float | None = STATEMENT_S,
+    ) -> None:
         self.url = url
         self._shared = engine is not None
-        self._engine = engine or dialects.make_engine(url)
+        self._statement_s = statement_s
+        self._engine = engine or dialects.make_engine(url, statement_s=statement_s)
         self.dialect = dialects.dialect_name(self._engine)
 
     async def write(self, work: Work[T], propagation: Propagation = Propagation.REQUIRED) -> T:
@@ -86,11 +96,12 @@ class Database:
     async def alone(self, work: Callable[[sa.Connection], T]) -> T:
         """Run synchronous `work` in one transaction that excludes every other such: migrations.
 
-        Not repeated. READ COMMITTED on servers, so that what the one before us did is seen.
+        Not repeated. READ COMMITTED on servers, so that what the one before us did is seen, and
+        statements that take as long as they need.
         MariaDB commits each change of a table by itself: a failure there leaves what came before.
         """
         try:
-            async with self._engine.connect() as connection:
+            async with self._unhurried() as engine, engine.connect() as connection:
                 if self.dialect != "sqlite":
                     await connection.execution_options(isolation_level="READ COMMITTED")
                 async with connection.begin():
@@ -127,9 +138,9 @@ class Database:
     async def close(self) -> None:
         """Give every connection back."""
         if not self._shared:
-            await self._engine.dispose()
+            await server_links.dispose(self._engine)
         if "_inner" in self.__dict__:
-            await self._inner.dispose()
+            await server_links.dispose(self._inner)
 
     async def create_all(self, metadata: sa.MetaData) -> None:
         """Create the tables without migrations: for tests of single statements."""
@@ -139,7 +150,18 @@ class Database:
 
     @cached_property
     def _inner(self) -> AsyncEngine:
-        return dialects.make_engine(self.url, inner=True)
+        return dialects.make_engine(self.url, inner=True, statement_s=self._statement_s)
+
+    @asynccontextmanager
+    async def _unhurried(self) -> AsyncIterator[AsyncEngine]:
+        if self.dialect == "sqlite":
+            yield self._engine
+            return
+        engine = dialects.make_engine(self.url, statement_s=None)
+        try:
+            yield engine
+        finally:
+            await server_links.dispose(engine)
 
     async def _run(self, work: Work[T], *, read: bool) -> T:
         outers = held(self)

@@ -26,7 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from domain.errors import Invalid
+from store import server_links
 from store.failures import CHECK_FAILED, busy, number, read_only
+from store.server_links import CONNECT_S, STATEMENT_S
 from store.sqlite_threads import SqliteThreads
 from store.unit_of_work import UNIT, NoUnitOpen, UnitOfWork
 
@@ -41,8 +43,6 @@ INNER_LOCK_S = 1
 
 INNER_POOL = 5
 """Connections for transactions inside suspended ones; outers cannot use them up."""
-
-CONNECT_S = 5
 
 IDLE_S = 60
 """How long a server lets a transaction stand in which nothing is asked for. Higher: a process that
@@ -114,11 +114,18 @@ def dialect_name(engine: AsyncEngine) -> str:
     return "mariadb" if name == "mysql" else name
 
 
-def make_engine(url: str, *, inner: bool = False, opener: Opener | None = None) -> AsyncEngine:
+def make_engine(
+    url: str,
+    *,
+    inner: bool = False,
+    opener: Opener | None = None,
+    statement_s: float | None = STATEMENT_S,
+) -> AsyncEngine:
     """Connections to `url`; `inner`: the second, smaller pool, for transactions inside others.
 
-    `opener` opens SQLite's connections in the driver's place. Invalid (DATABASE_URL_INVALID) for
-    another kind of database; nothing is connected yet.
+    `opener` opens SQLite's connections in the driver's place. `statement_s`: how long a server's
+    answer to a statement is waited for; None: for ever. Invalid (DATABASE_URL_INVALID) for another
+    kind of database; nothing is connected yet.
     """
     check_url(url)
     if url.startswith("sqlite"):
@@ -132,13 +139,14 @@ def make_engine(url: str, *, inner: bool = False, opener: Opener | None = None) 
         **pool,
         isolation_level="SERIALIZABLE",
         pool_pre_ping=True,
-        connect_args=_mariadb_arguments(lock_s) if mine else _postgres_arguments(lock_s),
+        connect_args=(_mariadb_arguments if mine else _postgres_arguments)(lock_s, statement_s),
     )
     if mine:
         # It repeats each of the server's notes as a warning, such as "name ignored for PRIMARY".
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
         sa.event.listen(engine.sync_engine, "begin", _begin_mariadb)
     sa.event.listen(engine.sync_engine, "connect", _notice_death)
+    server_links.watch(engine)
     return _watched(engine)
 
 
@@ -233,7 +241,7 @@ async def may_idle(connection: AsyncConnection) -> None:
         await connection.execute(sa.text("SET SESSION idle_transaction_timeout = 0"))
 
 
-def _postgres_arguments(lock_s: int) -> dict[str, Any]:
+def _postgres_arguments(lock_s: int, statement_s: float | None) -> dict[str, Any]:
     settings = {
         "lock_timeout": f"{lock_s}s",
         "idle_in_transaction_session_timeout": f"{IDLE_S}s",
@@ -242,15 +250,23 @@ def _postgres_arguments(lock_s: int) -> dict[str, Any]:
         "tcp_keepalives_count": "2",
         "tcp_user_timeout": f"{DEAD_S}s",
     }
-    return {"timeout": CONNECT_S, "server_settings": settings}
+    return {
+        "timeout": CONNECT_S,
+        "command_timeout": statement_s,
+        "server_settings": settings,
+        "connection_class": server_links.PostgresLink,
+    }
 
 
-def _mariadb_arguments(lock_s: int) -> dict[str, Any]:
+def _mariadb_arguments(lock_s: int, statement_s: float | None) -> dict[str, Any]:
+    from store.mariadb_link import open_mariadb
+
     settings = f"innodb_lock_wait_timeout={lock_s}, sql_mode='{SQL_MODE}', time_zone='+00:00'"
     settings += f", idle_transaction_timeout={IDLE_S}"
     names = f"SET NAMES utf8mb4 COLLATE {COLLATION}"
     return {
-        "connect_timeout": CONNECT_S,
+        "async_creator_fn": open_mariadb,
+        "read_timeout": statement_s,
         "charset": "utf8mb4",
         "init_command": f"{names}, SESSION {settings}",
     }
@@ -333,10 +349,16 @@ def begins(unit: UnitOfWork, statement: str, *, changes: bool) -> bool:
     return not unit.begun and statement != "BEGIN IMMEDIATE"
 
 
+def _unanswered(context: sa.engine.ExceptionContext) -> TimeoutError | None:
+    # PostgreSQL's driver tells it by this error without a word; the connection is dropped already.
+    silent = isinstance(context.original_exception, TimeoutError)
+    return TimeoutError("a statement got no answer in time") if silent else None
+
+
 def _after_error(context: sa.engine.ExceptionContext) -> BaseException | None:
     # A database may have ended the transaction with the statement (PostgreSQL does, and answers
     # a COMMIT of it without an error), so whoever swallows the error must not go on to commit.
-    error = _broken_rule(context) or context.sqlalchemy_exception
+    error = _broken_rule(context) or _unanswered(context) or context.sqlalchemy_exception
     connection = context.connection
     unit = None if connection is None else unit_on(connection)
     if connection is not None and unit is not None and not connection.in_nested_transaction():

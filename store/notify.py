@@ -22,7 +22,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.database import Database
-from store.dialects import CONNECT_S, in_memory, unit_of
+from store.dialects import in_memory, unit_of
+from store.server_links import CONNECT_S
 
 log = structlog.get_logger()
 
@@ -136,7 +137,8 @@ async def _listen_for_ever(
 
 async def _listen(url: str, channel: Channel, waiter: Changes, first: asyncio.Event) -> None:
     """Until the connection is lost; raises one of `TROUBLE` when there is none."""
-    connection = await asyncpg.connect(**_arguments(url), timeout=CONNECT_S)
+    limits = {"timeout": CONNECT_S, "command_timeout": CONNECT_S}
+    connection = await asyncpg.connect(**_arguments(url), **limits)
     try:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -149,7 +151,7 @@ async def _listen(url: str, channel: Channel, waiter: Changes, first: asyncio.Ev
                 async with asyncio.timeout(PROBE_S):
                     await lost.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1", timeout=CONNECT_S)
+                await connection.execute("SELECT 1")
     finally:
         connection.terminate()
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -69,6 +70,20 @@ class PrivateServer(ABC):
         """Stop the server, dropping its connections; stopped already is fine."""
         self._end(self.politely)
 
+    def pause(self) -> None:
+        """Let it stand still, as a frozen VM does: its kernel goes on acknowledging."""
+        assert self._process is not None, "it was not started"
+        # The parent first: PostgreSQL has a process for each connection, and makes no new one then.
+        self._stop_still(self._process.pid)
+        for child in self._children():
+            self._stop_still(child)
+
+    def resume(self) -> None:
+        """Let it go on; one that goes on already does so."""
+        assert self._process is not None, "it was not started"
+        for process in (*self._children(), self._process.pid):
+            os.kill(process, signal.SIGCONT)
+
     def remove(self) -> None:
         """Stop the server without tidying up, and delete its data."""
         self._end(self.at_once)
@@ -80,11 +95,35 @@ class PrivateServer(ABC):
             self._process.wait(timeout=LIMIT_S)
             self._process = None
 
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+    def _stop_still(self, process: int) -> None:
+        assert self._process is not None
+        os.kill(process, signal.SIGSTOP)
+        deadline = time.monotonic() + LIMIT_S
+        # A thread that is in the kernel just then still gives an answer before it stops.
+        while not _stands_still(process):
+            assert time.monotonic() < deadline, self._said("does not stand still in time")
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.001)
+
     def _ready(self) -> bool:
         return subprocess.run(self.ping(), capture_output=True, check=False).returncode == 0
 
     def _said(self, what: str) -> str:
         return f"{self.make} {what}: {(self._folder / 'log').read_text()[-2000:]}"
+
+
+def _stands_still(process: int) -> bool:
+    """Whether all its threads are stopped, or ended."""
+    threads = Path(f"/proc/{process}/task").iterdir()
+    told = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+    return set(told) <= {"T", "Z"}
 
 
 def free_port() -> int:
