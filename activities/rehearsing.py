@@ -130,10 +130,11 @@ class Rehearsing:
         devices = await self._level(step)
         ids = tuple(device.id for device in devices)
         one_by_one = asyncio.Lock()
+        fresh = freshly(lambda: self._records.claim_cut(step, ids, self._now()))
 
         async def claim() -> None:
-            async with one_by_one:
-                await self._records.claim_cut(step, ids, self._now())
+            async with one_by_one:  # whose turn has not come asks for nothing yet
+                await fresh()
 
         await claim()  # first of all: a refusal here says that nothing was cut
         troubles = await asyncio.gather(*(self._off(device, claim) for device in devices))
@@ -211,7 +212,7 @@ class Rehearsing:
     async def _off(self, device: FenceDevice, claim: Claim) -> str:
         """What went wrong with the command, if anything; claimed anew just before it."""
         try:
-            await self._power.off(device, freshly(claim))
+            await self._power.off(device, claim)
         except EngineError as error:
             return error.detail
         return ""

@@ -16,7 +16,7 @@ from temporalio import activity
 from activities.ports import Hypervisor, HypervisorSession
 from domain.base import Frozen
 from domain.ended_guests import EndedGuest, NextMove, Verdict, judge
-from domain.errors import Conflict, OutcomeUnknown, Superseded
+from domain.errors import Conflict, OutcomeUnknown, Superseded, Unavailable
 from domain.explain import Explanation
 from domain.explain_guests import Trouble, explain_alive, explain_verdict
 from domain.hung_guests import judge_hung
@@ -113,7 +113,7 @@ class VmRecovery:
         facts = await self._records.facts(order, reason)
         verdict = judge(facts)
         told = explain_verdict(facts, verdict, Trouble.ENDED)
-        await self._records.note_decision(order, told)
+        await self._note(order, told)
         return verdict
 
     async def _judge_alive(self, order: ExamineOrder, found: Domain, *, hangs: bool) -> Verdict:
@@ -128,13 +128,20 @@ class VmRecovery:
         verdict = judge_hung(facts) if hangs else judge_paused(facts, order.paused_s)
         trouble = Trouble.HUNG if hangs else Trouble.PAUSED
         told = explain_verdict(facts, verdict, trouble, order.paused_s)
-        await self._records.note_decision(order, told)
+        await self._note(order, told)
         return verdict
 
     async def _runs_after_all(self, order: ExamineOrder) -> Verdict:
         verdict = _alive(order)
-        await self._records.note_decision(order, explain_alive(verdict))
+        await self._note(order, explain_alive(verdict))
         return verdict
+
+    async def _note(self, order: ExamineOrder, told: Explanation) -> None:
+        """Keep why it came out so; a restart does not wait until that can be written."""
+        try:
+            await self._records.note_decision(order, told)
+        except (Unavailable, OutcomeUnknown) as error:
+            activity.logger.warning("decision not kept", extra={"code": error.code})
 
     @activity.defn(name="vm.resume")
     async def resume(self, order: ExamineOrder) -> bool:
@@ -190,7 +197,7 @@ class VmRecovery:
             return None
         trouble = Trouble.PAUSED if paused else Trouble.HUNG
         told = explain_verdict(facts, now, trouble, examine.paused_s)
-        await self._records.note_decision(examine, told)
+        await self._note(examine, told)
         return now.why
 
     @activity.defn(name="vm.restart")

@@ -95,6 +95,8 @@ def _start_s(wait: Wait) -> float | None:
     match wait.code:
         case "DISARMED":
             return FROZEN_LOOK_MAX_S
+        case "STARTS_AT_LIMIT":
+            return policy.hold_retry_max_s
         case "START_NOT_UNDONE":
             return _doubled_s(wait, policy.hold_retry_max_s, silent_look_max_s(policy))
         case "START_FAILED":

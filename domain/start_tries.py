@@ -12,6 +12,11 @@ from domain.base import Frozen
 from domain.orders import FailedTry, StartLimits, StartVmOrder
 from domain.profiles import Policy
 
+HOST_LEFT_SERVICE = "HOST_LEFT_SERVICE"
+SHOWN_ELSEWHERE = "SHOWN_ELSEWHERE"
+PLACED_ANEW = frozenset({HOST_LEFT_SERVICE, SHOWN_ELSEWHERE})
+"""Codes of a start that is to look for a place anew, and of which no host has failed."""
+
 
 class Tries(Frozen):
     """What was tried so far. `round` counts from 0."""

@@ -11,7 +11,7 @@ Races       It has the turn of its host meanwhile, so that no poll stands behind
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libvirt
 import structlog
@@ -31,9 +31,14 @@ AGAIN_S = 600.0
 """After a failure. Higher: autostart is noticed later there. Lower: a libvirtd that hangs at this
 alone is connected to more often."""
 
-READ_AGAIN_S = 60.0
+READ_AGAIN_S = 10.0
 """How long the marks of the same domains are believed. Higher: a mark that was removed by hand is
 noticed later. Lower: a host with many foreign domains that start is asked more after each poll."""
+
+
+BELIEVED_S = 15.0
+"""How long an answer is told: longer than the slowest poll takes. Higher: a host that this process
+did not poll for a while is told of as it was. Lower: what is late is told as not known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class _Known:
     started: frozenset[bytes]
     ours: tuple[str, ...]
     read_at_s: float
+    asked_at_s: float
 
 
 class AutostartReader:
@@ -55,9 +61,9 @@ class AutostartReader:
         self._asking: set[asyncio.Task[None]] = set()
 
     def known(self, uri: str) -> tuple[str, ...] | None:
-        """Names of ours that start by themselves, as last answered; None where that failed."""
-        found = self._known.get(uri)
-        return None if found is None else found.ours
+        """Names of ours that start by themselves, as just answered; None where that failed."""
+        found, now_s = self._known.get(uri), asyncio.get_running_loop().time()
+        return None if found is None or now_s - found.asked_at_s > BELIEVED_S else found.ours
 
     def begin(self, uri: str, lane: Lane | None, done: Callable[[], None]) -> None:
         """Ask, apart; `done` is called at the end, whatever comes of it. No lane: forgotten."""
@@ -104,9 +110,9 @@ def _read(connection: libvirt.virConnect, known: _Known | None, now_s: float) ->
     domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
     started = frozenset(domain.UUID() for domain in domains)
     if known is not None and known.started == started:
-        return known
+        return replace(known, asked_at_s=now_s)
     ours = (domain.name() for domain in domains if _is_ours(domain))
-    return _Known(started, tuple(sorted(ours)), now_s)
+    return _Known(started, tuple(sorted(ours)), now_s, now_s)
 
 
 def _is_ours(domain: libvirt.virDomain) -> bool:

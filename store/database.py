@@ -257,7 +257,7 @@ def _verdict(
     if failures.lost_race(error):
         return failures.busy(f"the transaction lost {lost} races in a row", lost)
     meant = failures.translated(error)
-    if unit.committing and isinstance(meant, Unavailable):
+    if unit.committing and not unit.read and isinstance(meant, Unavailable):
         return OutcomeUnknown(
             "COMMIT_OUTCOME_UNKNOWN",
             f"the database went away during the commit: {meant.detail}",

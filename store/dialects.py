@@ -266,7 +266,7 @@ def _mariadb_arguments(lock_s: int, statement_s: float | None) -> dict[str, Any]
     names = f"SET NAMES utf8mb4 COLLATE {COLLATION}"
     return {
         "async_creator_fn": open_mariadb,
-        "read_timeout": statement_s,
+        "statement_s": statement_s,
         "charset": "utf8mb4",
         "init_command": f"{names}, SESSION {settings}",
     }

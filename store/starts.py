@@ -49,6 +49,25 @@ async def expected(connection: AsyncConnection, run_id: UUID, operation_id: UUID
 
 
 @prebuilt
+def _still_of(run_id: UUID, operation_id: UUID, /) -> sa.Select[Any]:
+    to_start = [RunState.PLACED.value, RunState.STARTING.value]
+    return sa.select(vm_run.c.id).where(
+        vm_run.c.id == run_id,
+        vm_run.c.operation_id == operation_id,
+        among(vm_run.c.state, to_start),
+    )
+
+
+async def only_its_host_is_out(
+    connection: AsyncConnection, run_id: UUID, operation_id: UUID
+) -> bool:
+    """Whether a run is this operation's to start, and its host alone speaks against that now."""
+    if await expected(connection, run_id, operation_id):
+        return False
+    return await one(connection, _still_of(run_id, operation_id)) is not None
+
+
+@prebuilt
 def _limit_of(host_id: UUID, /) -> sa.Select[Any]:
     query = sa.select(host.c.name, cluster.c.starts_per_host)
     return query.join_from(host, cluster, cluster.c.id == host.c.cluster_id).where(

@@ -60,7 +60,7 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
-from workflows.starting import Awaited, Turns, until_ready
+from workflows.starting import ANYWHERE, Awaited, Turns, until_ready
 
 FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
@@ -282,9 +282,9 @@ class RecoverHost:
         return tuple(await restarts)
 
     async def _restart_in_turn(self, item: Restart) -> Outcome:
-        if item.run is None:  # nobody knows where it will have room
+        if item.run is None and not item.awaits:  # nobody knows where it will have room
             return await self._restart(item)
-        host_id = item.run.host_id
+        host_id = ANYWHERE if item.run is None else item.run.host_id
         await self._turns.take(host_id, item.vm_id, item.vm_name)
         try:
             return await self._restart(item)

@@ -28,7 +28,7 @@ from domain.disarming import DISARMED
 from domain.next_looks import FROZEN_LOOK_MAX_S
 from domain.operations import Outcome, Problem
 from domain.orders import Placement, RunRef, StartVmOrder
-from domain.start_tries import Tries
+from domain.start_tries import PLACED_ANEW, Tries
 from domain.start_turns import STARTS_AT_LIMIT
 from workflows import options
 from workflows.operation import (
@@ -58,6 +58,7 @@ class StartVm:
         self._tries = Tries.of(order)
         self._pausing = Pausing(order)
         self._frozen = 0  # how often it was looked whether recoveries are
+        self._turns_asked = 0  # in vain, on the host where it has its place
 
     @workflow.run
     async def run(self, order: StartVmOrder) -> Outcome:
@@ -111,11 +112,16 @@ class StartVm:
         workflow.set_current_details(f"waiting: {problem.detail}")
         if workflow.info().is_continue_as_new_suggested():
             self._go_on_anew(self._run_ref)
-        wait_s = self._order.policy.capacity_retry_s
+        policy, doublings = self._order.policy, min(self._turns_asked, 10)
+        self._turns_asked += 1
+        wait_s = min(policy.capacity_retry_s * 2.0**doublings, policy.hold_retry_max_s)
         await wait_up_to(wait_s, lambda: self._looks_wanted > looks, "see whether its turn is")
 
     async def _failed_on(self, run: RunRef, error: ActivityError) -> None:
         """Undo the start; returns once another host may try, raises when none may."""
+        if self._turns_asked:  # it says still that it waits for its turn there
+            await show_running(self._order)
+            self._turns_asked = 0
         undone = await to_its_end(self._give_up())
         if self._order.limits is None:
             raise error
@@ -125,6 +131,8 @@ class StartVm:
         overtaken = problem.code in ("SUPERSEDED", "GENERATION_STALE")
         if undone is None or undone in NOT_OURS or overtaken:
             raise error
+        if problem.code in PLACED_ANEW:
+            return
         self._tries = self._tries.after(run.host_id, run.host_name, problem.code)
         if self._tries.round_is_over or self._tries.spent:
             await self._next_round(problem)

@@ -22,6 +22,10 @@ from workflows.operation import problem_of
 STARTS_PER_HOST = "starts-per-host"
 """Patch: before it, all starts of a recovery began at once."""
 
+ANYWHERE = UUID(int=0)
+"""The turns of those that have no place yet and are released together: they look for one in order.
+"""
+
 LOOK_FIRST_S = 1.0
 """Between the first looks for VMs of others; then a tenth of how long they have been waited for.
 Higher: a start comes later than it could. Lower: a short wait takes many events."""
@@ -80,8 +84,9 @@ class Awaited:
 
     async def watch(self) -> None:
         """Look again and again, ever less often; whatever comes of it, each start is released."""
-        waited_s = 0.0
+        began = workflow.now()
         while self._waiting:
+            waited_s = (workflow.now() - began).total_seconds()
             try:
                 await self._look(waited_s)
             except ActivityError as error:
@@ -91,7 +96,6 @@ class Awaited:
             if self._waiting:
                 wait_s = min(max(LOOK_FIRST_S, waited_s / 10), AWAITED_LOOK_MAX_S)
                 await workflow.sleep(options.seconds(wait_s), summary="look for VMs of others")
-                waited_s += wait_s
 
     async def _look(self, waited_s: float) -> None:
         wanted = BackOrder(

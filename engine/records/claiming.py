@@ -1,5 +1,6 @@
 """Takes a dead host's VMs, in one transaction."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.recovery import ClaimVictimsOrder
+from domain.affinity import companies
 from domain.errors import Refused
 from domain.explain import Explanation
 from domain.explain_vms import explain_fate, explain_place
@@ -154,7 +156,7 @@ class Claim:
         rooms = await rooms_of(self._connection, cluster_id)
         rules = await affinity_of(self._connection, cluster_id)
         seen = await shown.shown(self._connection, cluster_id, [guest.vm_id for guest in wanted])
-        waiting = await self._waiting(wanted)
+        waiting = await self._waiting(wanted, companies(rules.rules))
         here = tuple(g for g in wanted if g.vm_id not in seen and g.vm_id not in waiting)
         told = [
             runs_elsewhere(guest, tuple(one.name for one in seen[guest.vm_id]))
@@ -168,13 +170,20 @@ class Claim:
         ]
         return {one.guest.vm_id: one for one in (*place_and_tell(here, rooms, rules), *told)}
 
-    async def _waiting(self, wanted: tuple[Guest, ...]) -> dict[UUID, tuple[str, ...]]:
-        """Those that wait for VMs which something else brings back, and these VMs' names."""
+    async def _waiting(
+        self, wanted: tuple[Guest, ...], bound: Mapping[UUID, frozenset[UUID]]
+    ) -> dict[UUID, tuple[str, ...]]:
+        """Those that wait for VMs which something else brings back, and these VMs' names.
+
+        Without those that hard rules keep with others of them: such a VM has to have its place
+        when these get theirs, or it may never be able to join them.
+        """
         depends = await inventory.dependencies(self._connection)
         taken = {guest.vm_id for guest in wanted}
         awaits = await self._awaits({i: set(depends.get(i, ())) - taken for i in taken})
         names = {vm_id: [one.vm_name for one in found] for vm_id, found in awaits.items()}
-        return that_wait(wanted, names)
+        waiting = that_wait(wanted, names)
+        return {i: why for i, why in waiting.items() if not bound.get(i, frozenset()) & taken - {i}}
 
     async def _place(self, choice: Placed, child_id: UUID) -> None:
         run = await runs.place(

@@ -12,6 +12,7 @@ from domain.explain_vms import explain_place
 from domain.inventory import RunState
 from domain.orders import Placement, RunRef
 from domain.placement import NoRoom, Room, Told, place_again_and_tell
+from domain.start_tries import HOST_LEFT_SERVICE, SHOWN_ELSEWHERE
 from domain.unplaced import runs_elsewhere
 from engine.affinity import affinity_of
 from engine.backend import Backend
@@ -105,15 +106,23 @@ class RunRecords:
             await note_explanations(connection, order.incident_id, [subject], now)
 
     async def expect(self, run: RunRef) -> None:
-        """Superseded when the run is not to be started any more; changes nothing."""
-        asked = (run.run_id, run.operation_id)
-        if not await self._database.read(lambda c: starts.expected(c, *asked)):
-            raise _superseded(run, "is not to be started any more")
+        """Superseded when the run is not to be started any more; changes nothing.
+
+        Refused (HOST_LEFT_SERVICE) while its host alone speaks against it.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            if not await starts.expected(connection, run.run_id, run.operation_id):
+                await _refuse_out_of_service(connection, run)
+                raise _superseded(run, "is not to be started any more")
+
+        await self._database.read(work)
 
     async def begin_start(self, run: RunRef) -> None:
         """Claim the run for `create()`; Superseded when it may not start any more.
 
-        Refused while it has to wait: DISARMED, STARTS_AT_LIMIT.
+        Refused while it has to wait: DISARMED, STARTS_AT_LIMIT; where it has to be placed anew:
+        HOST_LEFT_SERVICE, SHOWN_ELSEWHERE.
         """
 
         async def work(connection: AsyncConnection) -> Refused | None:
@@ -123,10 +132,12 @@ class RunRecords:
             waits = None if found is None else await take_turn(connection, found, self._clock())
             if waits is not None:
                 return waits
+            await _refuse_shown(connection, run, found)
             if await runs.begin_start(connection, run.run_id, run.operation_id):
                 return None
             if await runs.frozen(connection, run.run_id):
                 raise frozen(run.spec.name)
+            await _refuse_out_of_service(connection, run)
             raise _superseded(run, "may not start any more")
 
         # That it waits is written down, so this is raised behind the commit.
@@ -227,6 +238,33 @@ def _superseded(run: RunRef, what: str) -> Superseded:
         vm=run.spec.name,
         generation=run.generation,
     )
+
+
+async def _refuse_out_of_service(connection: AsyncConnection, run: RunRef) -> None:
+    """Refused where a run is this operation's still, and its host serves nobody now."""
+    if await starts.only_its_host_is_out(connection, run.run_id, run.operation_id):
+        raise Refused(
+            HOST_LEFT_SERVICE,
+            f"{run.host_name} left service before {run.spec.name} began to start there",
+            next_step="nothing: its place is given back, and another host is looked for",
+            vm=run.spec.name,
+            host=run.host_name,
+        )
+
+
+async def _refuse_shown(connection: AsyncConnection, run: RunRef, found: Row | None) -> None:
+    """Refused where a VM has waited for its turn, and another host shows a process of it by now."""
+    if found is None or found["state"] != RunState.PLACED or found["turn_at"] is None:
+        return
+    vm = await inventory.get(connection, "vm", run.spec.vm_id)
+    seen = () if vm is None else await _shown(connection, vm)
+    if seen:
+        raise Refused(
+            SHOWN_ELSEWHERE,
+            f"the last poll of {' and '.join(seen)} shows a process of {run.spec.name}",
+            next_step="shut it down there: the start goes on by itself then",
+            vm=run.spec.name,
+        )
 
 
 async def _refuse_frozen(connection: AsyncConnection, order: PlaceOrder, vm: Row) -> None:

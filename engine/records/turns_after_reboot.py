@@ -60,8 +60,11 @@ async def _missing(
     awaited = sorted(await awaited_of(connection, needed))
     since: dict[UUID, datetime | None] = dict.fromkeys(awaited)
     since |= await coming_back.open_starts(connection, awaited)
-    # What was left down is ordered by this very look, sooner or later, and before its dependants.
-    since |= dict.fromkeys(await coming_back.left_down_of(connection, awaited), now)
+    # What was left down is ordered by this very look, and before its dependants, unless somebody
+    # has locked it: for how long, nobody knows.
+    left = sorted(await coming_back.left_down_of(connection, awaited))
+    locked = await locks.held(connection, [("vm", vm_id) for vm_id in left])
+    since |= {vm_id: now for vm_id in left if ("vm", vm_id) not in locked}
     others = sorted(set(needed) - since.keys())
     active = await runs.active_runs_of(connection, others)
     for vm_id, vm in (await inventory.get_many(connection, "vm", sorted(active))).items():

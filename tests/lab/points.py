@@ -23,7 +23,7 @@ the same whatever proved its host dead."""
 LEFT_OUT: Mapping[tuple[str, str], str] = {
     (RECOVERY, "operation.wait"): "nothing holds it: the cluster is armed and the controller reads",
     (RECOVERY, "recovery.follow"): "only where an earlier try has begun a part of it",
-    (RECOVERY, "vm.until_back"): "no VM depends on one of another failed host",
+    (RECOVERY, "recovery.look_back"): "no VM depends on one of another failed host",
     (RECOVERY, "vm.until_ready"): "no VM has a rule of readiness",
     ("FenceHost", "fencing.power_off"): "the power reads off; see the trap `agent`",
     ("FenceHost", "fencing.read_level"): "belongs to a power off",

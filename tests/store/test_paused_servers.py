@@ -25,7 +25,7 @@ from tests.store.world import PERSON
 
 pytestmark = pytest.mark.store
 
-LIMIT_S = 1.0
+LIMIT_S = 3.0
 SLACK_S = 20.0
 """What a busy machine may add."""
 

@@ -19,6 +19,7 @@ from engine.records.start_turns import take_turn
 from store import runs
 from store.rows import Row
 from tests.store.engine_room import Engine
+from tests.store.test_shown import seen
 
 pytestmark = pytest.mark.store
 
@@ -216,9 +217,28 @@ async def test_what_may_not_start_is_told_so_and_not_to_wait_for_its_turn(engine
     with pytest.raises(Refused, match=DISARMED):
         await engine.runs.begin_start(h3.refs["c"])
     await engine.act(ArmCluster(cluster_id=cluster, armed=True))
-    await engine.world.put("host", h3.host, state="down")
-    with pytest.raises(Superseded):
-        await engine.runs.begin_start(h3.refs["c"])
+    await engine.world.put("host", h3.host, state="preparing_maintenance")
+    for asked in (engine.runs.expect, engine.runs.begin_start):
+        with pytest.raises(Refused, match="left service before c began"):
+            await asked(h3.refs["c"])
+        with pytest.raises(Superseded):
+            await asked(h3.refs["b"])
+
+
+async def test_what_a_host_shows_by_the_time_its_turn_comes_is_not_started_a_second_time(
+    engine: Engine,
+) -> None:
+    h3, world = await survivor(engine), engine.world
+    for name in ("a", "b"):
+        await h3.start(name, await h3.parent())
+    assert await h3.begins("a")
+    assert not await h3.begins("b")
+    await world.monitor()
+    await seen(world, await world.host("h4"), [h3.refs["b"].spec.vm_id])
+    await h3.runs("a")
+    with pytest.raises(Refused, match="the last poll of h4 shows a process of b"):
+        await engine.runs.begin_start(h3.refs["b"])
+    assert (await world.run(h3.refs["b"].run_id))["state"] == "placed"
 
 
 async def test_of_two_that_claim_the_last_turn_together_one_gets_it(engine: Engine) -> None:

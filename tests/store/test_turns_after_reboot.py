@@ -118,6 +118,20 @@ async def test_what_could_not_begin_for_long_begins_in_order_all_the_same(engine
     assert await began(engine) == ["db"]
 
 
+async def test_one_that_somebody_has_locked_is_not_waited_for_without_a_limit(
+    engine: Engine,
+) -> None:
+    world = engine.world
+    db = await world.vm("db", protected=True, memory_mib=10)
+    app = await world.vm("app", protected=True, memory_mib=10, depends_on=(db,))
+    await world.lock(db, await world.operation(db, kind="vm.stop", state="running"))
+    await rebooted(engine, db, app)
+    assert await engine.hosts.start_left_down() == 0
+    world.later(BACK_LIMIT_S + 1)
+    assert await engine.hosts.start_left_down() == 1
+    assert await began(engine) == ["app"]
+
+
 async def test_a_delay_after_what_it_depends_on_is_kept(engine: Engine) -> None:
     world = engine.world
     ready = {"when": "delay", "delay_s": 30.0}

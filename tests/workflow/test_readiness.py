@@ -2,6 +2,7 @@
 
 import pytest
 
+from domain.hosts import HostEvent
 from domain.readiness import ReadyRule, ReadyWhen
 from domain.start_turns import STARTS_AT_LIMIT
 from engine.actions.clusters import EditCluster
@@ -147,6 +148,31 @@ async def test_two_recoveries_onto_one_survivor_start_no_more_there_at_once_than
             assert (await engine.ended(recovery))["state"] == "succeeded"
     assert at_once == [1] * 6
     assert [engine.copies(f"vm{n}") for n in range(6)] == [["h3"]] * 6
+    assert await engine.broken() == []
+
+
+async def test_a_start_whose_host_leaves_service_before_its_turn_comes_runs_elsewhere(
+    engine: Bench,
+) -> None:
+    await engine.act(EditCluster(cluster_id=engine.cluster_id, starts_per_host=1))
+    for name in ("db", "web"):
+        await engine.add_vm(name, "h1", memory_mib=64)
+    assert (await engine.ended(await engine.maintain("h2")))["state"] == "succeeded"
+    gate = engine.centre.before["create"] = Gate()
+    engine.centre.hosts["h1"].lose_power()
+    recovery = await engine.report("h1")
+    await gate.reached.wait()
+
+    async def one_waits() -> bool:
+        codes = [row["reason_code"] for row in await engine.rows("operation")]
+        return codes.count(STARTS_AT_LIMIT) == 1
+
+    await engine.until(one_waits, "nobody waited for its turn")
+    assert (await engine.ended(await engine.activate("h2")))["state"] == "succeeded"
+    await engine.move_host("h3", HostEvent.DRAIN)
+    gate.open()
+    assert (await engine.ended(recovery))["state"] == "succeeded"
+    assert sorted([*engine.copies("db"), *engine.copies("web")]) == ["h2", "h3"]
     assert await engine.broken() == []
 
 

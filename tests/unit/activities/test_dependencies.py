@@ -124,5 +124,13 @@ async def test_a_start_that_has_begun_waits_for_nobody() -> None:
 
 
 async def test_twice_gives_the_same() -> None:
-    vms = {DB.vm_id: COMING}
-    assert (await looked(vms, DB))[0] == (await looked(vms, DB))[0]
+    start = WaitingStart(start_id=uuid4(), vm_name="app", awaits=(DB, CACHE))
+    records = Records({DB.vm_id: COMING, CACHE.vm_id: running(1)}, frozenset())
+    steps = Dependencies(FakeHypervisor(DataCentre()), Port(False), records)
+    order = BackOrder(operation_id=uuid4(), starts=(start,), waited_s=0, deadline_s=1)
+    said = []
+    for _ in range(2):
+        assert (await steps.look_back(order)).released == ()
+        said.append(dict(records.waits))
+        records.waits.clear()
+    assert said[0] == said[1] != {}

@@ -59,6 +59,10 @@ def test_it_counts_from_when_its_workflow_has_last_said_so() -> None:
     assert seconds("host.recover", "MANY_SILENT", told_at=told) == 18
 
 
+def test_a_start_that_waits_for_its_turn_looks_by_the_clock_too() -> None:
+    assert seconds("vm.start", "STARTS_AT_LIMIT", told_at=NOW) == POLICY.hold_retry_max_s
+
+
 def test_what_somebody_else_says_for_it_has_no_next_look() -> None:
     assert seconds("host.recover", "WORKFLOW_UNKNOWN", told_at=None) is None
 
