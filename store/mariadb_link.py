@@ -7,6 +7,8 @@ import asyncio
 from typing import Any
 
 from asyncmy.connection import Connection
+from asyncmy.constants.CR import CR_SERVER_LOST
+from asyncmy.errors import OperationalError
 
 from store.server_links import CLOSE_S, CONNECT_S
 
@@ -24,9 +26,21 @@ class MariaLink(Connection):
         if self.statement_s is None:
             await super()._fill_buffer(need)  # type: ignore[misc]  # missing in its stubs
             return
-        timer = asyncio.get_running_loop().call_later(self.statement_s, self.give_up)
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            self.give_up()
+
+        timer = asyncio.get_running_loop().call_later(self.statement_s, give_up)
         try:
             await super()._fill_buffer(need)  # type: ignore[misc]
+        except OperationalError as error:
+            if not late:
+                raise
+            said = f"no answer in time: waited {self.statement_s:g} s for it"
+            raise OperationalError(CR_SERVER_LOST, said) from error
         finally:
             timer.cancel()
 

@@ -1,7 +1,6 @@
 """A database server that stands still is not waited for without end, and used once it goes on."""
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -77,7 +76,7 @@ async def test_a_statement_under_way_ends_and_the_next_one_works_once_the_server
             await database.write(halfway)
     assert caught.value.code == "DATABASE_UNAVAILABLE"
     assert "nothing was changed" in caught.value.next_step
-    assert re.search("in time|read timeout", caught.value.detail)
+    assert "in time" in caught.value.detail
     assert dropped == [True], "before a rollback on it is waited for as long again"
     server.resume()
     assert await notes() == []
