@@ -16,6 +16,7 @@ from typing import Any, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from activities.ports import Claim
 from domain.base import Frozen
 from domain.errors import EngineError, Invalid, Unavailable
 
@@ -57,7 +58,8 @@ class Codec:
 
     def __init__(self, method: Method) -> None:
         hints = get_type_hints(method)
-        names = list(signature(method).parameters)[1:]
+        # A claim is made at the near end, just before the call is sent.
+        names = [n for n in list(signature(method).parameters)[1:] if hints[n] != Claim | None]
         self._args = tuple(TypeAdapter[Any](hints[name]) for name in names)
         opened = get_origin(hints["return"]) is AbstractAsyncContextManager
         # What is opened stays at the far end, and lasts as long as the connection.
