@@ -11,6 +11,7 @@ from simulator.invariants.always import (
     nothing_runs_in_maintenance,
     one_active_run_at_most,
     one_incident_at_most,
+    starts_take_turns,
     what_is_lost_is_certified,
     who_works_holds_its_lock,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "operations_end_once",
     "operations_end_or_say_why_they_wait",
     "read_facts",
+    "starts_take_turns",
     "steps_end_with_their_operations",
     "vms_come_back_from_a_planned_stop",
     "what_is_lost_is_certified",

@@ -1,6 +1,7 @@
 """The invariants can be broken: each check is shown a world that breaks it, and nothing else."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -28,18 +29,18 @@ def sound() -> tuple[DataCentre, dict[str, list[Row]]]:
     centre.run(host, VM, FakeDomain("db", 128, 1))
     rows: dict[str, list[Row]] = {table: [] for table in TABLES}
     rows["cluster"] = [{"id": CLUSTER, "vcpu_overcommit": 1.5, "memory_overcommit": 1.0}]
-    rows["cluster"][0]["armed"] = True
+    rows["cluster"][0] |= {"armed": True, "starts_per_host": 1}
     up = {"state": "up", "epoch": 1, "memory_mib": 1024, "cpus": 2, "cluster_id": CLUSTER}
     rows["host"] = [
         up | {"id": HOST, "name": "h1", "memory_reserved_mib": 128, "vcpus_reserved": 3},
     ]
     rows["vm"] = [{"id": VM, "name": "db"} | WANTED]
     run = {"id": RUN, "vm_id": VM, "host_id": HOST, "epoch": 1, "generation": 1, "active": 1}
-    run |= {"agent_heard": True, "vcpus": 3}
+    run |= {"agent_heard": True, "vcpus": 3, "operation_id": START, "turn_at": None}
     run |= {"target_host_id": None, "target_epoch": None, "target_generation": None}
     rows["vm_run"] = [run | {"state": "running", "memory_mib": 128, "lost_certificate_id": None}]
     start = {"id": START, "kind": "vm.start", "target_id": VM, "target_name": "db", "attempt": 1}
-    start |= {"run_id": "run-1"}
+    start |= {"run_id": "run-1", "parent_id": None}
     rows["operation"] = [
         start | {"state": "succeeded", "workflow": "StartVm", "problem": None, "reason_code": None}
     ]
@@ -112,6 +113,18 @@ def more_vcpus_than_a_cluster_allows(_centre: DataCentre, rows: dict[str, list[R
     rows["cluster"][0]["vcpu_overcommit"] = 1.49
 
 
+def more_starts_at_once_than_may(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
+    parent = {"id": OTHER, "kind": "host.recover", "target_id": HOST, "workflow": "RecoverHost"}
+    rows["operation"].append(rows["operation"][0] | parent)
+    rows["operation"][0]["parent_id"] = OTHER
+    rows["event"].append({"operation_id": OTHER, "type": "host.recover.succeeded"})
+    begun = {"state": "starting", "turn_at": datetime(2026, 1, 2, tzinfo=UTC)}
+    for number in (8, 9):
+        rows["vm"].append({"id": UUID(int=number), "name": f"vm{number}"} | WANTED)
+        mine = {"id": UUID(int=10 + number), "vm_id": UUID(int=number), "memory_mib": 0, "vcpus": 0}
+        rows["vm_run"].append(rows["vm_run"][0] | begun | mine)
+
+
 def an_incident_that_was_left(_centre: DataCentre, rows: dict[str, list[Row]]) -> None:
     row = {"id": INCIDENT, "host_id": HOST, "epoch": 1, "open": 1, "operation_id": START}
     rows["incident"].append(row)
@@ -164,6 +177,7 @@ PLANTED: tuple[tuple[Break, Any], ...] = (
     (more_memory_than_a_cluster_allows, invariants.capacity_holds),
     (vcpus_that_were_not_given_back, invariants.capacity_holds),
     (more_vcpus_than_a_cluster_allows, invariants.capacity_holds),
+    (more_starts_at_once_than_may, invariants.starts_take_turns),
     (an_incident_that_was_left, invariants.one_incident_at_most),
     (a_copy_that_stays_paused, invariants.nothing_stays_paused),
     (a_copy_that_stays_hung, invariants.nothing_stays_hung),
