@@ -177,6 +177,8 @@ async def test_a_cancelled_batch_ends_what_has_not_begun_and_undoes_what_has(
     await runs(whole_engine, operation)
     await whole_engine.act(CancelOperation(operation_id=operation))
     ended = await whole_engine.ended(operation)
+    for row in await children(whole_engine, operation):
+        await whole_engine.begun(row["id"])  # what it was asked has arrived, too
     gate.open()
     assert ended["state"] == "cancelled"
     assert ended["summary"] == "7 cancelled before they began, 2 asked to cancel"
