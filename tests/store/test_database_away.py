@@ -19,10 +19,9 @@ from engine.batches import BatchReceipt
 from engine.queries.operations import ListOperations, ListOperationsQuery
 from store import inventory
 from store.database import Database
-from store.migrate import upgrade
-from tests.store.conftest import new_cluster, new_database, new_server
 from tests.store.engine_room import Engine
 from tests.store.mariadb import Server
+from tests.store.own_servers import KINDS, migrated_on, own_server
 from tests.store.postgres import Cluster
 from tests.store.scenes import Scene, params_of
 from tests.store.server import PrivateServer
@@ -48,27 +47,18 @@ class Away:
             self.server.start()  # by this thread: it ends with the one that started it
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mariadb"])
+@pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Cluster | Server]:
-    """A server of these tests' own, which nobody else would miss."""
-    made = new_cluster() if request.param == "postgresql" else new_server()
-    try:
-        made.start()
+    """A server of these tests' own."""
+    with own_server(request.param) as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture
 async def away(server: Cluster | Server) -> AsyncIterator[Away]:
     """A migrated database on a server that may be stopped; started again for the next test."""
     async with AsyncExitStack() as stack:
-        if isinstance(server, Server):
-            url = await stack.enter_async_context(server.migrated())
-        else:
-            url = server.url(await new_database(server, "template1"))
-            await upgrade(url)
-        there = Away(Database(url), server)
+        there = Away(Database(await migrated_on(server, stack)), server)
         stack.push_async_callback(there.come_back)
         stack.push_async_callback(there.database.close)
         yield there

@@ -13,11 +13,10 @@ from domain.errors import OutcomeUnknown, Unavailable
 from engine.actions.clusters import CreateCluster, CreateClusterAction
 from engine.backend import Backend
 from store.database import Database
-from store.migrate import upgrade
 from store.server_links import CLOSE_S, CONNECT_S
-from tests.store.conftest import new_cluster, new_database, new_server
 from tests.store.mariadb import Server
 from tests.store.notes import create_notes, note, writing
+from tests.store.own_servers import KINDS, migrated_on, own_server
 from tests.store.postgres import Cluster
 from tests.store.test_database_away import names
 from tests.store.world import PERSON
@@ -31,26 +30,18 @@ SLACK_S = 20.0
 SLEEP = {"postgresql": "SELECT pg_sleep({})", "mariadb": "SELECT sleep({})"}
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mariadb"])
+@pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Cluster | Server]:
-    """A server of these tests' own, which nobody else would miss."""
-    made = new_cluster() if request.param == "postgresql" else new_server()
-    try:
-        made.start()
+    """A server of these tests' own."""
+    with own_server(request.param) as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture
 async def database(server: Cluster | Server) -> AsyncIterator[Database]:
     """A migrated database whose statements are given `LIMIT_S`; its server goes on afterwards."""
     async with AsyncExitStack() as stack:
-        if isinstance(server, Server):
-            url = await stack.enter_async_context(server.migrated())
-        else:
-            url = server.url(await new_database(server, "template1"))
-            await upgrade(url)
+        url = await migrated_on(server, stack)
         made = Database(url, statement_s=LIMIT_S)
         stack.push_async_callback(made.close)
         stack.callback(server.resume)

@@ -13,6 +13,7 @@ from domain.readiness import ReadyRule, ReadyWhen
 from engine.actions.clusters import EditCluster
 from engine.actions.confirmations import ConfirmHostDead
 from engine.actions.vm_config import EditVm
+from store.rows import Row
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
 from tests.workflow.scenarios import Scenario, cancel_is_known, finished
@@ -234,21 +235,33 @@ async def the_outlets_are_cut_after_the_controller_has_read_off(bench: Bench) ->
     return await finished(bench, await bench.report("h1"))
 
 
-async def a_vm_waits_for_one_that_another_recovery_brings_back(bench: Bench) -> UUID:
-    """RecoverHost: two hosts lose their power; `app` starts once `db`, of the other one, runs."""
+async def a_rack_loses_its_power(bench: Bench) -> None:
+    """`db` was on h1, and `app`, which depends on it, on h2."""
     await bench.add_host("h4")
     await bench.add_vm("db", "h1")
     await bench.add_vm("app", "h2", after=("db",))
     for name in ("h1", "h2"):
         bench.centre.hosts[name].lose_power()
     await bench.watcher.missed("h1")
-    recovery = await bench.report("h2")
+
+
+async def until_it_waits_for_another(bench: Bench, recovery: UUID) -> Row:
+    """The one start of a recovery, once it waits for a VM of another one."""
 
     async def waits() -> bool:
         found = await bench.children_of(recovery, "vm.start")
         return [row["reason_code"] for row in found] == ["DEPENDENCY"]
 
-    await bench.until(waits, "app never waited for db")
+    await bench.until(waits, "it never waited for a VM of another recovery")
+    (start,) = await bench.children_of(recovery, "vm.start")
+    return start
+
+
+async def a_vm_waits_for_one_that_another_recovery_brings_back(bench: Bench) -> UUID:
+    """RecoverHost: two hosts lose their power; `app` starts once `db`, of the other one, runs."""
+    await a_rack_loses_its_power(bench)
+    recovery = await bench.report("h2")
+    await until_it_waits_for_another(bench, recovery)
     await finished(bench, await bench.report("h1"))
     return await finished(bench, recovery)
 

@@ -1,38 +1,17 @@
 """A VM waits for one that it depends on also where another recovery brings that one back."""
 
-from uuid import UUID
-
 import pytest
 
 from domain import dependencies
 from engine.actions.vm_config import EditVm
-from store.rows import Row
 from tests.workflow.bench import Bench
-from tests.workflow.failovers import a_vm_waits_for_one_that_another_recovery_brings_back
+from tests.workflow.failovers import (
+    a_rack_loses_its_power,
+    a_vm_waits_for_one_that_another_recovery_brings_back,
+    until_it_waits_for_another,
+)
 
 pytestmark = pytest.mark.workflow
-
-
-async def a_rack_dies(engine: Bench) -> None:
-    """`db` on h1 and `app`, which depends on it, on h2: both hosts lose their power."""
-    await engine.add_host("h4")
-    await engine.add_vm("db", "h1")
-    await engine.add_vm("app", "h2", after=("db",))
-    for name in ("h1", "h2"):
-        engine.centre.hosts[name].lose_power()
-    await engine.watcher.missed("h1")
-
-
-async def waits_for_db(engine: Bench, recovery: UUID) -> Row:
-    """The start of `app` once it waits."""
-
-    async def waits() -> bool:
-        found = await engine.children_of(recovery, "vm.start")
-        return [row["reason_code"] for row in found] == ["DEPENDENCY"]
-
-    await engine.until(waits, "its start never waited for db")
-    (start,) = await engine.children_of(recovery, "vm.start")
-    return start
 
 
 async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engine: Bench) -> None:
@@ -46,8 +25,8 @@ async def test_it_is_started_once_that_one_runs_again_and_says_so_meanwhile(engi
 
 
 async def test_meanwhile_it_says_what_it_waits_for_and_takes_no_room(engine: Bench) -> None:
-    await a_rack_dies(engine)
-    start = await waits_for_db(engine, await engine.report("h2"))
+    await a_rack_loses_its_power(engine)
+    start = await until_it_waits_for_another(engine, await engine.report("h2"))
     assert "db, which it depends on, is to be back first" in start["waiting_for"]
     assert (engine.copies("db"), engine.copies("app")) == ([], [])
     runs = [row for row in await engine.rows("vm_run") if row["active"]]
@@ -61,7 +40,7 @@ async def test_what_waits_leaves_the_only_room_to_what_it_waits_for(engine: Benc
         engine.centre.hosts[name].lose_power()
     await engine.watcher.missed("h1")
     second = await engine.report("h2")
-    await waits_for_db(engine, second)
+    await until_it_waits_for_another(engine, second)
     assert (await engine.ended(await engine.report("h1")))["state"] == "succeeded"
     assert engine.copies("db") == ["h3"]
 
@@ -95,9 +74,9 @@ async def test_more_may_wait_than_steps_may_be_at_work_and_hold_up_nobody(engine
 
 
 async def test_it_is_started_once_that_one_is_not_to_run_any_more(engine: Bench) -> None:
-    await a_rack_dies(engine)
+    await a_rack_loses_its_power(engine)
     second = await engine.report("h2")
-    await waits_for_db(engine, second)
+    await until_it_waits_for_another(engine, second)
     await engine.act(EditVm(vm_id=engine.vms["db"], protected=False))
     assert (await engine.ended(second))["state"] == "succeeded"
     assert len(engine.copies("app")) == 1
@@ -107,7 +86,7 @@ async def test_it_is_started_without_that_one_after_a_limit(
     engine: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dependencies, "BACK_LIMIT_S", 1.0)
-    await a_rack_dies(engine)
+    await a_rack_loses_its_power(engine)
     assert (await engine.ended(await engine.report("h2")))["state"] == "succeeded"
     assert (engine.copies("db"), len(engine.copies("app"))) == ([], 1)
 
