@@ -58,6 +58,7 @@ class Told:
         self.tables: dict[str, list[dict[str, Any]]] = {
             "cluster": [{"id": 1, "profile": "balanced"}],
             "host": [{"id": HOST, "name": "h1", "cluster_id": 1}],
+            "monitor": [],
         }
         self.loop = SimpleNamespace(time=lambda: self.now_s)
         self.rows = SimpleNamespace(table=lambda name, *_, **__: self.tables[name])

@@ -88,9 +88,9 @@ TOYS = (
         (
             Order(
                 step="toy.beats",
-                value={"until": 20, "every_s": 0.2},
+                value={"until": 60, "every_s": 0.2},
                 start_to_close_s=20,
-                heartbeat_s=1,
+                heartbeat_s=3,  # a busy machine beats late
                 cancellation=WAITS,
                 cancel_after_s=1,
             ),
