@@ -26,6 +26,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 import cli.processes
 import worker.parts
 from activities.fencing import FenceStep, Fencing
+from activities.ports import Claim
 from domain.inventory import FenceDevice, PowerReading
 from domain.orders import Evidence
 from drivers.fence_agents import FenceAgents
@@ -101,13 +102,17 @@ def plant_traps() -> None:
     setattr(FenceAgents, "off", _with_trap(FenceAgents.off))  # noqa: B010
 
 
-Off = Callable[[FenceAgents, FenceDevice], Coroutine[Any, Any, None]]
+Off = Callable[[FenceAgents, FenceDevice, Claim | None], Coroutine[Any, Any, None]]
 
 
 def _with_trap(off: Off) -> Off:
-    async def switch(self: FenceAgents, device: FenceDevice) -> None:
-        asyncio.get_running_loop().call_later(AGENT_UNDER_WAY_S, spring, "agent")
-        await off(self, device)
+    async def switch(self: FenceAgents, device: FenceDevice, claim: Claim | None = None) -> None:
+        async def claimed() -> None:
+            if claim is not None:
+                await claim()
+            asyncio.get_running_loop().call_later(AGENT_UNDER_WAY_S, spring, "agent")
+
+        await off(self, device, claimed)
 
     return switch
 
