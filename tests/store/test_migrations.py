@@ -180,7 +180,7 @@ async def test_the_template_gives_a_revision_that_runs(database: Database, tmp_p
     await database.alone(draft)
     revision = await database.alone(lambda c: MigrationContext.configure(c).get_current_revision())
     # The next test may get the same database.
-    newest = migrate.newest()
+    newest = str(migrate.newest())
     await database.alone(lambda c: command.stamp(migrate.config(c, folder), newest))
     assert revision == "9999"
 
