@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.control import OPEN
-from store.left_down import LEFT_DOWN
+from store.left_down import left_down_of
 from store.prebuilt import prebuilt
 from store.rows import many
 from store.schema import operation
-from store.schema_ha import planned_stop, vm_run
+from store.schema_ha import planned_stop
 
-BRINGS_BACK = ("vm.start", "vm.recover")
+STARTS = ("vm.start", "vm.recover")
+"""Kinds of operations that start the VM that they are about."""
 
 
 @prebuilt
@@ -24,7 +25,7 @@ def _open_starts(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
         sa.select(operation.c.target_id, sa.func.min(operation.c.created_at).label("since"))
         .where(
             operation.c.target_id.in_(vm_ids),
-            operation.c.kind.in_(BRINGS_BACK),
+            operation.c.kind.in_(STARTS),
             operation.c.state.in_(OPEN),
         )
         .group_by(operation.c.target_id)
@@ -37,24 +38,6 @@ async def open_starts(connection: AsyncConnection, vm_ids: Sequence[UUID]) -> di
         return {}
     rows = await many(connection, _open_starts(vm_ids))
     return {row["target_id"]: row["since"] for row in rows}
-
-
-@prebuilt
-def _left_down(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
-    later = vm_run.alias("later")
-    followed = sa.exists().where(
-        later.c.vm_id == vm_run.c.vm_id, later.c.generation > vm_run.c.generation
-    )
-    return sa.select(vm_run.c.vm_id).where(
-        vm_run.c.vm_id.in_(vm_ids), vm_run.c.end_reason == LEFT_DOWN, ~followed
-    )
-
-
-async def left_down_of(connection: AsyncConnection, vm_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these VMs that were found gone and are still to be started again."""
-    if not vm_ids:
-        return set()
-    return {row["vm_id"] for row in await many(connection, _left_down(vm_ids))}
 
 
 async def coming(connection: AsyncConnection, vm_ids: Sequence[UUID]) -> set[UUID]:

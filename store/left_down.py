@@ -3,6 +3,7 @@
 The latest run of such a VM says so; whoever takes that word back starts it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -40,12 +41,16 @@ async def leave_down(connection: AsyncConnection, vm_id: UUID) -> bool:
     return await changed(connection, query.values(end_reason=LEFT_DOWN)) == 1
 
 
-@prebuilt
-def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
+def _followed() -> sa.ColumnElement[bool]:
+    """Whether a VM has had another run since."""
     later = vm_run.alias("later")
-    followed = sa.exists().where(
+    return sa.exists().where(
         later.c.vm_id == vm_run.c.vm_id, later.c.generation > vm_run.c.generation
     )
+
+
+@prebuilt
+def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
     settling = sa.exists().where(
         host.c.id == vm_run.c.host_id, host.c.state == HostState.RECONCILING
     )
@@ -59,7 +64,7 @@ def _left_down(limit: int, /, *ids: UUID, which: str) -> sa.Select[Any]:
             vm.c.removed_at.is_(None),
             cluster.c.armed.is_(True),
             vm_run.c.end_reason == LEFT_DOWN,
-            ~followed,
+            ~_followed(),
         )
     )
     for one in ids:
@@ -85,6 +90,20 @@ async def left_down(
         return await many(connection, _left_down(limit, host_id, which="host_id"))
     ids = () if run_id is None else (run_id,)
     return await many(connection, _left_down(limit, *ids, which="id"))
+
+
+@prebuilt
+def _left_down_of(vm_ids: Sequence[UUID], /) -> sa.Select[Any]:
+    return sa.select(vm_run.c.vm_id).where(
+        vm_run.c.vm_id.in_(vm_ids), vm_run.c.end_reason == LEFT_DOWN, ~_followed()
+    )
+
+
+async def left_down_of(connection: AsyncConnection, vm_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these VMs that were found gone and are still to be started again."""
+    if not vm_ids:
+        return set()
+    return {row["vm_id"] for row in await many(connection, _left_down_of(vm_ids))}
 
 
 async def pick_up(connection: AsyncConnection, run_id: UUID) -> bool:

@@ -58,12 +58,8 @@ def _still_of(run_id: UUID, operation_id: UUID, /) -> sa.Select[Any]:
     )
 
 
-async def only_its_host_is_out(
-    connection: AsyncConnection, run_id: UUID, operation_id: UUID
-) -> bool:
-    """Whether a run is this operation's to start, and its host alone speaks against that now."""
-    if await expected(connection, run_id, operation_id):
-        return False
+async def still_of(connection: AsyncConnection, run_id: UUID, operation_id: UUID) -> bool:
+    """Whether a run is this operation's to start, however its host stands."""
     return await one(connection, _still_of(run_id, operation_id)) is not None
 
 

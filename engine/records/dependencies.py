@@ -6,11 +6,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from activities.dependencies import BackOrder, Released, Standing, StandingVm
-from activities.readiness import RunningVm
 from domain.inventory import HostState, RunState
+from domain.next_looks import DEPENDENCY
 from domain.orders import AwaitedVm
 from engine.clock import Clock, utc_now
-from engine.records.runs import ref_of
+from engine.records.readiness import running_vm
 from engine.refs import ready_rule
 from store import coming_back, control, incidents, inventory, runs
 from store.database import Database
@@ -40,7 +40,7 @@ class DependencyRecords:
     async def standing(self, order: BackOrder) -> Standing:
         """How everything stands that is waited for."""
         wanted = {one.vm_id for start in order.starts for one in start.awaits}
-        starts = [start.start_id for start in order.starts]
+        starts, now = [start.start_id for start in order.starts], self._clock()
 
         async def work(connection: AsyncConnection) -> Standing:
             awaited = await awaited_of(connection, wanted)
@@ -48,25 +48,20 @@ class DependencyRecords:
             found = {vm_id: StandingVm(expected=True, vm=None) for vm_id in awaited}
             for vm_id, run in active.items():
                 if run["state"] in (RunState.RUNNING, RunState.MIGRATING):
-                    vm = await self._running(connection, run)
+                    vm = await running_vm(connection, run, now)
                     found[vm_id] = StandingVm(expected=True, vm=vm)
             return Standing(vms=found, begun=await coming_back.begun(connection, starts))
 
         return await self._database.read(work)
-
-    async def _running(self, connection: AsyncConnection, run: Row) -> RunningVm:
-        now = self._clock()
-        since_s = (now - (run["started_at"] or now)).total_seconds()
-        return RunningVm(run=await ref_of(connection, run), since_s=max(since_s, 0.0))
 
     async def show(self, waits: Mapping[UUID, str], released: tuple[Released, ...]) -> None:
         """Say on starts that have not begun what they wait for, and take it back on others."""
 
         async def work(connection: AsyncConnection) -> None:
             for start_id, detail in waits.items():
-                await control.show_unbegun(connection, start_id, "DEPENDENCY", detail)
+                await control.show_unbegun(connection, start_id, DEPENDENCY, detail)
             for one in released:
-                await control.show_no_longer(connection, one.start_id, "DEPENDENCY")
+                await control.show_no_longer(connection, one.start_id, DEPENDENCY)
 
         await self._database.write(work)
 

@@ -1,5 +1,6 @@
 """Rows behind the wait for a VM that others depend on."""
 
+from datetime import datetime
 from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,8 +29,7 @@ class ReadyRecords:
             run = await runs.active_run(connection, vm_id)
             if run is None or run["state"] not in (RunState.RUNNING, RunState.MIGRATING):
                 return None
-            since_s = (now - (run["started_at"] or now)).total_seconds()
-            return RunningVm(run=await ref_of(connection, run), since_s=max(since_s, 0.0))
+            return await running_vm(connection, run, now)
 
         return await self._database.read(work)
 
@@ -47,6 +47,12 @@ class ReadyRecords:
                 await plumbing.append_event(connection, row | {"id": event_id, "at": now})
 
         await self._database.write(work)
+
+
+async def running_vm(connection: AsyncConnection, run: Row, now: datetime) -> RunningVm:
+    """A run that was read back as running, and for how long it has been."""
+    since_s = (now - (run["started_at"] or now)).total_seconds()
+    return RunningVm(run=await ref_of(connection, run), since_s=max(since_s, 0.0))
 
 
 def _warning(order: ReadyOrder, found: ReadyFound) -> Row:

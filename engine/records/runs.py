@@ -112,9 +112,7 @@ class RunRecords:
         """
 
         async def work(connection: AsyncConnection) -> None:
-            if not await starts.expected(connection, run.run_id, run.operation_id):
-                await _refuse_out_of_service(connection, run)
-                raise _superseded(run, "is not to be started any more")
+            await _refuse_unexpected(connection, run, "is not to be started any more")
 
         await self._database.read(work)
 
@@ -137,7 +135,7 @@ class RunRecords:
                 return None
             if await runs.frozen(connection, run.run_id):
                 raise frozen(run.spec.name)
-            await _refuse_out_of_service(connection, run)
+            await _refuse_unexpected(connection, run, "may not start any more")
             raise _superseded(run, "may not start any more")
 
         # That it waits is written down, so this is raised behind the commit.
@@ -240,9 +238,12 @@ def _superseded(run: RunRef, what: str) -> Superseded:
     )
 
 
-async def _refuse_out_of_service(connection: AsyncConnection, run: RunRef) -> None:
-    """Refused where a run is this operation's still, and its host serves nobody now."""
-    if await starts.only_its_host_is_out(connection, run.run_id, run.operation_id):
+async def _refuse_unexpected(connection: AsyncConnection, run: RunRef, what: str) -> None:
+    """Refused where a run is not to start: its host alone speaks against it, or it moved on."""
+    mine = (run.run_id, run.operation_id)
+    if await starts.expected(connection, *mine):
+        return
+    if await starts.still_of(connection, *mine):
         raise Refused(
             HOST_LEFT_SERVICE,
             f"{run.host_name} left service before {run.spec.name} began to start there",
@@ -250,6 +251,7 @@ async def _refuse_out_of_service(connection: AsyncConnection, run: RunRef) -> No
             vm=run.spec.name,
             host=run.host_name,
         )
+    raise _superseded(run, what)
 
 
 async def _refuse_shown(connection: AsyncConnection, run: RunRef, found: Row | None) -> None:

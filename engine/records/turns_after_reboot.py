@@ -20,7 +20,7 @@ from domain.start_turns import STARTS_AT_LIMIT
 from engine.closing import REBOOT, SHUTDOWN
 from engine.records.dependencies import awaited_of
 from engine.refs import guest_of, ready_rule
-from store import coming_back, inventory, locks, operations, runs
+from store import coming_back, inventory, left_down, locks, operations, runs
 from store.rows import Row
 
 BRINGS_BACK = ("host.activate", SHUTDOWN, REBOOT)
@@ -62,7 +62,7 @@ async def _missing(
     since |= await coming_back.open_starts(connection, awaited)
     # What was left down is ordered by this very look, and before its dependants, unless somebody
     # has locked it: for how long, nobody knows.
-    left = sorted(await coming_back.left_down_of(connection, awaited))
+    left = sorted(await left_down.left_down_of(connection, awaited))
     locked = await locks.held(connection, [("vm", vm_id) for vm_id in left])
     since |= {vm_id: now for vm_id in left if ("vm", vm_id) not in locked}
     others = sorted(set(needed) - since.keys())
