@@ -19,7 +19,7 @@ from temporalio import activity
 
 from activities.fence_readings import said_by, takes_another, with_witnesses, words_of
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import ask, briefly, freshly, read, some
+from activities.power import ask, briefly, in_turn, read, some
 from activities.waiting import until
 from activities.words import unless_said
 from domain.base import Frozen
@@ -203,12 +203,7 @@ class Fencing:
         if device.delay_s:
             await asyncio.sleep(device.delay_s)
 
-        fresh = freshly(partial(self._records.claim_fence, step))
-
-        async def claim() -> None:
-            async with one_by_one:  # whose turn has not come asks for nothing yet
-                await fresh()
-
+        claim = in_turn(one_by_one, partial(self._records.claim_fence, step))
         for left in reversed(range(device.retries + 1)):
             try:
                 await self._power.off(device, claim)

@@ -55,6 +55,20 @@ def freshly(claim: Claim) -> Claim:
     return made
 
 
+def in_turn(turn: asyncio.Lock, claim: Claim) -> Claim:
+    """The claim of one of several devices, made freshly once its turn has come.
+
+    How long it waits for that makes no claim late: whose turn has not come asks for nothing yet.
+    """
+    fresh = freshly(claim)
+
+    async def made() -> None:
+        async with turn:
+            await fresh()
+
+    return made
+
+
 def _clocks() -> tuple[float, float]:
     """The loop's, and one that goes on while the machine is suspended."""
     return asyncio.get_running_loop().time(), time.clock_gettime(time.CLOCK_BOOTTIME)

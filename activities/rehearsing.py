@@ -17,7 +17,7 @@ from temporalio import activity
 
 from activities.fence_checks import FenceCheckRecords, FenceChecks
 from activities.ports import Claim, Hypervisor, HypervisorSession, PowerSwitch
-from activities.power import freshly, read, some, switch_on
+from activities.power import in_turn, read, some, switch_on
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Refused
@@ -129,13 +129,7 @@ class Rehearsing:
         """
         devices = await self._level(step)
         ids = tuple(device.id for device in devices)
-        one_by_one = asyncio.Lock()
-        fresh = freshly(lambda: self._records.claim_cut(step, ids, self._now()))
-
-        async def claim() -> None:
-            async with one_by_one:  # whose turn has not come asks for nothing yet
-                await fresh()
-
+        claim = in_turn(asyncio.Lock(), lambda: self._records.claim_cut(step, ids, self._now()))
         await claim()  # first of all: a refusal here says that nothing was cut
         troubles = await asyncio.gather(*(self._off(device, claim) for device in devices))
 

@@ -278,8 +278,8 @@ class RecoverHost:
             return outcome
 
         restarts = asyncio.gather(*(restart(item) for item in plan.restarts))
-        await asyncio.gather(awaited.watch(), restarts)
-        return tuple(await restarts)
+        _, outcomes = await asyncio.gather(awaited.watch(), restarts)
+        return tuple(outcomes)
 
     async def _restart_in_turn(self, item: Restart) -> Outcome:
         if item.run is None and not item.awaits:  # nobody knows where it will have room

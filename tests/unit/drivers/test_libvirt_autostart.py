@@ -1,7 +1,7 @@
 """What a host starts by itself is told by its polls, and no poll suffers for the question."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
 import libvirt
@@ -80,45 +80,43 @@ async def test_marks_of_the_same_domains_are_read_again_only_after_a_while(
         await session.undefine(spec.vm_id, 1)
 
 
-async def test_a_question_that_hangs_costs_one_connection_and_no_poll(
-    hypervisor: LibvirtHypervisor, host_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    thaw, asked = threading.Event(), []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Each question is noted, and hangs until the test has ended."""
+    thaw, noted = threading.Event(), list[int]()
 
     def hangs(*_: object) -> None:
-        asked.append(1)
+        noted.append(1)
         thaw.wait(60)
 
     monkeypatch.setattr(libvirt_autostart, "_read", hangs)
     monkeypatch.setattr(libvirt_autostart, "ASK_S", 0.05)
     try:
-        for _ in range(8):  # twice as many as may hang before a host is asked nothing more
-            reading = await hypervisor.poll(host_uri, DEADLINE_S)
-            assert (reading.cpus, reading.autostart) == (16, None)
-        assert len(asked) == 1
-        assert list(hypervisor.hung_threads().values()) == [1]
+        yield noted
     finally:
         thaw.set()
+
+
+async def test_a_question_that_hangs_costs_one_connection_and_no_poll(
+    hypervisor: LibvirtHypervisor, host_uri: str, asked: list[int]
+) -> None:
+    for _ in range(8):  # twice as many as may hang before a host is asked nothing more
+        reading = await hypervisor.poll(host_uri, DEADLINE_S)
+        assert (reading.cpus, reading.autostart) == (16, None)
+    assert len(asked) == 1
+    assert list(hypervisor.hung_threads().values()) == [1]
 
 
 async def test_a_question_is_not_asked_again_while_the_last_one_hangs(
-    hypervisor: LibvirtHypervisor, host_uri: str, monkeypatch: pytest.MonkeyPatch
+    hypervisor: LibvirtHypervisor,
+    host_uri: str,
+    asked: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    thaw, asked = threading.Event(), []
-
-    def hangs(*_: object) -> None:
-        asked.append(1)
-        thaw.wait(60)
-
-    monkeypatch.setattr(libvirt_autostart, "_read", hangs)
-    monkeypatch.setattr(libvirt_autostart, "ASK_S", 0.05)
     monkeypatch.setattr(libvirt_autostart, "AGAIN_S", 0.0)
-    try:
-        for _ in range(8):
-            assert (await hypervisor.poll(host_uri, DEADLINE_S)).cpus == 16
-        assert len(asked) == 1
-    finally:
-        thaw.set()
+    for _ in range(8):
+        assert (await hypervisor.poll(host_uri, DEADLINE_S)).cpus == 16
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("error", [libvirt.libvirtError("unsupported flag"), RuntimeError("oops")])
