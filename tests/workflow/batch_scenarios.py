@@ -42,8 +42,11 @@ async def a_batch_is_paused_in_the_middle(bench: Bench) -> UUID:
     operation = await asked(bench, 1, "a", "b")
 
     async def first_waits() -> bool:
+        # The first starts are let go together with the batch, so that one may wait before the
+        # batch itself has begun, and only what has begun can be paused.
+        batch = await bench.operation(operation)
         found = await bench.children_of(operation, "vm.start")
-        return "NO_ROOM" in [row["reason_code"] for row in found]
+        return batch["state"] == "running" and "NO_ROOM" in [row["reason_code"] for row in found]
 
     await bench.until(first_waits, "its first start never waited for room")
     await stands_still(bench, operation)
