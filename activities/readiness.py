@@ -1,9 +1,12 @@
-"""Waiting until a VM that others depend on is ready, see `domain.readiness`.
+"""Looking whether VMs that others depend on are ready, see `domain.readiness`.
 
-Repeatable: the VM is looked up anew at each look, so it may have been moved or started elsewhere
-meanwhile, and all times count from when it was read back as running.
+One look for all of a recovery at a time: between two looks its workflow waits, and no step is at
+work. Repeatable: each VM is looked up anew at each look, so it may have been moved or started
+elsewhere meanwhile, and all times count from when it was read back as running.
 """
 
+import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 from uuid import UUID
 
@@ -13,10 +16,13 @@ from activities.ports import Hypervisor
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import EngineError
-from domain.next_looks import READY_LOOK_S
+from domain.next_looks import READY_LOOK_S, ready_look_s
 from domain.orders import RunRef
 from domain.readiness import ReadyRule, ReadyWhen
 from domain.readings import AgentState
+
+SHOWN = 3
+"""Names in the sentence of a look; all the others are counted."""
 
 
 class ReadyOrder(Frozen):
@@ -34,6 +40,34 @@ class ReadyFound(Frozen):
     """How it ended; `why` in words."""
 
     ready: bool
+    why: str
+
+
+class ReadyWait(Frozen):
+    """One VM that is waited for; `waited_s`: for how long its recovery has."""
+
+    order: ReadyOrder
+    waited_s: float
+
+
+class ReadyLook(Frozen):
+    """Look at all VMs that a recovery waits for."""
+
+    waits: tuple[ReadyWait, ...]
+
+
+class ReadySettled(Frozen):
+    """A VM that is waited for no longer."""
+
+    vm_id: UUID
+    found: ReadyFound
+
+
+class ReadyLooked(Frozen):
+    """What one look found, and in words; `next_s`: when to look at the others, in seconds."""
+
+    settled: tuple[ReadySettled, ...]
+    next_s: float | None
     why: str
 
 
@@ -65,16 +99,45 @@ class Doors(Protocol):
 
 
 class Readiness:
-    """Waits for one VM."""
+    """Looks at VMs that others wait for."""
 
     def __init__(self, hypervisor: Hypervisor, doors: Doors, records: ReadyRecords) -> None:
         self._hypervisor = hypervisor
         self._doors = doors
         self._records = records
 
+    @activity.defn(name="recovery.look_ready")
+    async def look_ready(self, look: ReadyLook) -> ReadyLooked:
+        """Tell which VMs are waited for no longer: ready, overdue, or not running any more."""
+        said = await asyncio.gather(*(self._looked(wait) for wait in look.waits))
+        settled, left = [], {}
+        for order, found in zip((wait.order for wait in look.waits), said, strict=True):
+            if isinstance(found, ReadyFound):
+                await self._records.settled(order, found)
+                settled.append(ReadySettled(vm_id=order.vm_id, found=found))
+            else:
+                left[order.vm_name] = found
+        next_s = min(left.values(), default=None)
+        whys = (one.found.why for one in settled)
+        return ReadyLooked(settled=tuple(settled), next_s=next_s, why=_looked_at(whys, left))
+
+    async def _looked(self, wait: ReadyWait) -> ReadyFound | float:
+        """How it ended, or in how many seconds to look again."""
+        order = wait.order
+        vm = await self._records.running(order.vm_id)
+        if vm is None:
+            return _gone(order)
+        if await self._is_ready(order, vm):
+            return _found(order, True)
+        # One that is started again and again keeps its dependants no longer than one that runs.
+        waited_s = max(vm.since_s, wait.waited_s)
+        if waited_s >= order.rule.within_s:
+            return _found(order, False)
+        return ready_look_s(order.rule, waited_s)
+
     @activity.defn(name="vm.until_ready")
     async def until_ready(self, order: ReadyOrder) -> ReadyFound:
-        """Wait until it is ready, its limit has passed, or it does not run any more."""
+        """Wait for one VM in one step, as recoveries did that began before there were looks."""
         first = await self._records.running(order.vm_id)
         found = await self._wait(order, first)
         await self._records.settled(order, found)
@@ -91,16 +154,31 @@ class Readiness:
 
         left_s = rule.within_s - (first.since_s if first else 0.0)
         done = await until(settled, every_s=READY_LOOK_S, within_s=max(left_s, 0.0))
-        if not ran:
-            return ReadyFound(ready=False, why=f"{order.vm_name} does not run any more")
-        # A delay is over with its limit, whichever of the two clocks is a little late.
-        if done or rule.when is ReadyWhen.DELAY:
-            return ReadyFound(ready=True, why=f"{order.vm_name} is ready: {rule.told()}")
-        detail = f"waited {rule.within_s:g} s in vain until {rule.told()}"
-        return ReadyFound(ready=False, why=f"{order.vm_name} is not ready: {detail}")
+        return _found(order, done) if ran else _gone(order)
 
     async def _is_ready(self, order: ReadyOrder, vm: RunningVm) -> bool:
         return await is_ready(self._hypervisor, self._doors, order.rule, vm, order.deadline_s)
+
+
+def _looked_at(settled: Iterable[str], left: Iterable[str]) -> str:
+    names = list(left)
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
+    verb = "are" if len(names) > 1 else "is"
+    return "; ".join([*settled, *([f"{shown} {verb} not ready yet"] if names else [])])
+
+
+def _gone(order: ReadyOrder) -> ReadyFound:
+    return ReadyFound(ready=False, why=f"{order.vm_name} does not run any more")
+
+
+def _found(order: ReadyOrder, holds: bool) -> ReadyFound:
+    """It is ready, or its limit has passed."""
+    name, rule = order.vm_name, order.rule
+    # A delay is over with its limit, whichever of the two clocks is a little late.
+    if holds or rule.when is ReadyWhen.DELAY:
+        return ReadyFound(ready=True, why=f"{name} is ready: {rule.told()}")
+    detail = f"waited {rule.within_s:g} s in vain until {rule.told()}"
+    return ReadyFound(ready=False, why=f"{name} is not ready: {detail}")
 
 
 async def is_ready(

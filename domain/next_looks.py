@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from domain.base import Frozen
 from domain.paused_guests import RESUME_AGAIN_MAX_S
 from domain.profiles import Policy
+from domain.readiness import ReadyRule, ReadyWhen
 
 FROZEN_LOOK_MAX_S = 300.0
 """Longest wait between looks at a frozen cluster; arming it wakes the start at once. Higher: a lost
@@ -24,12 +25,17 @@ ELSEWHERE_LOOK_S = 30.0
 later. Lower: more looks at what only a person can mend."""
 
 READY_LOOK_S = 1.0
-"""Between looks at a VM that others wait for. Higher: dependants start later. Lower: the guest is
-asked more often."""
+"""Between the first looks at a VM that others wait for; then a tenth of how long it was waited for.
+Higher: dependants start later. Lower: the guest is asked more often."""
+
+READY_LEAST_S = 0.1
+"""Shortest wait before such a look, where a limit is nearly over. Lower: two clocks that differ a
+little cost looks for nothing."""
 
 AWAITED_LOOK_MAX_S = 60.0
-"""Longest wait between looks at VMs that something else brings back. Higher: a start comes later
-than it could. Lower: a wait of a day fills the recovery's history."""
+"""Longest wait between looks at VMs that others wait for, of this recovery or brought back by
+something else. Higher: a start comes later than it could. Lower: a wait of a day fills the
+recovery's history."""
 
 LOCK_HELD, DEPENDENCY, VMS_START = "LOCK_HELD", "DEPENDENCY", "VMS_START"
 
@@ -61,6 +67,17 @@ def next_look(wait: Wait, now: datetime) -> datetime | None:
         return now + timedelta(seconds=wait.policy.capacity_retry_s)
     longest_s = _longest_s(wait)
     return None if longest_s is None else wait.told_at + timedelta(seconds=longest_s)
+
+
+def ready_look_s(rule: ReadyRule, waited_s: float) -> float:
+    """In how many seconds a VM that is not ready is looked at again: at its limit at the latest.
+
+    Of a delay nothing is to be seen before it is over.
+    """
+    left_s = max(rule.within_s - waited_s, READY_LEAST_S)
+    if rule.when is ReadyWhen.DELAY:
+        return left_s
+    return min(left_s, max(READY_LOOK_S, waited_s / 10), AWAITED_LOOK_MAX_S)
 
 
 def silent_look_max_s(policy: Policy) -> float:

@@ -60,7 +60,7 @@ from workflows.operation import (
     to_its_end,
 )
 from workflows.start_vm import StartVm
-from workflows.starting import ANYWHERE, Awaited, Turns, until_ready
+from workflows.starting import ANYWHERE, Awaited, Readied, Turns
 
 FOLLOW_MAX_S = 300
 """Longest wait between looks at what an earlier try began; doubled up to it. Higher: the report
@@ -264,7 +264,7 @@ class RecoverHost:
 
     async def _restart_all(self, plan: RestartPlan) -> tuple[Outcome, ...]:
         ready: dict[UUID, asyncio.Event] = {r.vm_id: asyncio.Event() for r in plan.restarts}
-        awaited = Awaited(self._order, plan)
+        awaited, readied = Awaited(self._order, plan), Readied(self._order)
 
         async def restart(item: Restart) -> Outcome:
             await awaited.released(item)
@@ -272,7 +272,7 @@ class RecoverHost:
                 await ready[other].wait()
             outcome = await self._restart_in_turn(item)
             if outcome.state is OperationState.SUCCEEDED and item.ready is not None:
-                await until_ready(self._order, item, item.ready)
+                await readied.until(item, item.ready)
             # A dependant waits for an attempt, not for a success: its own start may still help.
             ready[item.vm_id].set()
             return outcome

@@ -6,21 +6,33 @@ take (its host hangs, or it waits for room by now) keeps nobody else waiting.
 """
 
 from collections import deque
+from datetime import datetime
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from activities.dependencies import BackFound, BackOrder, Dependencies, WaitingStart
-from activities.readiness import Readiness, ReadyFound, ReadyOrder
+from activities.readiness import (
+    Readiness,
+    ReadyFound,
+    ReadyLook,
+    ReadyLooked,
+    ReadyOrder,
+    ReadyWait,
+)
 from domain.next_looks import AWAITED_LOOK_MAX_S
 from domain.orders import RecoverHostOrder, Restart, RestartPlan
 from domain.readiness import ReadyRule
 from workflows import options
-from workflows.operation import problem_of
+from workflows.operation import problem_of, wait_up_to
 
 STARTS_PER_HOST = "starts-per-host"
 """Patch: before it, all starts of a recovery began at once."""
+
+READY_BY_LOOKS = "ready-by-looks"
+"""Patch: before it, each VM that others wait for held a step for as long as that took: as many as
+there are steps at a time kept everything else waiting, urgent work too."""
 
 ANYWHERE = UUID(int=0)
 """The turns of those that have no place yet and are released together: they look for one in order.
@@ -113,20 +125,80 @@ class Awaited:
             workflow.logger.info("released", extra={"why": one.why})
 
 
-async def until_ready(order: RecoverHostOrder, item: Restart, rule: ReadyRule) -> None:
-    """Wait until a VM that was started is ready; whatever comes of it, its dependants start."""
-    wanted = ReadyOrder(
-        operation_id=order.operation_id,
-        incident_id=order.incident_id,
-        vm_id=item.vm_id,
-        vm_name=item.vm_name,
-        rule=rule,
-        deadline_s=order.policy.connect_deadline_s,
-    )
-    summary = f"wait until {item.vm_name} is ready"
+class Readied:
+    """VMs of one recovery that were started and others wait for; one look for all at a time."""
+
+    def __init__(self, order: RecoverHostOrder) -> None:
+        self._order = order
+        self._waiting: dict[UUID, tuple[ReadyOrder, datetime]] = {}
+        self._looking = False
+
+    async def until(self, item: Restart, rule: ReadyRule) -> None:
+        """Wait until a VM that was started is ready; whatever comes of it, its dependants start."""
+        wanted = ReadyOrder(
+            operation_id=self._order.operation_id,
+            incident_id=self._order.incident_id,
+            vm_id=item.vm_id,
+            vm_name=item.vm_name,
+            rule=rule,
+            deadline_s=self._order.policy.connect_deadline_s,
+        )
+        if not workflow.patched(READY_BY_LOOKS):
+            await _in_one_step(wanted)
+            return
+        self._waiting[item.vm_id] = (wanted, workflow.now())
+        while item.vm_id in self._waiting:
+            # Whoever waits looks for all; when it is answered, another one goes on.
+            if self._looking:
+                await workflow.wait_condition(
+                    lambda: not self._looking or item.vm_id not in self._waiting
+                )
+            else:
+                self._looking = True
+                try:
+                    await self._look_and_wait()
+                finally:
+                    self._looking = False
+
+    async def _look_and_wait(self) -> None:
+        asked = tuple(self._waiting)
+        try:
+            looked = await self._look()
+        except ActivityError as error:
+            code = problem_of(error).code
+            workflow.logger.warning("not waited for", extra={"code": code})
+            self._waiting.clear()
+            return
+        for one in looked.settled:
+            del self._waiting[one.vm_id]
+            if not one.found.ready:
+                workflow.logger.warning("not ready in time", extra={"why": one.found.why})
+        if looked.next_s is not None:
+            await wait_up_to(
+                looked.next_s,
+                lambda: not self._waiting.keys() <= set(asked),
+                "look whether VMs are ready",
+            )
+
+    async def _look(self) -> ReadyLooked:
+        now = workflow.now()
+        waits = tuple(
+            ReadyWait(order=order, waited_s=(now - since).total_seconds())
+            for order, since in self._waiting.values()
+        )
+        names = " and ".join(wait.order.vm_name for wait in waits[:2])
+        more = f" and {len(waits) - 2} more" if len(waits) > 2 else ""
+        summary = f"look whether {names}{more} {'are' if len(waits) > 1 else 'is'} ready"
+        return await workflow.execute_activity_method(
+            Readiness.look_ready, ReadyLook(waits=waits), **options.decide(summary)
+        )
+
+
+async def _in_one_step(wanted: ReadyOrder) -> None:
+    limit = options.ready(wanted.rule.within_s, f"wait until {wanted.vm_name} is ready")
     try:
         found: ReadyFound = await workflow.execute_activity_method(
-            Readiness.until_ready, wanted, **options.ready(rule.within_s, summary)
+            Readiness.until_ready, wanted, **limit
         )
     except ActivityError as error:
         workflow.logger.warning("not waited for", extra={"code": problem_of(error).code})

@@ -119,10 +119,17 @@ def since_s(earlier: Any, later: Any) -> float:
 
 
 def wait_for(center: Center, incident: Any, vm: Vm) -> Any:
-    """The step of a recovery that waited until a VM was ready."""
+    """The look of a recovery at which a VM was waited for no longer, and what it said of it."""
     steps = center.get(f"/operations/{incident['operation_id']}")["steps"]
-    waits = [step for step in steps if step["name"] == "vm.until_ready"]
-    (found,) = [step for step in waits if step["detail"].startswith(f"{vm.name} is ")]
+    looks = [step for step in steps if step["name"] == "recovery.look_ready"]
+    told = [
+        (look, said)
+        for look in looks
+        for said in look["detail"].split("; ")
+        if said.startswith(f"{vm.name} is ") and not said.endswith(" not ready yet")
+    ]
+    ((look, said),) = told
+    found = {**look, "detail": said}
     assert found["state"] == "succeeded"
     return found
 

@@ -35,6 +35,7 @@ from tests.workflow.ended_restarts import a_restart_that_somebody_ends_is_left_t
 from tests.workflow.failovers import (
     FENCES,
     RECOVERIES,
+    a_dependant_starts_once_its_vm_is_ready,
     a_disarmed_cluster_holds_until_it_is_armed,
     a_frozen_recovery_starts_its_vms_once_armed,
     a_held_recovery_is_cancelled,
@@ -169,6 +170,7 @@ CHANGED = {
     "look-while-judging": LOOKED_TOO_LATE,
     "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
     "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
+    "ready-by-looks": (a_dependant_starts_once_its_vm_is_ready,),
 }
 EARLIER: tuple[Golden, ...] = tuple(
     Golden("RecoverHost", item, itself, f"before-{change}/{_name(item)}")

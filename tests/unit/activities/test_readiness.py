@@ -1,11 +1,20 @@
-"""The wait for one VM: each look asks anew, and its end is told once it is known."""
+"""Looks at VMs that others wait for: each asks anew, and their end is told once it is known."""
 
 from uuid import uuid4
 
 import pytest
 
 from activities import readiness
-from activities.readiness import Readiness, ReadyFound, ReadyOrder, RunningVm
+from activities.readiness import (
+    Readiness,
+    ReadyFound,
+    ReadyLook,
+    ReadyLooked,
+    ReadyOrder,
+    ReadySettled,
+    ReadyWait,
+    RunningVm,
+)
 from domain.errors import NoAnswer
 from domain.inventory import GuestSpec, VirtType
 from domain.orders import RunRef
@@ -109,3 +118,58 @@ async def test_an_end_that_cannot_be_kept_is_raised_so_that_the_step_is_tried_ag
 
     with pytest.raises(NoAnswer):
         await waiting(Away(), Closed(0)).until_ready(order(**TCP))
+
+
+def look(waited_s: float, *orders: ReadyOrder) -> ReadyLook:
+    return ReadyLook(waits=tuple(ReadyWait(order=one, waited_s=waited_s) for one in orders))
+
+
+async def test_a_look_settles_what_is_ready_and_says_when_to_look_at_the_rest() -> None:
+    records = Records()
+    delayed, open_ = order(when="delay", delay_s=30), order(**TCP)
+    looked = await waiting(records, Closed(0)).look_ready(look(0.0, delayed, open_))
+    ready = ReadyFound(ready=True, why="db is ready: db takes connections at port 5432")
+    assert looked == ReadyLooked(
+        settled=(ReadySettled(vm_id=SPEC.vm_id, found=ready),),
+        next_s=29.0,
+        why=f"{ready.why}; db is not ready yet",
+    )
+    assert records.told == [ready]
+
+
+async def test_a_look_that_settles_all_wants_no_other() -> None:
+    looked = await waiting(Records(), Closed(0)).look_ready(look(0.0, order(**TCP)))
+    assert (looked.next_s, len(looked.settled)) == (None, 1)
+
+
+@pytest.mark.parametrize(("since_s", "waited_s"), [(60.0, 0.0), (0.0, 60.0)])
+async def test_a_look_gives_up_at_the_limit_also_of_one_that_is_started_again_and_again(
+    since_s: float, waited_s: float
+) -> None:
+    late = order(**TCP, limit_s=60)
+    looked = await waiting(Records(since_s=since_s), Closed(9)).look_ready(look(waited_s, late))
+    (settled,) = looked.settled
+    assert looked.why == settled.found.why
+    assert settled.found.why.startswith("db is not ready: waited 60 s in vain")
+
+
+async def test_a_look_waits_no_longer_for_a_vm_that_has_ended() -> None:
+    records = Records(ends=0)
+    looked = await waiting(records, Closed(9)).look_ready(look(0.0, order(**TCP)))
+    assert looked.why == "db does not run any more"
+    assert [found.ready for found in records.told] == [False]
+
+
+async def test_a_look_names_three_and_counts_the_others() -> None:
+    orders = [order(**TCP).model_copy(update={"vm_name": f"vm{n}"}) for n in range(5)]
+    looked = await waiting(Records(), Closed(9)).look_ready(look(0.0, *orders))
+    assert looked.why == "vm0, vm1, vm2 and 2 more are not ready yet"
+
+
+async def test_what_one_look_could_not_keep_is_raised_so_that_it_is_made_again() -> None:
+    class Away(Records):
+        async def settled(self, order: ReadyOrder, found: ReadyFound) -> None:
+            raise NoAnswer("DATABASE_UNAVAILABLE", "gone")
+
+    with pytest.raises(NoAnswer):
+        await waiting(Away(), Closed(0)).look_ready(look(0.0, order(**TCP)))

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from domain.next_looks import Wait, next_look, silent_look_max_s
+from domain.next_looks import Wait, next_look, ready_look_s, silent_look_max_s
 from domain.orders import StartVmOrder
 from domain.profiles import Policy
+from domain.readiness import ReadyRule, ReadyWhen
 from domain.start_tries import Tries
 from domain.storm import HoldReason
 from store.ids import new_id
@@ -103,3 +104,26 @@ def test_a_start_that_failed_everywhere_is_never_tried_later_than_told() -> None
         waited_s, tries = waited_s + tries.wait_s(POLICY), tries.next_round()
     assert told[:3] == [2, 4, 8]
     assert told[-1] == POLICY.start_again_max_s
+
+
+AGENT = ReadyRule(when=ReadyWhen.AGENT, limit_s=3600)
+DELAY = ReadyRule(when=ReadyWhen.DELAY, delay_s=30)
+
+
+@pytest.mark.parametrize(
+    ("rule", "waited_s", "next_s"),
+    [
+        (AGENT, 0, 1),
+        (AGENT, 50, 5),
+        (AGENT, 2000, 60),
+        (AGENT, 3590, 10),
+        (AGENT, 3600, 0.1),
+        (DELAY, 0, 30),
+        (DELAY, 29.5, 0.5),
+        (DELAY, 31, 0.1),
+    ],
+)
+def test_a_vm_that_is_not_ready_is_looked_at_ever_less_often_and_at_its_limit(
+    rule: ReadyRule, waited_s: float, next_s: float
+) -> None:
+    assert ready_look_s(rule, waited_s) == next_s
