@@ -35,6 +35,10 @@ from workflows import options
 NEEDS_A_PERSON = frozenset({"HOST_LEFT_OFF", "HOST_NOT_OFF", "HOST_NOT_BACK"})
 """Codes of problems that no further try by itself would mend: somebody has to go and look."""
 
+CANCEL_BEFORE_WAITS = "cancel-before-waits"
+"""Patch: before it, a request to cancel that came while a step was at work was heeded only after
+the wait that followed, and by a recovery that followed an earlier fence not before its end."""
+
 T = TypeVar("T")
 Undo = Callable[[], Awaitable[str]]
 
@@ -75,6 +79,12 @@ def go_on() -> None:
     """Raise CancelledError once cancelling was asked for: call it before a step begins."""
     if workflow.cancellation_reason() is not None:
         raise asyncio.CancelledError
+
+
+def go_on_to_wait() -> None:
+    """The same before a wait that nothing else would end, after a step that may have ended well."""
+    if workflow.cancellation_reason() is not None and workflow.patched(CANCEL_BEFORE_WAITS):
+        go_on()
 
 
 def go_on_anew(order: Order) -> NoReturn:

@@ -12,6 +12,7 @@ Cancel      honoured until the dead host's VMs are claimed: the incident is clos
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from uuid import UUID
 
 from temporalio import workflow
@@ -53,6 +54,7 @@ from workflows.operation import (
     failed,
     go_on,
     go_on_anew,
+    go_on_to_wait,
     problem_of,
     run_operation,
     show_running,
@@ -170,6 +172,7 @@ class RecoverHost:
         # A look that is wanted while it judges, or while the fence is tried, is not waited away.
         early = workflow.patched(LOOK_WHILE_JUDGING)
         looks = self._looks_judged if early else self._looks_wanted
+        go_on_to_wait()
         await show_waiting(self._order, code, detail)
         if workflow.info().is_continue_as_new_suggested():
             go_on_anew(self._order.model_copy(update={"doubted": self._doubted}))
@@ -225,7 +228,7 @@ class RecoverHost:
         """Wait for the fence that an earlier try began; cancelled with this one, as a child is."""
         what = f"the fence of {self._order.host.name}"
         try:
-            return await self._follow(operation_id, what)
+            return await self._follow(operation_id, what, look=go_on_to_wait)
         except (FailureError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
                 await to_its_end(self._cancel_fence(operation_id, what))
@@ -309,8 +312,10 @@ class RecoverHost:
         # Another run owns it, of an earlier try or of its own next one: what its row says counts.
         return await self._follow(item.operation_id, item.vm_name)
 
-    async def _follow(self, operation_id: UUID, what: str) -> Outcome:
-        """Wait for a part of this recovery that an earlier try of it began."""
+    async def _follow(
+        self, operation_id: UUID, what: str, look: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Wait for a part of this recovery that an earlier try of it began; `look` may end that."""
         wait_s = self._order.policy.hold_retry_s
         while True:
             outcome: Outcome | None = await workflow.execute_activity_method(
@@ -318,6 +323,7 @@ class RecoverHost:
             )
             if outcome is not None:
                 return outcome
+            look()
             await workflow.sleep(options.seconds(wait_s), summary=f"wait for {what}")
             wait_s = min(2 * wait_s, FOLLOW_MAX_S)
 

@@ -25,6 +25,7 @@ from workflows import options
 from workflows.operation import (
     go_on,
     go_on_anew,
+    go_on_to_wait,
     run_operation,
     show_running,
     show_waiting,
@@ -115,6 +116,7 @@ class RecoverVm:
         if verdict.next_try_at is not None:
             wait_s = max(1.0, (verdict.next_try_at - workflow.now()).total_seconds())
             detail = f"{detail}; next try at {_clock(verdict.next_try_at)}"
+        go_on_to_wait()
         await show_waiting(self._order, verdict.code, detail)
         if workflow.info().is_continue_as_new_suggested():
             go_on_anew(self._order.model_copy(update={"closed": self._closed}))

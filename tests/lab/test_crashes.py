@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -218,10 +218,12 @@ def test_a_create_of_a_frozen_worker_reaches_no_host_that_was_fenced_meanwhile(
     vm = center.add_vm("late")
     known, epoch = len(center.incidents("h1")), center.host("h1")["epoch"]
     trap(center, "claimed", signal.SIGSTOP)
-    with center.lab.sampler() as sampler, second_worker(center):
+    with center.lab.sampler() as sampler, ExitStack() as stack:
         body = {"host_id": center.hosts["h1"]}
         start = center.post(f"/vms/{vm.id}/actions/start", body)
         with frozen(center, "worker"):
+            # Later than the trap has sprung: it has none, and could have taken the step.
+            stack.enter_context(second_worker(center))
             assert sampler.result().hosts_of(vm.name) == ()
             center.lab.isolate("h1")
             incident = center.closed(center.new_incident("h1", known)["id"])

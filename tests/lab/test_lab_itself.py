@@ -265,7 +265,9 @@ def test_a_controller_that_gives_no_answer_says_nothing_until_it_is_mended(
     lab.bmc("h1", mode)
     assert ask_power_once(lab, "h1") == ""
     lab.bmc("h1", "ok")
-    assert ask_power_once(lab, "h1") == "Chassis Power is on"
+    until(
+        lambda: ask_power_once(lab, "h1") == "Chassis Power is on", "the controller answers again"
+    )
 
 
 def test_a_transient_pool_outlives_libvirtd_but_not_a_reboot(lab: Lab) -> None:

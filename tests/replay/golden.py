@@ -28,9 +28,12 @@ from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetail
 
 from tests.workflow.adoptions import ADOPTIONS
 from tests.workflow.batch_scenarios import BATCHES
-from tests.workflow.begun_again import a_recovery_begun_again_follows_its_fence
+from tests.workflow.begun_again import (
+    a_recovery_begun_again_follows_its_fence,
+    a_recovery_that_follows_a_fence_is_cancelled_with_it,
+)
 from tests.workflow.bench import Bench
-from tests.workflow.ended_guests import ENDED_GUESTS
+from tests.workflow.ended_guests import ENDED_GUESTS, a_look_at_a_guest_is_cancelled
 from tests.workflow.ended_restarts import a_restart_that_somebody_ends_is_left_to_the_sweeper
 from tests.workflow.failovers import (
     FENCES,
@@ -42,6 +45,7 @@ from tests.workflow.failovers import (
     a_host_answers_again_before_the_proof,
     a_less_important_vm_makes_room,
     a_person_confirms_what_no_controller_tells,
+    a_recovery_is_cancelled_while_it_judges,
     a_recovery_is_cancelled_while_its_fence_runs,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_silent_controller_holds_until_it_answers,
@@ -155,6 +159,9 @@ ALL: tuple[Golden, ...] = (
     _golden("StopVm", a_less_important_vm_makes_room, first_stop),
     *(_golden("RecoverHost", item) for item in RECOVERIES),
     replace(_golden("RecoverHost", a_recovery_begun_again_follows_its_fence), attempt=2),
+    replace(
+        _golden("RecoverHost", a_recovery_that_follows_a_fence_is_cancelled_with_it), attempt=2
+    ),
     _golden("RecoverHost", a_restart_that_somebody_ends_is_left_to_the_sweeper),
     *(_golden("FenceHost", item, first_fence) for item in FENCES),
     _golden("FenceHost", a_person_confirms_what_no_controller_tells, last_fence),
@@ -166,16 +173,28 @@ LOOKED_TOO_LATE = (
     a_held_recovery_is_cancelled,
     a_recovery_is_cancelled_while_its_fence_runs,
 )
-CHANGED = {
+CHANGED: dict[str, tuple[Scenario, ...]] = {
     "look-while-judging": LOOKED_TOO_LATE,
     "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
     "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
+    "cancel-before-waits": (
+        a_recovery_is_cancelled_while_it_judges,
+        a_recovery_that_follows_a_fence_is_cancelled_with_it,
+    ),
     "ready-by-looks": (a_dependant_starts_once_its_vm_is_ready,),
 }
-EARLIER: tuple[Golden, ...] = tuple(
-    Golden("RecoverHost", item, itself, f"before-{change}/{_name(item)}")
-    for change, items in CHANGED.items()
-    for item in items
+EARLIER: tuple[Golden, ...] = (
+    *(
+        Golden("RecoverHost", item, itself, f"before-{change}/{_name(item)}")
+        for change, items in CHANGED.items()
+        for item in items
+    ),
+    Golden(
+        "RecoverVm",
+        a_look_at_a_guest_is_cancelled,
+        itself,
+        f"before-cancel-before-waits/{_name(a_look_at_a_guest_is_cancelled)}",
+    ),
 )
 """Histories of code that is replaced: today's code still goes on with what it left. Never recorded
 again."""

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 VM = UUID(int=1)
 SPEC = GuestSpec(vm_id=VM, name="db", memory_mib=128, vcpus=1, virt_type=VirtType.KVM)
-DEADLINE_S = 0.03
+DEADLINE_S = 0.5
 QUICK = (0.0, 0.0)
 
 
@@ -47,7 +47,7 @@ async def soon(condition: Callable[[], bool]) -> None:
     async def holds() -> bool:
         return condition()
 
-    assert await until(holds, every_s=0.001, within_s=5.0)
+    assert await until(holds, every_s=0.001, within_s=30.0)
 
 
 def network() -> Network:
@@ -195,7 +195,7 @@ async def defined(session: VirtualSession) -> VirtualSession:
 
 
 async def test_a_start_that_was_given_up_may_still_come_true() -> None:
-    centre, host, _net = centre_of(quick(create=0.2))
+    centre, host, _net = centre_of(quick(create=3.0))
     async with VirtualHypervisor(centre).session(host.uri, DEADLINE_S) as session:
         late = await raised((await defined(session)).create(VM, 1))
         assert (type(late), centre.copies(VM)) == (OutcomeUnknown, [])

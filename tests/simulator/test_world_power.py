@@ -22,7 +22,7 @@ from simulator.world.power import SLOW_READINGS, VirtualPower
 
 pytestmark = pytest.mark.unit
 
-DEADLINE_S = 0.03
+DEADLINE_S = 0.5
 
 
 def device(host: str = "h1", name: str = "") -> FenceDevice:
@@ -67,7 +67,7 @@ async def soon(condition: Callable[[], bool]) -> None:
     async def holds() -> bool:
         return condition()
 
-    assert await until(holds, every_s=0.001, within_s=5.0)
+    assert await until(holds, every_s=0.001, within_s=30.0)
 
 
 def mark_of(host: VirtualHost) -> int | None:
@@ -270,7 +270,7 @@ async def test_a_rack_loses_its_supply_as_a_whole_and_no_other() -> None:
 
 
 async def test_a_command_that_was_given_up_may_still_cut_the_power() -> None:
-    slow = Latency(Random(1), {Call.BMC_OFF: (0.2, 0.2)})
+    slow = Latency(Random(1), {Call.BMC_OFF: (3.0, 3.0)})
     scene = Scene(slow)
     assert await scene.refused("off") == "BMC_NO_ANSWER"
     assert scene.host.powered

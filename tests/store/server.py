@@ -4,6 +4,7 @@ A child of the test process that the kernel stops when its parent dies. What dif
 makes of server is the commands, and the signals by which they end.
 """
 
+import itertools
 import os
 import shutil
 import signal
@@ -81,8 +82,10 @@ class PrivateServer(ABC):
     def resume(self) -> None:
         """Let it go on; one that goes on already does so."""
         assert self._process is not None, "it was not started"
-        for process in (*self._children(), self._process.pid):
-            os.kill(process, signal.SIGCONT)
+        for child in self._children():
+            with suppress(ProcessLookupError):  # its connection has ended since it was listed
+                os.kill(child, signal.SIGCONT)
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop the server without tidying up, and delete its data."""
@@ -126,9 +129,15 @@ def _stands_still(process: int) -> bool:
     return set(told) <= {"T", "Z"}
 
 
+_ports = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+
+
 def free_port() -> int:
-    """A port of loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on, that the kernel gives to nobody by itself, and
+    that no other process of these tests takes: a server listens on it only seconds later.
+    """
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always a next one")

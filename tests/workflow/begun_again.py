@@ -5,10 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from engine.clock import utc_now
+from engine.records.recovery import RecoveryRecords
 from engine.sweeper import Sweeper
 from tests.fakes import Gate
 from tests.workflow.bench import Bench
 from tests.workflow.failovers import guests
+from tests.workflow.held_records import held
+from tests.workflow.scenarios import cancel_is_known
 from worker.temporal_client import TemporalWorkflows
 
 
@@ -22,7 +25,7 @@ async def begun_again(made: Bench, recovery: UUID) -> None:
 
     sweeper = Sweeper(made.database, made.backend, workflows, clock=past_every_deadline, every_s=0)
     assert await sweeper.sweep() == 1
-    await made.backend.close()
+    await made.begun(recovery)
     assert (await made.operation(recovery))["attempt"] == 2
 
 
@@ -50,6 +53,22 @@ async def a_recovery_begun_again_follows_its_fence(bench: Bench) -> UUID:
     recovery = await fence_under_way(bench, gate)
     await begun_again(bench, recovery)
     await follows(bench)
+    gate.open()
+    await bench.ended(recovery)
+    return recovery
+
+
+async def a_recovery_that_follows_a_fence_is_cancelled_with_it(bench: Bench) -> UUID:
+    """RecoverHost: its second try is cancelled while it looks at the fence of the first."""
+    gate = Gate()
+    recovery = await fence_under_way(bench, gate)
+    (fence,) = await bench.children_of(recovery, "host.fence")
+    async with held(bench, RecoveryRecords, "outcome_of") as look:
+        await begun_again(bench, recovery)
+        await look.reached.wait()
+        await bench.workflow(recovery, 2).cancel()
+        await cancel_is_known(bench, recovery, 2)
+    await cancel_is_known(bench, fence["id"])
     gate.open()
     await bench.ended(recovery)
     return recovery

@@ -10,6 +10,7 @@ from engine.actions.vm_recovery import RecoverVm
 from simulator.world.storage import StorageState
 from store import ended_runs
 from store.rows import Row
+from tests.fakes import Gate
 from tests.workflow.bench import MONITOR, PERSON, Bench, relaying
 from tests.workflow.scenarios import Scenario, cancel_is_known, finished
 
@@ -94,6 +95,19 @@ async def a_vm_that_was_restarted_too_often_waits_for_its_next_try(bench: Bench)
     return operation
 
 
+async def a_look_at_a_guest_is_cancelled(bench: Bench) -> UUID:
+    """RecoverVm: cancelled while its host is being read; it ends with that look."""
+    await bench.add_vm("db", "h1", protected=False)
+    end(bench, "db", StateReason.SAVED)
+    gate = bench.centre.before["lookup"] = Gate()
+    operation = await report(bench, "db")
+    await gate.reached.wait()
+    await bench.workflow(operation).cancel()
+    await cancel_is_known(bench, operation)
+    gate.open()
+    return await finished(bench, operation)
+
+
 async def a_next_try_is_cancelled(bench: Bench) -> UUID:
     """RecoverVm: cancelled while it waits for its next try."""
     vm_id = await bench.add_vm("db", "h1")
@@ -117,7 +131,7 @@ async def a_disarmed_cluster_holds_what_was_reported_before(bench: Bench) -> UUI
     await bench.workflow(operation).signal("look_again")
     await bench.waits(operation, "DISARMED")
     await bench.arm(True)
-    await bench.workflow(operation).signal("look_again")
+    await bench.wake(operation)
     return await finished(bench, operation)
 
 
@@ -185,6 +199,7 @@ ENDED_GUESTS: tuple[Scenario, ...] = (
     a_guest_that_may_live_elsewhere_is_looked_at_again,
     a_vm_that_was_restarted_too_often_waits_for_its_next_try,
     a_next_try_is_cancelled,
+    a_look_at_a_guest_is_cancelled,
     a_disarmed_cluster_holds_what_was_reported_before,
     a_guest_that_is_paused_goes_on,
     a_guest_that_is_paused_is_left_to_a_person,

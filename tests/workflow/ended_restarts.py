@@ -41,6 +41,11 @@ async def restart_ended_by_force(bench: Bench) -> tuple[UUID, UUID]:
     await gate.reached.wait()
     starts = await bench.children_of(recovery, "vm.start")
     (start,) = (row["id"] for row in starts if row["target_name"] == "mail")
+
+    async def begun() -> bool:
+        return bool((await bench.operation(start))["state"] == "running")
+
+    await bench.until(begun, "the start that is to be ended never began")
     await bench.workflow(start).terminate("by the test")
     gate.open()
     await _swept(bench, start)

@@ -13,9 +13,12 @@ from domain.readiness import ReadyRule, ReadyWhen
 from engine.actions.clusters import EditCluster
 from engine.actions.confirmations import ConfirmHostDead
 from engine.actions.vm_config import EditVm
+from engine.records.recovery import RecoveryRecords
+from store import soft_steps
 from store.rows import Row
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
+from tests.workflow.held_records import held
 from tests.workflow.scenarios import Scenario, cancel_is_known, finished
 
 
@@ -41,14 +44,35 @@ async def a_power_cut_needs_no_fence(bench: Bench) -> UUID:
     return await finished(bench, await bench.report("h1"))
 
 
+def _before_the_next_look(bench: Bench) -> Gate:
+    """A recovery that waits judges anew once this is open: judging begins with a reading."""
+    gate = Gate()
+
+    async def hold() -> None:
+        rows = await bench.rows("operation")
+        if any(row["kind"] == "host.recover" and row["state"] == "waiting" for row in rows):
+            await gate()
+
+    bench.centre.before["bmc_read"] = hold
+    return gate
+
+
 async def a_host_answers_again_before_the_proof(bench: Bench) -> UUID:
     """RecoverHost: held by a silent controller, then heard again; nothing is moved."""
     await guests(bench)
     h1 = bench.centre.hosts["h1"]
     h1.reachable, h1.bmc = False, Bmc.DEAD
+    gate = _before_the_next_look(bench)
     operation = await bench.report("h1")
     await bench.waits(operation, "BMC_NO_ANSWER")
     h1.reachable = True
+
+    async def heard() -> bool:
+        host_id = bench.hosts["h1"]
+        return bool(await bench.database.read(lambda c: soft_steps.hearing(c, host_id)))
+
+    await bench.until(heard, "no monitor heard it again")
+    gate.open()
     return await finished(bench, operation)
 
 
@@ -153,6 +177,19 @@ async def a_held_recovery_is_cancelled(bench: Bench) -> UUID:
     return await finished(bench, operation)
 
 
+async def a_recovery_is_cancelled_while_it_judges(bench: Bench) -> UUID:
+    """RecoverHost: cancelled while it weighs what it has read; it ends with that judgement."""
+    await guests(bench)
+    await bench.arm(False)
+    bench.centre.hosts["h1"].reachable = False
+    async with held(bench, RecoveryRecords, "note_decision") as gate:
+        operation = await bench.report("h1")
+        await gate.reached.wait()
+        await bench.workflow(operation).cancel()
+        await cancel_is_known(bench, operation)
+    return await finished(bench, operation)
+
+
 async def a_recovery_is_cancelled_while_its_fence_runs(bench: Bench) -> UUID:
     """RecoverHost and FenceHost: cancelled while the power is being read back."""
     operation, fence = await _until_the_knock(bench)
@@ -210,9 +247,11 @@ async def a_person_confirms_what_no_controller_tells(bench: Bench) -> UUID:
     h1 = bench.centre.hosts["h1"]
     h1.lose_power()
     h1.bmc = Bmc.DEAD
+    gate = _before_the_next_look(bench)
     operation = await bench.report("h1")
     await bench.waits(operation, "BMC_NO_ANSWER")
     await bench.act(ConfirmHostDead(host_id=bench.hosts["h1"], reason="I pulled its cords"))
+    gate.open()
     return await finished(bench, operation)
 
 
@@ -280,6 +319,7 @@ RECOVERIES: tuple[Scenario, ...] = (
     a_restart_that_fails_makes_the_recovery_fail,
     a_restart_that_is_refused_is_tried_elsewhere_and_again,
     a_held_recovery_is_cancelled,
+    a_recovery_is_cancelled_while_it_judges,
     a_recovery_is_cancelled_while_its_fence_runs,
     a_person_confirms_what_no_controller_tells,
 )

@@ -24,7 +24,7 @@ async def a_move_waits_for_room(bench: Bench) -> UUID:
     operation = await bench.migrate("db")
     await bench.waits(operation, "NO_ROOM")
     await bench.ended(await bench.stop("big-h3", force=True))
-    await bench.workflow(operation).signal("look_again")
+    await bench.wake(operation)
     return await finished(bench, operation)
 
 

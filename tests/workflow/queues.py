@@ -85,7 +85,12 @@ class Line:
 
         await asyncio.gather(*(one(name) for name in names))
 
-    async def waits(self, steps: int, priority: int | None = None) -> None:
+    async def waits(
+        self,
+        steps: int,
+        priority: int | None = None,
+        kind: TaskQueueType.ValueType = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    ) -> None:
         """Wait until so many steps, of one class or in all, are in the queue and settled.
 
         The server counts anew every five seconds only, and what it has counted may still be on its
@@ -93,19 +98,19 @@ class Line:
         """
 
         async def so() -> bool:
-            found = [each for key, each in await self._stats() if priority in (None, key)]
+            found = [each for key, each in await self._stats(kind) if priority in (None, key)]
             counted = sum(each.approximate_backlog_count for each in found)
             ages = [each.approximate_backlog_age.ToTimedelta() for each in found]
             return counted >= steps and min(ages) >= SETTLED
 
         await until(so, f"the queue never held {steps} steps")
 
-    async def _stats(self) -> list[tuple[int, TaskQueueStats]]:
+    async def _stats(self, kind: TaskQueueType.ValueType) -> list[tuple[int, TaskQueueStats]]:
         """The classes of which something is queued."""
         request = DescribeTaskQueueRequest(
             namespace=self.client.namespace,
             task_queue=TaskQueue(name=options.OPERATIONS),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+            task_queue_type=kind,
             report_stats=True,
         )
         answer = await self.client.workflow_service.describe_task_queue(request)
@@ -132,9 +137,9 @@ class Line:
         return self.started[behind : behind + count]
 
     @asynccontextmanager
-    async def worker(self, slots: int) -> AsyncIterator[None]:
+    async def worker(self, slots: int, workflows: int = 50) -> AsyncIterator[None]:
         """A worker with so many slots for steps; those that still run at the end are let go."""
-        tuner = WorkerTuner.create_fixed(workflow_slots=50, activity_slots=slots)
+        tuner = WorkerTuner.create_fixed(workflow_slots=workflows, activity_slots=slots)
         async with Worker(
             self.client,
             task_queue=options.OPERATIONS,

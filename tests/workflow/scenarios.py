@@ -34,7 +34,7 @@ async def a_start_waits_for_room(bench: Bench) -> UUID:
     """StartVm: no host has room until another VM ends."""
     operation = await _waits_for_room(bench)
     await bench.ended(await bench.stop("big-h2", force=True))
-    await bench.workflow(operation).signal("look_again")
+    await bench.wake(operation)
     return await finished(bench, operation)
 
 
@@ -205,11 +205,17 @@ async def finished(bench: Bench, operation: UUID) -> UUID:
     return operation
 
 
-async def cancel_is_known(bench: Bench, operation: UUID) -> None:
+async def waited(bench: Bench, operation: UUID) -> bool:
+    """Whether its workflow has waited for a time to pass."""
+    history = await bench.workflow(operation).fetch_history()
+    return any(event.HasField("timer_started_event_attributes") for event in history.events)
+
+
+async def cancel_is_known(bench: Bench, operation: UUID, attempt: int = 1) -> None:
     """Wait until the workflow has seen the request, whatever its step does about it."""
 
     async def seen() -> bool:
-        history = await bench.workflow(operation).fetch_history()
+        history = await bench.workflow(operation, attempt).fetch_history()
         kinds = [event.WhichOneof("attributes") for event in history.events]
         asked = "workflow_execution_cancel_requested_event_attributes"
         done = "workflow_task_completed_event_attributes"

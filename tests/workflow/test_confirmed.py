@@ -6,7 +6,7 @@ from domain.errors import Refused
 from engine.actions.confirmations import ConfirmHostDead
 from tests.fakes import Bmc, Gate
 from tests.workflow import failovers
-from tests.workflow.bench import Bench
+from tests.workflow.bench import POLICY, Bench, quick
 from tests.workflow.scenarios import finished
 
 pytestmark = pytest.mark.workflow
@@ -89,7 +89,9 @@ async def test_a_word_that_was_known_before_ends_no_later_fence(engine: Bench) -
     await failovers.guests(engine)
     h1 = engine.centre.hosts["h1"]
     h1.reachable, h1.bmc = False, Bmc.DEAD
-    operation = await engine.report("h1")
+    # Between the looks there is time for the word, which has the host judged anew at once.
+    with quick(POLICY.model_copy(update={"hold_retry_s": 60, "hold_retry_max_s": 60})):
+        operation = await engine.report("h1")
     await engine.waits(operation, "BMC_NO_ANSWER")
     h1.bmc = Bmc.OK  # it reads on: the word is contradicted, and the power has to be cut
     await engine.act(ConfirmHostDead(host_id=engine.hosts["h1"], reason=SEEN))

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from tests.faults import CRASHES
 from tests.workflow.bench import quick
-from tests.workflow.trials import Case, Result, cases, check, patience_s, run_all
+from tests.workflow.trials import TRIED, Case, Result, cases, check, patience_s, run_all
 
 pytestmark = [pytest.mark.workflow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -20,7 +20,7 @@ async def results(
     temporal_address: str, migrated: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[Case, Result | BaseException]]:
     """The result of every trial of this file."""
-    with quick():
+    with quick(TRIED):
         yield await run_all(CASES, temporal_address, migrated, tmp_path_factory.mktemp("trials"))
 
 

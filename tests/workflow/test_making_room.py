@@ -17,10 +17,11 @@ async def test_a_recovery_stops_a_less_important_vm_which_starts_again_once_ther
     assert [engine.copies(name) for name in ("db", "web", "batch")] == [["h2"], ["h2"], []]
     (start,) = await engine.children_of(operation, "vm.start")
     (stop,) = await engine.children_of(start["id"], "vm.stop")
+    stop = await engine.ended(stop["id"])  # its room is free a little before
     assert (stop["target_name"], stop["state"]) == ("batch", "succeeded")
     assert await StoppedForOthers(engine.database, engine.backend).start_again() == 1
-    await engine.backend.close()
     (again,) = await engine.children_of(stop["id"], "vm.start")
+    await engine.begun(again["id"])
     waiting = await engine.waits(again["id"], "NO_ROOM")
     assert "batch needs 500 MiB" in waiting["waiting_for"]
     assert await engine.broken() == []
@@ -39,5 +40,6 @@ async def test_a_deaf_vm_is_ended_hard_to_make_room(engine: Bench) -> None:
     operation = await failovers.a_less_important_vm_makes_room(engine)
     assert (await engine.operation(operation))["state"] == "succeeded"
     (stop,) = [op for op in await engine.rows("operation") if op["kind"] == "vm.stop"]
+    stop = await engine.ended(stop["id"])
     assert stop["summary"].endswith("ended hard")
     assert await engine.broken() == []

@@ -8,7 +8,7 @@ from engine.clock import utc_now
 from store import observations
 from store.rows import Row
 from tests.fakes import Gate
-from tests.workflow.bench import Bench
+from tests.workflow.bench import Bench, relaying
 from tests.workflow.stray_copies import move_by_hand
 
 pytestmark = pytest.mark.workflow
@@ -80,7 +80,8 @@ async def test_a_vm_that_went_elsewhere_meanwhile_is_not_started_beside_that(
     assert engine.copies("db") == ["h2"]
     engine.centre.hosts["h2"].domains.clear()
     await polled(engine, "h2")
-    await engine.ended(operation)
-    await engine.idle()
+    async with relaying(engine):
+        await engine.ended(operation)
+        await engine.idle()
     assert len(engine.copies("db")) == 1
     assert await engine.broken() == []

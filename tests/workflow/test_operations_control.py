@@ -207,15 +207,16 @@ async def test_a_workflow_lost_before_it_began_is_started_again(idle_engine: Ben
 
 async def test_a_workflow_lost_on_its_way_goes_on_in_the_next_try(engine: Bench) -> None:
     await engine.add_vm("db")
-    gate = engine.centre.before["define"] = Gate()
-    operation = await engine.start("db", "h1")
-    await gate.reached.wait()
-    (placed,) = await engine.rows("vm_run")
-    await lose(engine, operation)
-    assert await sweeper(engine).sweep() == 0, "its step is still at work"
-    assert (await engine.operation(operation))["reason_code"] == "WORKFLOW_UNKNOWN"
-    assert await sweeper(engine, timedelta(hours=1)).sweep() == 1
-    gate.open()
+    # A step that hears at its next beat that its workflow is gone would be at work no more.
+    with Stubborn() as gate:
+        engine.centre.before["define"] = gate
+        operation = await engine.start("db", "h1")
+        await gate.reached.wait()
+        (placed,) = await engine.rows("vm_run")
+        await lose(engine, operation)
+        assert await sweeper(engine).sweep() == 0, "its step is still at work"
+        assert (await engine.operation(operation))["reason_code"] == "WORKFLOW_UNKNOWN"
+        assert await sweeper(engine, timedelta(hours=1)).sweep() == 1
     ended = await engine.ended(operation)
     assert (ended["state"], ended["attempt"]) == ("succeeded", 2)
     assert engine.copies("db") == ["h1"]

@@ -34,8 +34,10 @@ async def the_urgent_one_is_next(made: Line, queued: int) -> None:
     async with made.worker(SLOTS):
         await made.enqueue_many([f"w{number}" for number in range(queued)], priority=5)
         await made.waits(queued - SLOTS)
+        await made.next(0, SLOTS)  # both slots are taken
         behind = len(made.started)
         await made.enqueue("urgent", priority=2)
+        await made.scheduled("urgent", 1)
         await made.waits(queued - SLOTS + 1)
         made.let_go()
         assert await made.next(behind) == ["urgent.0"]
@@ -47,8 +49,12 @@ async def the_small_cluster_gets_its_turns(made: Line) -> None:
         storm = [f"storm{number}" for number in range(STORM)]
         await made.enqueue_many(storm, priority=3, fairness="c1")
         await made.waits(STORM - SLOTS)
+        await made.next(0, SLOTS)
         behind = len(made.started)
-        await made.enqueue_many([f"few{number}" for number in range(FEW)], 3, fairness="c2")
+        few = [f"few{number}" for number in range(FEW)]
+        await made.enqueue_many(few, 3, fairness="c2")
+        for name in few:
+            await made.scheduled(name, 1)
         await made.waits(STORM - SLOTS + FEW)
         made.let_go(STORM + FEW)
         first = await made.next(behind, TURNS)

@@ -131,6 +131,14 @@ async def test_a_cancelled_hold_leaves_the_host_and_says_so(engine: Bench) -> No
     assert await engine.broken() == []
 
 
+async def test_a_cancel_during_a_judgement_is_heeded_before_the_next_wait(engine: Bench) -> None:
+    operation = await failovers.a_recovery_is_cancelled_while_it_judges(engine)
+    assert (await engine.operation(operation))["state"] == "cancelled"
+    assert not await waited(engine, operation)
+    assert [row["outcome"] for row in await engine.rows("incident")] == ["cancelled"]
+    assert await engine.broken() == []
+
+
 async def test_a_host_left_by_a_cancelled_recovery_can_be_activated(engine: Bench) -> None:
     await failovers.a_held_recovery_is_cancelled(engine)
     engine.centre.hosts["h1"].reachable = True

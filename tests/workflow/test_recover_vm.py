@@ -10,6 +10,7 @@ from tests.fakes import Gate
 from tests.workflow import ended_guests
 from tests.workflow.bench import Bench, relaying
 from tests.workflow.ended_guests import end, last_run, report
+from tests.workflow.scenarios import waited
 
 pytestmark = pytest.mark.workflow
 
@@ -41,6 +42,15 @@ async def test_what_is_shut_down_from_inside_stays_down(engine: Bench) -> None:
     assert (await last_run(engine, "db"))["end_reason"] == "guest shut down"
     host = await engine.host("h1")
     assert host["memory_reserved_mib"] == 0
+    assert await engine.broken() == []
+
+
+async def test_a_cancel_during_a_look_is_heeded_before_the_next_wait(engine: Bench) -> None:
+    operation = await ended_guests.a_look_at_a_guest_is_cancelled(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["summary"]) == ("cancelled", "db was left as it was found")
+    assert not await waited(engine, operation)
+    assert (await last_run(engine, "db"))["active"] == 1
     assert await engine.broken() == []
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from domain.operations import Outcome
-from tests.workflow.bench import Bench, bench, quick
+from tests.workflow.bench import Bench, bench, quick, relaying
 
 pytestmark = pytest.mark.workflow
 
@@ -41,7 +41,7 @@ async def test_a_paused_stop_that_a_recovery_takes_over_ends_with_its_workflow(
     await unmanned.add_vm("db", "h1", protected=protected)
     stop = await unmanned.stop("db")
     await unmanned.workflow(stop).signal("pause")
-    async with unmanned.workers():
+    async with unmanned.workers(), relaying(unmanned):
         await paused(unmanned, stop)
         unmanned.centre.hosts["h1"].lose_power()
         recovery = await unmanned.ended(await unmanned.report("h1"))

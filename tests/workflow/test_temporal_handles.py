@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from temporalio import workflow
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -217,8 +218,9 @@ async def test_an_operation_is_raised_before_any_worker_has_seen_it(temporal_add
         for number in range(10):
             await made.enqueue(f"w{number}", 5)
         await made.workflows.raise_priority("w7", 2)
+        await made.waits(1, priority=2, kind=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)
         made.let_go(10)
-        async with made.worker(slots=1):
+        async with made.worker(slots=1, workflows=2):
             order = await made.next(behind=0, count=10)
     assert order.index("w7.0") <= 1
 

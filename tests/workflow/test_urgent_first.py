@@ -24,6 +24,7 @@ from temporalio.worker import (
 from temporalio.workflow import ActivityConfig
 
 from domain.context import PriorityClass
+from domain.operations import workflow_id
 from engine.actions.vms import StartVm
 from engine.backend import Options
 from store.bulk import insert_many
@@ -135,7 +136,10 @@ async def two_slots(made: Bench, gate: Gate) -> AsyncIterator[None]:
 
 def patient(summary: str) -> ActivityConfig:
     """The options of steps that decide, with a limit that is never reached here."""
-    return decide(summary) | {"start_to_close_timeout": timedelta(minutes=10)}
+    return decide(summary) | {
+        "start_to_close_timeout": timedelta(minutes=10),
+        "heartbeat_timeout": None,
+    }
 
 
 async def the_protected_vm_is_next(made: Bench, queued: int) -> None:
@@ -148,6 +152,7 @@ async def the_protected_vm_is_next(made: Bench, queued: int) -> None:
         urgent = await made.add_vm("db", memory_mib=16)
         operation = await made.start("db")
         assert (await made.operation(operation))["priority"] == PriorityClass.PROTECTED
+        await line.scheduled(workflow_id(operation, 1), 1)
         await line.waits(queued - SLOTS + 1)
         assert len(gate.arrived) == SLOTS
         gate.open.release()

@@ -64,12 +64,12 @@ TOYS = (
     Toy(
         "no time for another try",
         OneStep,
-        (Order(step="toy.flaky", value=9, first_s=2, schedule_to_close_s=1.5),),
+        (Order(step="toy.flaky", value=9, first_s=20, schedule_to_close_s=15),),
     ),
     Toy(
         "no time at all",
         OneStep,
-        (Order(step="toy.sleeps", value=9, start_to_close_s=8, schedule_to_close_s=1),),
+        (Order(step="toy.sleeps", value=20, start_to_close_s=18, schedule_to_close_s=5),),
     ),
     Toy("never taken", OneStep, (Order(queue="nobody", schedule_to_start_s=1),)),
     Toy("no beats", OneStep, (Order(step="toy.sleeps", value=5, heartbeat_s=1, tries=1),)),
@@ -78,7 +78,7 @@ TOYS = (
         OneStep,
         (
             Order(
-                step="toy.stubborn", value=9, start_to_close_s=20, heartbeat_s=1, cancel_after_s=1
+                step="toy.stubborn", value=9, start_to_close_s=20, heartbeat_s=8, cancel_after_s=1
             ),
         ),
     ),
@@ -90,7 +90,7 @@ TOYS = (
                 step="toy.beats",
                 value={"until": 60, "every_s": 0.2},
                 start_to_close_s=20,
-                heartbeat_s=3,  # a busy machine beats late
+                heartbeat_s=8,  # a busy machine beats late
                 cancellation=WAITS,
                 cancel_after_s=1,
             ),
@@ -102,9 +102,9 @@ TOYS = (
         (
             Order(
                 step="toy.stubborn",
-                value=9,
-                start_to_close_s=20,
-                heartbeat_s=3,
+                value=12,
+                start_to_close_s=30,
+                heartbeat_s=8,
                 cancellation=WAITS,
                 cancel_after_s=1,
             ),
@@ -138,7 +138,7 @@ TOYS = (
     Toy(
         "a local step is cancelled",
         OneStep,
-        (Order(step="toy.sleeps", value=9, start_to_close_s=20, cancel_after_s=0.2, local=True),),
+        (Order(step="toy.sleeps", value=60, start_to_close_s=90, cancel_after_s=0.2, local=True),),
     ),
     Toy(
         "a local step is cancelled and waited for",
@@ -146,8 +146,8 @@ TOYS = (
         (
             Order(
                 step="toy.sleeps",
-                value=9,
-                start_to_close_s=20,
+                value=60,
+                start_to_close_s=90,
                 cancel_after_s=0.2,
                 cancellation=WAITS,
                 local=True,

@@ -19,11 +19,13 @@ from typing import Any
 from store.rows import Row
 from tests.faults import CRASHES, Fault, FaultAt
 from tests.replay.golden import ALL, HAPPY, Golden, steps_of
-from tests.workflow.bench import Bench, bench, relaying
+from tests.workflow.bench import POLICY, Bench, bench, relaying
 from tests.workflow.far_world import served
 from worker.temporal_get import ROOT
 
 AT_ONCE = 6
+TRIED = POLICY.model_copy(update={"fence_tries": POLICY.fence_tries + 1})
+"""The fault takes one try of a step that is tried a few times: as many are left as without it."""
 TRIAL_S = 10.0
 """What one trial takes at the most when all run side by side on a busy machine: the first test of a
 file waits for all of them."""

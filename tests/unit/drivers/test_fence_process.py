@@ -55,8 +55,11 @@ def alive(agent: Path) -> list[str]:
 async def test_at_its_deadline_an_agent_is_killed_with_all_its_descendants(
     agent: Path, until: Until
 ) -> None:
-    ended = await run_contained(["sh", str(agent)], "", ENV, 1.0)
-    assert ended.exit_code is None
+    for deadline_s in (1.0, 10.0, 60.0):  # a busy machine may not have begun it in the first
+        ended = await run_contained(["sh", str(agent)], "", ENV, deadline_s)
+        assert ended.exit_code is None
+        if beats(agent):
+            break
     assert beats(agent) > 0
     await until(lambda: not alive(agent))
 

@@ -84,12 +84,18 @@ async def test_a_change_that_was_given_up_before_it_was_sent_is_never_sent(
 async def test_a_change_that_was_sent_and_not_answered_has_an_unknown_outcome(
     released: threading.Event,
 ) -> None:
+    begun = threading.Event()
+
     def change_that_hangs(_connection: Any, ticket: Ticket) -> None:
         ticket.sending()
+        begun.set()
         released.wait()
 
+    call = asyncio.create_task(Lane("h1", Threads()).run(change_that_hangs, SHORT_S))
+    await asyncio.sleep(0)  # the thread has it now
+    assert begun.wait(LONG_S)  # this loop stands still meanwhile, and with it the deadline
     with pytest.raises(OutcomeUnknown) as unknown:
-        await Lane("h1", Threads()).run(change_that_hangs, SHORT_S)
+        await call
     assert unknown.value.code == "HYPERVISOR_ANSWER_LOST"
 
 

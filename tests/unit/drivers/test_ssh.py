@@ -117,8 +117,11 @@ async def test_each_end_says_what_it_means(
 
 
 async def test_a_client_that_does_not_end_is_ended(stand: Stand) -> None:
-    error = await stand.fails(0, "", "import time; time.sleep(60)", within_s=2)
-    assert error.code == "SSH_NO_ANSWER"
+    for within_s in (2, 10, 60):  # a busy machine may not have begun it in the first
+        error = await stand.fails(0, "", "import time; time.sleep(600)", within_s=within_s)
+        assert error.code == "SSH_NO_ANSWER"
+        if stand.out.exists():
+            break
     assert json.loads(stand.out.read_text())["known"], "it never began"
 
 

@@ -29,8 +29,9 @@ NAMES = ("m1", "m2", "m3")
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats and losses take no time, and nobody watches more than its own hosts."""
     monkeypatch.setattr("worker.monitor.BEAT_S", 0.05)
-    monkeypatch.setattr("domain.eyes.LOOK_S", 0.1)
-    monkeypatch.setattr("domain.eyes.GONE_S", 0.6)
+    monkeypatch.setattr("domain.eyes.LOOK_S", 1.0)
+    # Far more than a monitor may wait for its turn to write on a busy machine.
+    monkeypatch.setattr("domain.eyes.GONE_S", 6.0)
     monkeypatch.setattr("domain.eyes.TARGETS_MIN", 0)
 
 
