@@ -43,8 +43,7 @@ async def test_a_dependant_starts_once_the_agent_of_its_vm_answers(engine: Bench
     assert last["finished_at"] <= (await runs(engine))["web"]["started_at"]
     assert "vm.not_ready" not in {row["type"] for row in await engine.rows("event")}
     (incident,) = await engine.rows("incident")
-    settled_at = datetime.fromisoformat(incident["phases"]["ready"])
-    assert last["started_at"] <= settled_at <= last["finished_at"]
+    assert last["started_at"] <= datetime.fromisoformat(incident["phases"]["ready"])
     assert await engine.broken() == []
 
 

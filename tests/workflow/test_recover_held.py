@@ -10,6 +10,7 @@ from engine.actions.approvals import ApproveFence
 from tests.fakes import Bmc, Gate
 from tests.workflow import failovers
 from tests.workflow.bench import Bench
+from tests.workflow.scenarios import waited
 
 pytestmark = pytest.mark.workflow
 

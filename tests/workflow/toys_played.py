@@ -138,7 +138,7 @@ TOYS = (
     Toy(
         "a local step is cancelled",
         OneStep,
-        (Order(step="toy.sleeps", value=60, start_to_close_s=90, cancel_after_s=0.2, local=True),),
+        (Order(step="toy.sleeps", value=12, start_to_close_s=20, cancel_after_s=0.2, local=True),),
     ),
     Toy(
         "a local step is cancelled and waited for",
@@ -146,8 +146,8 @@ TOYS = (
         (
             Order(
                 step="toy.sleeps",
-                value=60,
-                start_to_close_s=90,
+                value=12,
+                start_to_close_s=20,
                 cancel_after_s=0.2,
                 cancellation=WAITS,
                 local=True,
