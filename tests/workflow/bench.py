@@ -15,7 +15,6 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHandle
@@ -36,7 +35,7 @@ from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
-from store import hosts, inventory, operations, plumbing, runs
+from store import hosts, inventory, operations, runs
 from store.database import Database
 from store.ids import new_id
 from store.migrate import upgrade
@@ -45,6 +44,7 @@ from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.delivering import delivered
+from tests.workflow.no_secrets import NoSecrets
 from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
@@ -93,21 +93,6 @@ def quick(policy: Policy = POLICY) -> Iterator[None]:
         for name in (*ORDERING, *PLANNING):
             stack.enter_context(patch(f"engine.actions.{name}.policy_of", lambda _: policy))
         yield
-
-
-class NoSecrets:
-    """Implements the ports of `fence.add`, which no test here uses."""
-
-    def seal(self, secrets: dict[str, str]) -> bytes:
-        """Nothing to seal."""
-        return b""
-
-    def open(self, sealed: bytes) -> dict[str, SecretStr]:
-        """Nothing was sealed."""
-        return {}
-
-    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
-        """Every agent is known."""
 
 
 class Bench:
@@ -235,27 +220,9 @@ class Bench:
         return await self.begun((await self.backend.run_action(params, context)).operation_id)
 
     async def begun(self, operation_id: UUID) -> UUID:
-        """An operation that was accepted, once Temporal has its workflow, and has been told of it.
-
-        What a busy server did not take in time would be the relay's, which a bench has only where
-        it is `relaying`.
-        """
+        """An operation that was accepted, once Temporal has been told of it and by it."""
         await self.backend.close()
-        await self.until(self._told, "Temporal never took what it was to be told")
         return await delivered(self.database, self._delivery, operation_id)
-
-    async def _told(self) -> bool:
-        """Whether nothing is left of which it was tried in vain to tell Temporal."""
-        soon = now() + timedelta(minutes=1)
-        rows = await self.database.read(lambda c: plumbing.due(c, soon, 100))
-        if not any(row["tries"] for row in rows):
-            return True
-        await self._delivery.deliver_due()
-        return False
-
-    async def wake(self, operation_id: UUID) -> None:
-        """Have it look again; it may have looked by itself meanwhile, and have ended."""
-        await TemporalWorkflows(self.client).signal(workflow_id(operation_id, 1), "look_again")
 
     async def _done(self, params: Params) -> Row:
         return await self.operation(await self.act(params))

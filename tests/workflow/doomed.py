@@ -16,8 +16,8 @@ from engine.backend import Backend
 from engine.registry import all_actions, all_queries
 from store.database import Database
 from tests.faults import Fault, FaultAt
-from tests.workflow.bench import NoSecrets
 from tests.workflow.far_world import FarHypervisor, FarPower, FarSsh
+from tests.workflow.no_secrets import NoSecrets
 from worker.parts import Parts, fencing_worker, operations_worker
 
 

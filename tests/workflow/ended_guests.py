@@ -12,7 +12,7 @@ from store import ended_runs
 from store.rows import Row
 from tests.fakes import Gate
 from tests.workflow.bench import MONITOR, PERSON, Bench, relaying
-from tests.workflow.scenarios import Scenario, cancel_is_known, finished
+from tests.workflow.scenarios import Scenario, cancel_is_known, finished, wake
 
 
 async def last_run(bench: Bench, vm: str) -> Row:
@@ -131,7 +131,7 @@ async def a_disarmed_cluster_holds_what_was_reported_before(bench: Bench) -> UUI
     await bench.workflow(operation).signal("look_again")
     await bench.waits(operation, "DISARMED")
     await bench.arm(True)
-    await bench.wake(operation)
+    await wake(bench, operation)
     return await finished(bench, operation)
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from engine.actions.operations import ResumeOperation
 from tests.workflow.bench import Bench
-from tests.workflow.scenarios import Scenario, finished, stands_still
+from tests.workflow.scenarios import Scenario, finished, stands_still, wake
 
 
 async def a_vm_is_moved(bench: Bench) -> UUID:
@@ -24,7 +24,7 @@ async def a_move_waits_for_room(bench: Bench) -> UUID:
     operation = await bench.migrate("db")
     await bench.waits(operation, "NO_ROOM")
     await bench.ended(await bench.stop("big-h3", force=True))
-    await bench.wake(operation)
+    await wake(bench, operation)
     return await finished(bench, operation)
 
 

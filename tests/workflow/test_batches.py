@@ -24,8 +24,9 @@ from engine.registry import all_actions, all_queries
 from store.rows import Row
 from tests.fakes import Gate
 from tests.faults import Fault
-from tests.workflow.bench import OPEN, PERSON, Bench, NoSecrets, bench, quick, relaying
+from tests.workflow.bench import OPEN, PERSON, Bench, bench, quick, relaying
 from tests.workflow.far_world import served
+from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_get import ROOT
 
 pytestmark = pytest.mark.workflow

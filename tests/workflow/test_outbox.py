@@ -15,7 +15,8 @@ from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
 from tests.workflow.accepting import AFTER_COMMIT, AFTER_START
-from tests.workflow.bench import PERSON, Bench, NoSecrets, bench, quick, relaying
+from tests.workflow.bench import PERSON, Bench, bench, quick, relaying
+from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_get import ROOT
 from worker.temporal_server import DevServer, DevServerOptions
 
