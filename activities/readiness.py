@@ -6,10 +6,14 @@ elsewhere meanwhile, and all times count from when it was read back as running.
 """
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 from uuid import UUID
 
+import structlog
 from temporalio import activity
 
 from activities.ports import Hypervisor
@@ -20,6 +24,16 @@ from domain.next_looks import READY_LOOK_S, ready_look_s
 from domain.orders import RunRef
 from domain.readiness import ReadyRule, ReadyWhen
 from domain.readings import AgentState
+
+log = structlog.get_logger()
+
+AT_ONCE_ON_A_HOST = 8
+"""Guests of one host that one look asks at a time. Higher: libvirtd or sshd refuses connections.
+Lower: a look at many takes longer."""
+
+LOOK_MAX_S = 45.0
+"""How long one look waits for its slowest VM at most, well within the step's own limit; less where
+the time of one question is shorter."""
 
 SHOWN = 3
 """Names in the sentence of a look; all the others are counted."""
@@ -98,6 +112,9 @@ class Doors(Protocol):
         ...
 
 
+Turns = Mapping[str, asyncio.Semaphore]
+
+
 class Readiness:
     """Looks at VMs that others wait for."""
 
@@ -108,32 +125,53 @@ class Readiness:
 
     @activity.defn(name="recovery.look_ready")
     async def look_ready(self, look: ReadyLook) -> ReadyLooked:
-        """Tell which VMs are waited for no longer: ready, overdue, or not running any more."""
-        said = await asyncio.gather(*(self._looked(wait) for wait in look.waits))
+        """Tell which VMs are waited for no longer: ready, overdue, or not running any more.
+
+        None of them holds up the others: what has not answered in time is not ready yet.
+        """
+        turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(AT_ONCE_ON_A_HOST)
+        )
+        # Nobody is always the last of its host.
+        waits = random.sample(look.waits, len(look.waits))
+        said = await asyncio.gather(*(self._looked(w, turns) for w in waits))
         settled, left = [], {}
-        for order, found in zip((wait.order for wait in look.waits), said, strict=True):
+        for order, found in zip((wait.order for wait in waits), said, strict=True):
             if isinstance(found, ReadyFound):
-                await self._records.settled(order, found)
                 settled.append(ReadySettled(vm_id=order.vm_id, found=found))
             else:
                 left[order.vm_name] = found
         next_s = min(left.values(), default=None)
-        whys = (one.found.why for one in settled)
+        whys = sorted(one.found.why for one in settled)
         return ReadyLooked(settled=tuple(settled), next_s=next_s, why=_looked_at(whys, left))
 
-    async def _looked(self, wait: ReadyWait) -> ReadyFound | float:
-        """How it ended, or in how many seconds to look again."""
+    async def _looked(self, wait: ReadyWait, turns: Turns) -> ReadyFound | float:
+        """How it ended, which is kept at once, or in how many seconds to look again."""
         order = wait.order
         vm = await self._records.running(order.vm_id)
         if vm is None:
-            return _gone(order)
-        if await self._is_ready(order, vm):
-            return _found(order, True)
-        # One that is started again and again keeps its dependants no longer than one that runs.
-        waited_s = max(vm.since_s, wait.waited_s)
-        if waited_s >= order.rule.within_s:
-            return _found(order, False)
-        return ready_look_s(order.rule, waited_s)
+            found = _gone(order)
+        else:
+            ready = await self._in_turn(order, vm, turns)
+            # One that is started over and over keeps its dependants no longer than one that runs.
+            waited_s = max(vm.since_s, wait.waited_s)
+            if not ready and waited_s < order.rule.within_s:
+                return ready_look_s(order.rule, waited_s)
+            found = _found(order, ready)
+        await self._records.settled(order, found)
+        return found
+
+    async def _in_turn(self, order: ReadyOrder, vm: RunningVm, turns: Turns) -> bool:
+        """Whether it is ready, as far as that is told in time."""
+        turn = turns[vm.run.uri] if order.rule.when is ReadyWhen.AGENT else contextlib.nullcontext()
+        try:
+            async with asyncio.timeout(min(4 * order.deadline_s, LOOK_MAX_S)), turn:
+                return await self._is_ready(order, vm)
+        except TimeoutError:
+            return False
+        except Exception as error:  # noqa: BLE001 - one VM's defect is not to hold up all others
+            log.error("not told whether it is ready", vm=order.vm_name, error=repr(error))
+            return False
 
     @activity.defn(name="vm.until_ready")
     async def until_ready(self, order: ReadyOrder) -> ReadyFound:

@@ -32,10 +32,13 @@ READY_LEAST_S = 0.1
 """Shortest wait before such a look, where a limit is nearly over. Lower: two clocks that differ a
 little cost looks for nothing."""
 
+READY_LOOK_MAX_S = 300.0
+"""Longest wait between such looks. Higher: a dependant of a VM that takes an hour starts later.
+Lower: a wait of a day fills the recovery's history, which the server then ends."""
+
 AWAITED_LOOK_MAX_S = 60.0
-"""Longest wait between looks at VMs that others wait for, of this recovery or brought back by
-something else. Higher: a start comes later than it could. Lower: a wait of a day fills the
-recovery's history."""
+"""Longest wait between looks at VMs that something else brings back. Higher: a start comes later
+than it could. Lower: a wait of a day fills the recovery's history."""
 
 LOCK_HELD, DEPENDENCY, VMS_START = "LOCK_HELD", "DEPENDENCY", "VMS_START"
 
@@ -72,12 +75,12 @@ def next_look(wait: Wait, now: datetime) -> datetime | None:
 def ready_look_s(rule: ReadyRule, waited_s: float) -> float:
     """In how many seconds a VM that is not ready is looked at again: at its limit at the latest.
 
-    Of a delay nothing is to be seen before it is over.
+    Of a delay nothing is to be seen before it is over, unless the VM ends.
     """
     left_s = max(rule.within_s - waited_s, READY_LEAST_S)
     if rule.when is ReadyWhen.DELAY:
-        return left_s
-    return min(left_s, max(READY_LOOK_S, waited_s / 10), AWAITED_LOOK_MAX_S)
+        return min(left_s, AWAITED_LOOK_MAX_S)
+    return min(left_s, max(READY_LOOK_S, waited_s / 10), READY_LOOK_MAX_S)
 
 
 def silent_look_max_s(policy: Policy) -> float:

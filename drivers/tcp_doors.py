@@ -12,7 +12,7 @@ class TcpDoors:
         try:
             async with asyncio.timeout(within_s):
                 _reader, writer = await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):  # the last: a name that no host can have
             return False
         writer.close()
         with contextlib.suppress(OSError):

@@ -132,6 +132,8 @@ class Readied:
         self._order = order
         self._waiting: dict[UUID, tuple[ReadyOrder, datetime]] = {}
         self._looking = False
+        self._asked: frozenset[UUID] = frozenset()
+        self._next_at = workflow.now()
 
     async def until(self, item: Restart, rule: ReadyRule) -> None:
         """Wait until a VM that was started is ready; whatever comes of it, its dependants start."""
@@ -156,29 +158,33 @@ class Readied:
             else:
                 self._looking = True
                 try:
-                    await self._look_and_wait()
+                    await self._wait_and_look()
                 finally:
                     self._looking = False
 
-    async def _look_and_wait(self) -> None:
-        asked = tuple(self._waiting)
+    async def _wait_and_look(self) -> None:
+        # It waits before it looks, so that whoever's VM is settled by a look goes on at once.
+        left_s = (self._next_at - workflow.now()).total_seconds()
+        if left_s > 0 and not self._is_new():
+            await wait_up_to(left_s, self._is_new, "look whether VMs are ready")
+        self._asked = frozenset(self._waiting)
         try:
             looked = await self._look()
         except ActivityError as error:
             code = problem_of(error).code
             workflow.logger.warning("not waited for", extra={"code": code})
-            self._waiting.clear()
+            for vm_id in self._asked:
+                self._waiting.pop(vm_id, None)
             return
         for one in looked.settled:
-            del self._waiting[one.vm_id]
+            self._waiting.pop(one.vm_id, None)
             if not one.found.ready:
                 workflow.logger.warning("not ready in time", extra={"why": one.found.why})
-        if looked.next_s is not None:
-            await wait_up_to(
-                looked.next_s,
-                lambda: not self._waiting.keys() <= set(asked),
-                "look whether VMs are ready",
-            )
+        self._next_at = workflow.now() + options.seconds(looked.next_s or 0.0)
+
+    def _is_new(self) -> bool:
+        """Whether a VM is waited for that no look has asked for yet."""
+        return not self._waiting.keys() <= self._asked
 
     async def _look(self) -> ReadyLooked:
         now = workflow.now()

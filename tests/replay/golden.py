@@ -178,6 +178,7 @@ CHANGED: dict[str, tuple[Scenario, ...]] = {
     "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
     "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
     "cancel-before-waits": (
+        a_recovery_is_cancelled_while_its_fence_runs,
         a_recovery_is_cancelled_while_it_judges,
         a_recovery_that_follows_a_fence_is_cancelled_with_it,
     ),

@@ -45,6 +45,9 @@ def commands(followed: Followed) -> list[Any]:
         command.get("schedule_activity", {}).pop("do_not_eagerly_execute", None)
         if "start_child_workflow_execution" in command:
             command["start_child_workflow_execution"]["namespace"] = "ReplayNamespace"
+        if "request_cancel_external_workflow_execution" in command:
+            told = command["request_cancel_external_workflow_execution"]["workflow_execution"]
+            told["namespace"] = "ReplayNamespace"
     return normalised(found)
 
 
@@ -170,7 +173,7 @@ def test_a_timer_that_the_real_server_fires_sooner_is_seen() -> None:
         for event in events[position : position + 4]:
             event["eventTime"] = started["eventTime"]
 
-    golden = named("RecoverHost", "a-recovery-is-cancelled-while-its-fence-runs")
+    golden = named("RecoverHost", "a-host-answers-again-before-the-proof")
     changed = altered(golden, hasten)
     with pytest.raises(Disagreement, match=r"tells TIMER_FIRED.*simulator has only none"):
         follow(changed, WORKFLOWS)

@@ -103,6 +103,30 @@ async def test_a_vm_that_did_not_start_is_not_waited_for(engine: Bench) -> None:
     assert engine.copies("web") != []
 
 
+async def test_a_dependant_starts_though_another_vm_is_waited_for_much_longer(
+    engine: Bench,
+) -> None:
+    await failovers.guests(engine)  # web depends on db
+    await ready(engine, "db", ReadyRule(when=ReadyWhen.TCP, host="db", port=5432, limit_s=3600))
+    await ready(engine, "mail", ReadyRule(when=ReadyWhen.DELAY, delay_s=3600))
+    engine.centre.not_ready.add(engine.vms["db"])
+    engine.centre.hosts["h1"].lose_power()
+    operation = await engine.report("h1")
+
+    async def both_are_waited_for() -> bool:
+        looks = await steps(engine, "recovery.look_ready")
+        return any("are not ready yet" in str(row["detail"]) for row in looks)
+
+    await engine.until(both_are_waited_for, "they were never waited for together")
+    engine.centre.not_ready.clear()
+
+    async def dependant_runs() -> bool:
+        return len(engine.copies("web")) == 1
+
+    await engine.until(dependant_runs, "web waits for a VM that it does not depend on")
+    assert (await engine.operation(operation))["state"] == "running"
+
+
 async def test_more_may_be_waited_for_than_steps_may_be_at_work_and_hold_up_nobody(
     engine: Bench,
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from activities.recovery import ClaimVictimsOrder
 from domain.orders import RestartPlan
+from engine.actions.operations import CancelOperation
 from engine.records.recovery import RecoveryRecords
 from tests.fakes import Gate
 from tests.workflow import failovers
@@ -23,6 +24,7 @@ from tests.workflow.begun_again import (
 )
 from tests.workflow.bench import Bench
 from tests.workflow.ended_restarts import restart_ended_by_force
+from tests.workflow.scenarios import cancel_is_known
 
 pytestmark = pytest.mark.workflow
 
@@ -85,8 +87,28 @@ async def test_a_recovery_ended_during_its_fence_follows_that_fence_to_its_proof
 
 
 async def test_a_recovery_that_follows_a_fence_cancels_it_with_itself(engine: Bench) -> None:
+    gate = Gate()
+    recovery = await fence_under_way(engine, gate)
+    await begun_again(engine, recovery)
+    (fence,) = await engine.children_of(recovery, "host.fence")
+    await follows(engine)
+    await engine.act(CancelOperation(operation_id=recovery))
+    await cancel_is_known(engine, fence["id"])
+    gate.open()
+    assert (await engine.ended(recovery))["state"] == "cancelled"
+    await nothing_came_of_it(engine, recovery)
+
+
+async def test_a_recovery_that_is_cancelled_while_it_looks_at_a_fence_cancels_that_too(
+    engine: Bench,
+) -> None:
     recovery = await a_recovery_that_follows_a_fence_is_cancelled_with_it(engine)
     assert (await engine.operation(recovery))["state"] == "cancelled"
+    await nothing_came_of_it(engine, recovery)
+
+
+async def nothing_came_of_it(engine: Bench, recovery: UUID) -> None:
+    """Its fence was cancelled, the incident closed, and no VM is started."""
     (fence,) = await engine.children_of(recovery, "host.fence")
     assert fence["state"] == "cancelled"
     assert [row["outcome"] for row in await engine.rows("incident")] == ["cancelled"]

@@ -1,5 +1,7 @@
 """Looks at VMs that others wait for: each asks anew, and their end is told once it is known."""
 
+import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -62,10 +64,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "READY_LOOK_S", 0.01)
 
 
-def order(**rule: object) -> ReadyOrder:
-    ids = {"operation_id": uuid4(), "incident_id": uuid4(), "vm_id": SPEC.vm_id}
+def order(name: str = "db", **rule: Any) -> ReadyOrder:
+    ids = {"operation_id": uuid4(), "incident_id": uuid4(), "vm_id": uuid4()}
     rules = ReadyRule.model_validate(rule)
-    return ReadyOrder(**ids, vm_name="db", rule=rules, deadline_s=1)
+    return ReadyOrder(**ids, vm_name=name, rule=rules, deadline_s=1)
 
 
 def waiting(records: Records, doors: object = None) -> Readiness:
@@ -73,7 +75,7 @@ def waiting(records: Records, doors: object = None) -> Readiness:
     return Readiness(FakeHypervisor(centre), doors or FakeDoors(centre), records)  # type: ignore[arg-type]
 
 
-TCP = {"when": ReadyWhen.TCP, "host": "db", "port": 5432}
+TCP: dict[str, Any] = {"when": ReadyWhen.TCP, "host": "db", "port": 5432}
 
 
 async def test_it_is_asked_until_it_is_ready_and_twice_gives_the_same() -> None:
@@ -101,7 +103,7 @@ async def test_a_vm_that_ends_meanwhile_is_waited_for_no_longer() -> None:
 
 
 async def test_a_host_that_does_not_answer_is_no_answer_of_the_agent() -> None:
-    rule = {"when": ReadyWhen.AGENT, "limit_s": 0.05}
+    rule: dict[str, Any] = {"when": ReadyWhen.AGENT, "limit_s": 0.05}
     found = await waiting(Records(since_s=-2)).until_ready(order(**rule))
     assert not found.ready
 
@@ -126,13 +128,13 @@ def look(waited_s: float, *orders: ReadyOrder) -> ReadyLook:
 
 async def test_a_look_settles_what_is_ready_and_says_when_to_look_at_the_rest() -> None:
     records = Records()
-    delayed, open_ = order(when="delay", delay_s=30), order(**TCP)
-    looked = await waiting(records, Closed(0)).look_ready(look(0.0, delayed, open_))
+    delayed, open_ = order("slow", when="delay", delay_s=30), order(**TCP)
+    looked = await waiting(records, Closed(0)).look_ready(look(20.0, delayed, open_))
     ready = ReadyFound(ready=True, why="db is ready: db takes connections at port 5432")
     assert looked == ReadyLooked(
-        settled=(ReadySettled(vm_id=SPEC.vm_id, found=ready),),
-        next_s=29.0,
-        why=f"{ready.why}; db is not ready yet",
+        settled=(ReadySettled(vm_id=open_.vm_id, found=ready),),
+        next_s=10.0,
+        why=f"{ready.why}; slow is not ready yet",
     )
     assert records.told == [ready]
 
@@ -163,7 +165,8 @@ async def test_a_look_waits_no_longer_for_a_vm_that_has_ended() -> None:
 async def test_a_look_names_three_and_counts_the_others() -> None:
     orders = [order(**TCP).model_copy(update={"vm_name": f"vm{n}"}) for n in range(5)]
     looked = await waiting(Records(), Closed(9)).look_ready(look(0.0, *orders))
-    assert looked.why == "vm0, vm1, vm2 and 2 more are not ready yet"
+    assert looked.why.endswith(" and 2 more are not ready yet")
+    assert looked.why.count("vm") == 3
 
 
 async def test_what_one_look_could_not_keep_is_raised_so_that_it_is_made_again() -> None:
@@ -173,3 +176,58 @@ async def test_what_one_look_could_not_keep_is_raised_so_that_it_is_made_again()
 
     with pytest.raises(NoAnswer):
         await waiting(Away(), Closed(0)).look_ready(look(0.0, order(**TCP)))
+
+
+class Bad:
+    """A door that fails for one host in a way that nobody has foreseen, and stands open else."""
+
+    async def open(self, host: str, port: int, within_s: float) -> bool:
+        if host == "bad":
+            raise RuntimeError("a defect")
+        return True
+
+
+async def test_a_defect_met_with_one_vm_holds_up_no_other_and_its_limit_ends_it() -> None:
+    bad = order("odd", when=ReadyWhen.TCP, host="bad", port=1, limit_s=60)
+    looked = await waiting(Records(), Bad()).look_ready(look(0.0, bad, order(**TCP)))
+    assert [one.found.why.split()[0] for one in looked.settled] == ["db"]
+    looked = await waiting(Records(), Bad()).look_ready(look(60.0, bad))
+    assert looked.why.startswith("odd is not ready: waited 60 s in vain")
+
+
+class Hanging:
+    """A door that never answers for one host, and stands open else."""
+
+    async def open(self, host: str, port: int, within_s: float) -> bool:
+        if host == "hangs":
+            await asyncio.Event().wait()
+        return True
+
+
+async def test_one_that_does_not_answer_holds_up_no_other_beyond_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readiness, "LOOK_MAX_S", 0.05)
+    hangs = order("mute", when=ReadyWhen.TCP, host="hangs", port=1)
+    looked = await waiting(Records(), Hanging()).look_ready(look(0.0, hangs, order(**TCP)))
+    assert [one.found.why.split()[0] for one in looked.settled] == ["db"]
+    assert looked.why.endswith("; mute is not ready yet")
+
+
+async def test_so_many_guests_of_one_host_are_asked_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once, most = 0, 0
+
+    async def asked(*_: object) -> bool:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        return True
+
+    monkeypatch.setattr(readiness, "is_ready", asked)
+    orders = [order(f"vm{n}", when=ReadyWhen.AGENT) for n in range(30)]
+    looked = await waiting(Records()).look_ready(look(0.0, *orders))
+    assert (len(looked.settled), most) == (30, readiness.AT_ONCE_ON_A_HOST)

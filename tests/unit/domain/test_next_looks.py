@@ -115,10 +115,12 @@ DELAY = ReadyRule(when=ReadyWhen.DELAY, delay_s=30)
     [
         (AGENT, 0, 1),
         (AGENT, 50, 5),
-        (AGENT, 2000, 60),
+        (AGENT, 2000, 200),
+        (AGENT, 3200, 300),
         (AGENT, 3590, 10),
         (AGENT, 3600, 0.1),
         (DELAY, 0, 30),
+        (DELAY.model_copy(update={"delay_s": 3600.0}), 0, 60),
         (DELAY, 29.5, 0.5),
         (DELAY, 31, 0.1),
     ],

@@ -21,8 +21,9 @@ async def test_a_port_that_listens_is_open_and_one_that_does_not_is_closed() -> 
     assert not await TcpDoors().open("127.0.0.1", port, 5)
 
 
-async def test_a_name_that_nobody_knows_is_closed() -> None:
-    assert not await TcpDoors().open("no-such-guest.invalid", 80, 5)
+@pytest.mark.parametrize("name", ["no-such-guest.invalid", "db..lan", "x" * 64])
+async def test_a_name_that_nobody_knows_or_can_have_is_closed(name: str) -> None:
+    assert not await TcpDoors().open(name, 80, 5)
 
 
 async def test_a_port_that_says_nothing_is_closed_after_its_time() -> None:
