@@ -37,7 +37,8 @@ NEEDS_A_PERSON = frozenset({"HOST_LEFT_OFF", "HOST_NOT_OFF", "HOST_NOT_BACK"})
 
 CANCEL_BEFORE_WAITS = "cancel-before-waits"
 """Patch: before it, a request to cancel that came while a step was at work was heeded only after
-the wait that followed, and by a recovery that followed an earlier fence not before its end."""
+the wait that followed. A recovery that followed an earlier fence heeded it at the end of that, and
+a start that could not be undone when its host answered."""
 
 T = TypeVar("T")
 Undo = Callable[[], Awaitable[str]]

@@ -35,6 +35,7 @@ from workflows.operation import (
     failure_of,
     go_on,
     go_on_anew,
+    go_on_to_wait,
     next_look_s,
     problem_of,
     run_operation,
@@ -98,6 +99,7 @@ class StartVm:
     async def _until_armed(self, problem: Problem) -> None:
         """Wait while recoveries are frozen; its place is kept, and nothing is undone."""
         order, looks = self._order, self._looks_wanted
+        go_on_to_wait()
         await show_waiting(order, problem.code, problem.detail)
         if workflow.info().is_continue_as_new_suggested():
             self._go_on_anew(self._run_ref)
@@ -109,6 +111,7 @@ class StartVm:
 
     async def _until_turn(self, problem: Problem, looks: int) -> None:
         """Wait for a turn on its host, which wakes it; that it waits stands in its row already."""
+        go_on_to_wait()
         workflow.set_current_details(f"waiting: {problem.detail}")
         if workflow.info().is_continue_as_new_suggested():
             self._go_on_anew(self._run_ref)
@@ -146,6 +149,7 @@ class StartVm:
         )
         wait_s = policy.hold_retry_max_s
         while True:
+            go_on_to_wait()
             await show_waiting(order, "START_NOT_UNDONE", detail)
             await wait_up_to(wait_s, lambda: False, f"ask {run.host_name} again")
             wait_s = next_look_s(wait_s, policy)
@@ -168,6 +172,7 @@ class StartVm:
         at = workflow.now() + options.seconds(wait_s)
         made = f"{len(tries.failed)} of {tries.most} tries were made"
         detail = f"{said}; {made}, the next is at {at:%Y-%m-%d %H:%M:%S} UTC"
+        go_on_to_wait()
         await show_waiting(order, "START_FAILED", detail)
         await wait_up_to(wait_s, lambda: False, "try to start it again")
         await show_running(order)
@@ -205,6 +210,7 @@ class StartVm:
                 await self._next_round(self._no_other(placement.no_room))
                 wanted = wanted.model_copy(update={"avoid": order.avoid})
                 continue
+            go_on_to_wait()
             await show_waiting(order, "NO_ROOM", placement.no_room)
             waited = True
             await self._wait_for_room(looks)

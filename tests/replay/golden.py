@@ -57,7 +57,11 @@ from tests.workflow.maintenances import MAINTENANCES
 from tests.workflow.migrations import MIGRATIONS
 from tests.workflow.planned import PLANNED
 from tests.workflow.rehearsals import REHEARSALS
-from tests.workflow.scenarios import SCENARIOS, Scenario
+from tests.workflow.scenarios import (
+    SCENARIOS,
+    Scenario,
+    a_start_is_cancelled_while_it_is_placed,
+)
 from tests.workflow.soft_steps import SOFT_STEPS
 from tests.workflow.stray_copies import STRAY_COPIES
 from worker.parts import WORKFLOWS, sandbox
@@ -173,29 +177,26 @@ LOOKED_TOO_LATE = (
     a_held_recovery_is_cancelled,
     a_recovery_is_cancelled_while_its_fence_runs,
 )
-CHANGED: dict[str, tuple[Scenario, ...]] = {
-    "look-while-judging": LOOKED_TOO_LATE,
-    "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
-    "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
-    "cancel-before-waits": (
-        a_recovery_is_cancelled_while_its_fence_runs,
-        a_recovery_is_cancelled_while_it_judges,
-        a_recovery_that_follows_a_fence_is_cancelled_with_it,
-    ),
-    "ready-by-looks": (a_dependant_starts_once_its_vm_is_ready,),
+CHANGED: dict[str, dict[str, tuple[Scenario, ...]]] = {
+    "RecoverHost": {
+        "look-while-judging": LOOKED_TOO_LATE,
+        "starts-per-host": (nine_vms_take_turns_on_the_one_host_that_is_left,),
+        "left-to-the-sweeper": (a_restart_that_somebody_ends_is_left_to_the_sweeper,),
+        "cancel-before-waits": (
+            a_recovery_is_cancelled_while_its_fence_runs,
+            a_recovery_is_cancelled_while_it_judges,
+            a_recovery_that_follows_a_fence_is_cancelled_with_it,
+        ),
+        "ready-by-looks": (a_dependant_starts_once_its_vm_is_ready,),
+    },
+    "RecoverVm": {"cancel-before-waits": (a_look_at_a_guest_is_cancelled,)},
+    "StartVm": {"cancel-before-waits": (a_start_is_cancelled_while_it_is_placed,)},
 }
-EARLIER: tuple[Golden, ...] = (
-    *(
-        Golden("RecoverHost", item, itself, f"before-{change}/{_name(item)}")
-        for change, items in CHANGED.items()
-        for item in items
-    ),
-    Golden(
-        "RecoverVm",
-        a_look_at_a_guest_is_cancelled,
-        itself,
-        f"before-cancel-before-waits/{_name(a_look_at_a_guest_is_cancelled)}",
-    ),
+EARLIER: tuple[Golden, ...] = tuple(
+    Golden(kind, item, itself, f"before-{change}/{_name(item)}")
+    for kind, changes in CHANGED.items()
+    for change, items in changes.items()
+    for item in items
 )
 """Histories of code that is replaced: today's code still goes on with what it left. Never recorded
 again."""

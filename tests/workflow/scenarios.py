@@ -10,8 +10,10 @@ from uuid import UUID
 from domain.operations import workflow_id
 from engine.actions.fence_tests import CheckFencing
 from engine.actions.operations import PauseOperation, ResumeOperation
+from engine.records.runs import RunRecords
 from tests.fakes import Bmc, Gate
 from tests.workflow.bench import Bench
+from tests.workflow.held_records import held
 from worker.temporal_client import TemporalWorkflows
 
 Scenario = Callable[[Bench], Awaitable[UUID]]
@@ -91,6 +93,19 @@ async def a_waiting_start_is_cancelled(bench: Bench) -> UUID:
     """StartVm: cancelled while it waits for room."""
     operation = await _waits_for_room(bench)
     await bench.workflow(operation).cancel()
+    return await finished(bench, operation)
+
+
+async def a_start_is_cancelled_while_it_is_placed(bench: Bench) -> UUID:
+    """StartVm: cancelled while it looks for room, of which there is none."""
+    for name in ("h1", "h2", "h3"):
+        await bench.add_vm(f"big-{name}", name, memory_mib=1000)
+    await bench.add_vm("db")
+    async with held(bench, RunRecords, "place") as gate:
+        operation = await bench.start("db")
+        await gate.reached.wait()
+        await bench.workflow(operation).cancel()
+        await cancel_is_known(bench, operation)
     return await finished(bench, operation)
 
 
@@ -242,6 +257,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
         a_start_that_every_host_refuses_fails,
         a_waiting_start_is_cancelled,
         a_start_under_way_is_cancelled,
+        a_start_is_cancelled_while_it_is_placed,
     ),
     "StopVm": (
         a_vm_stops_by_itself,

@@ -5,10 +5,14 @@ from uuid import UUID
 import pytest
 
 from domain.errors import Conflict
+from engine.actions.operations import CancelOperation
+from engine.records.runs import RunRecords
 from store.rows import Row
 from tests.fakes import Gate
 from tests.workflow import failovers
 from tests.workflow.bench import Bench
+from tests.workflow.held_records import held
+from tests.workflow.scenarios import cancel_is_known
 
 pytestmark = pytest.mark.workflow
 
@@ -160,6 +164,33 @@ async def test_a_restart_whose_new_host_falls_silent_waits_for_that_host_or_its_
     await engine.ended(first)
     await engine.idle()
     assert await engine.broken() == []
+
+
+async def test_a_restart_that_cannot_be_undone_can_be_cancelled_whenever_that_comes(
+    engine: Bench,
+) -> None:
+    await engine.add_vm("db", "h1")
+
+    async def silent() -> None:
+        engine.centre.before.pop("create", None)
+        engine.centre.hosts["h2"].reachable = False
+
+    engine.centre.before["create"] = silent
+    engine.centre.hosts["h1"].lose_power()
+    first = await engine.report("h1")
+    await engine.until(lambda: _has_child(engine, first), "nothing was started elsewhere")
+    (start,) = await engine.children_of(first, "vm.start")
+    await engine.waits(start["id"], "START_NOT_UNDONE")
+    async with held(engine, RunRecords, "begin_withdraw") as gate:
+        await gate.reached.wait()
+        await engine.act(CancelOperation(operation_id=start["id"]))
+        await cancel_is_known(engine, start["id"])
+    ended = await engine.ended(start["id"])
+    assert ended["state"] == "needs_attention"
+    assert ended["summary"].startswith("cancelled, but not undone")
+    # What is left on h2 is settled once h2 is.
+    assert [run["host_id"] for run in await _active(engine)] == [engine.hosts["h2"]]
+    await engine.ended(first)
 
 
 async def _has_child(engine: Bench, operation: UUID) -> bool:

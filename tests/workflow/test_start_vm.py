@@ -160,6 +160,17 @@ async def test_a_start_cancelled_while_it_waits_has_started_nothing(engine: Benc
     assert await engine.broken() == []
 
 
+async def test_a_cancel_while_it_is_placed_is_heeded_before_it_waits_for_room(
+    engine: Bench,
+) -> None:
+    operation = await scenarios.a_start_is_cancelled_while_it_is_placed(engine)
+    ended = await engine.operation(operation)
+    assert (ended["state"], ended["summary"]) == ("cancelled", "nothing was started")
+    assert not await scenarios.waited(engine, operation)
+    assert await engine.rows("entity_lock") == []
+    assert await engine.broken() == []
+
+
 async def test_a_start_cancelled_under_way_is_undone_and_says_so(engine: Bench) -> None:
     ended = await engine.operation(await scenarios.a_start_under_way_is_cancelled(engine))
     assert (ended["state"], ended["summary"]) == ("cancelled", "gone from h1")
