@@ -6,7 +6,6 @@ elsewhere meanwhile, and all times count from when it was read back as running.
 """
 
 import asyncio
-import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -31,9 +30,13 @@ AT_ONCE_ON_A_HOST = 8
 """Guests of one host that one look asks at a time. Higher: libvirtd or sshd refuses connections.
 Lower: a look at many takes longer."""
 
-LOOK_MAX_S = 45.0
-"""How long one look waits for its slowest VM at most, well within the step's own limit; less where
-the time of one question is shorter."""
+TURN_WITHIN_S = 15.0
+"""How long one look lets a guest wait for its turn; those that get none are asked in a later one.
+Together with the next one it stays within the step's own limit."""
+
+ASK_WITHIN_S = 40.0
+"""How long a question may take that no deadline of its own ends. Lower: one that would still be
+answered is cut, and its connection counts as hung."""
 
 SHOWN = 3
 """Names in the sentence of a look; all the others are counted."""
@@ -134,9 +137,13 @@ class Readiness:
         )
         # Nobody is always the last of its host.
         waits = random.sample(look.waits, len(look.waits))
-        said = await asyncio.gather(*(self._looked(w, turns) for w in waits))
+        looks = (self._looked(wait, turns) for wait in waits)
+        # A failure is told once all have ended, so that the next try is not at work beside them.
+        said = await asyncio.gather(*looks, return_exceptions=True)
         settled, left = [], {}
         for order, found in zip((wait.order for wait in waits), said, strict=True):
+            if isinstance(found, BaseException):
+                raise found
             if isinstance(found, ReadyFound):
                 settled.append(ReadySettled(vm_id=order.vm_id, found=found))
             else:
@@ -163,15 +170,23 @@ class Readiness:
 
     async def _in_turn(self, order: ReadyOrder, vm: RunningVm, turns: Turns) -> bool:
         """Whether it is ready, as far as that is told in time."""
-        turn = turns[vm.run.uri] if order.rule.when is ReadyWhen.AGENT else contextlib.nullcontext()
+        by_host = order.rule.when is ReadyWhen.AGENT
+        turn = turns[vm.run.uri] if by_host else asyncio.Semaphore()
         try:
-            async with asyncio.timeout(min(4 * order.deadline_s, LOOK_MAX_S)), turn:
+            async with asyncio.timeout(TURN_WITHIN_S):
+                await turn.acquire()
+        except TimeoutError:
+            return False
+        try:
+            async with asyncio.timeout(ASK_WITHIN_S):
                 return await self._is_ready(order, vm)
         except TimeoutError:
             return False
         except Exception as error:  # noqa: BLE001 - one VM's defect is not to hold up all others
             log.error("not told whether it is ready", vm=order.vm_name, error=repr(error))
             return False
+        finally:
+            turn.release()
 
     @activity.defn(name="vm.until_ready")
     async def until_ready(self, order: ReadyOrder) -> ReadyFound:

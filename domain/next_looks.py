@@ -28,6 +28,9 @@ READY_LOOK_S = 1.0
 """Between the first looks at a VM that others wait for; then a tenth of how long it was waited for.
 Higher: dependants start later. Lower: the guest is asked more often."""
 
+DELAY_LOOK_S = 60.0
+"""The same where the VM is given a time, and it is only seen whether it still runs."""
+
 READY_LEAST_S = 0.1
 """Shortest wait before such a look, where a limit is nearly over. Lower: two clocks that differ a
 little cost looks for nothing."""
@@ -79,7 +82,7 @@ def ready_look_s(rule: ReadyRule, waited_s: float) -> float:
     """
     left_s = max(rule.within_s - waited_s, READY_LEAST_S)
     if rule.when is ReadyWhen.DELAY:
-        return min(left_s, AWAITED_LOOK_MAX_S)
+        return min(left_s, max(DELAY_LOOK_S, waited_s / 10), READY_LOOK_MAX_S)
     return min(left_s, max(READY_LOOK_S, waited_s / 10), READY_LOOK_MAX_S)
 
 

@@ -207,11 +207,42 @@ class Hanging:
 async def test_one_that_does_not_answer_holds_up_no_other_beyond_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readiness, "LOOK_MAX_S", 0.05)
+    monkeypatch.setattr(readiness, "ASK_WITHIN_S", 0.05)
     hangs = order("mute", when=ReadyWhen.TCP, host="hangs", port=1)
     looked = await waiting(Records(), Hanging()).look_ready(look(0.0, hangs, order(**TCP)))
     assert [one.found.why.split()[0] for one in looked.settled] == ["db"]
     assert looked.why.endswith("; mute is not ready yet")
+
+
+async def test_a_guest_that_gets_no_turn_is_asked_in_a_later_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hangs(*_: object) -> bool:
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(readiness, "is_ready", hangs)
+    monkeypatch.setattr(readiness, "TURN_WITHIN_S", 0.05)
+    monkeypatch.setattr(readiness, "ASK_WITHIN_S", 0.2)
+    orders = [order(f"vm{n}", when=ReadyWhen.AGENT) for n in range(30)]
+    looked = await waiting(Records()).look_ready(look(0.0, *orders))
+    assert (looked.settled, looked.next_s) == ((), 1.0)
+
+
+async def test_a_failure_is_told_once_no_other_part_of_the_look_is_at_work() -> None:
+    ended: list[str] = []
+
+    class Away(Records):
+        async def settled(self, order: ReadyOrder, found: ReadyFound) -> None:
+            if order.vm_name == "first":
+                raise NoAnswer("DATABASE_UNAVAILABLE", "gone")
+            for _ in range(50):
+                await asyncio.sleep(0)
+            ended.append(order.vm_name)
+
+    both = look(0.0, order("first", **TCP), order("second", **TCP))
+    with pytest.raises(NoAnswer):
+        await waiting(Away(), Closed(0)).look_ready(both)
+    assert ended == ["second"]
 
 
 async def test_so_many_guests_of_one_host_are_asked_at_a_time(

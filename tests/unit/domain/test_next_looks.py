@@ -121,6 +121,7 @@ DELAY = ReadyRule(when=ReadyWhen.DELAY, delay_s=30)
         (AGENT, 3600, 0.1),
         (DELAY, 0, 30),
         (DELAY.model_copy(update={"delay_s": 3600.0}), 0, 60),
+        (DELAY.model_copy(update={"delay_s": 3600.0}), 1500, 150),
         (DELAY, 29.5, 0.5),
         (DELAY, 31, 0.1),
     ],
