@@ -19,7 +19,7 @@ from activities.ports import Hypervisor, HypervisorSession
 from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, OutcomeUnknown, Unavailable
-from domain.migration import MigrationFacts, Settling, Side, Verdict, settle, side_of
+from domain.migration import MigrationFacts, Settling, Side, Verdict, settle, side_of, too_slow
 from domain.orders import MigrationRef
 from domain.profiles import Policy
 from domain.readings import Knock, Migration
@@ -303,9 +303,5 @@ def _needed(facts: MigrationFacts, deaths: Deaths) -> Deaths:
 
 
 def _too_slow(order: MoveOrder) -> Conflict:
-    limit_s = order.policy.migrate_deadline_s
-    return Conflict(
-        "MIGRATION_TOO_SLOW",
-        f"{order.migration.run.spec.name} was not moved within {limit_s:.0f} s",
-        next_step="try again when it writes less to its memory, or stop it and start it there",
-    )
+    problem = too_slow(order.migration.run.spec.name, order.policy.migrate_deadline_s)
+    return Conflict(problem.code, problem.detail, next_step=problem.next_step)

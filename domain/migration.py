@@ -15,6 +15,7 @@ Order       The source is read first. One without a job and running cannot hand 
 from enum import StrEnum
 
 from domain.base import Frozen
+from domain.operations import Problem
 from domain.readings import Domain
 
 
@@ -58,6 +59,15 @@ class MigrationFacts(Frozen):
     target: Side
     job: bool = False  # libvirt is at it on the source
     abort: bool = False  # it is to be given up
+
+
+def too_slow(vm: str, limit_s: float) -> Problem:
+    """Why a migration that libvirt did not end in its time was given up."""
+    return Problem(
+        code="MIGRATION_TOO_SLOW",
+        detail=f"{vm} was not moved within {limit_s:.0f} s",
+        next_step="try again when it writes less to its memory, or stop it and start it there",
+    )
 
 
 def side_of(found: Domain | None) -> Side:

@@ -8,15 +8,18 @@ Pause       honoured until its place is reserved.
 Races       A host that dies meanwhile is recovered without this VM: its certificate is what the
             settling waits for. libvirt goes on by itself when worker or engine die; the next try
             follows what it finds.
+Limit       what takes longer than it may is given up as if it were cancelled, and fails.
 Cancel      libvirt's job is given up, and both hosts are read: a guest that has arrived by then
             stays where it is, and the summary says so.
 """
+
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.migrating import Migrating, MoveOrder, Reservation, ReserveOrder, Settled
-from domain.migration import Settling
+from domain.migration import Settling, too_slow
 from domain.operations import Outcome, Problem
 from domain.orders import MigrateVmOrder, MigrationRef
 from workflows import options
@@ -44,6 +47,7 @@ class MigrateVm:
         self._order = order
         self._migration: MigrationRef | None = None
         self._settled: Settled | None = None
+        self._moving_since: datetime | None = None
         self._looks_wanted = 0
         self._pausing = Pausing(order)
 
@@ -62,11 +66,14 @@ class MigrateVm:
         if reserved.migration is None:
             return reserved.summary
         self._migration = reserved.migration
+        self._moving_since = workflow.now()
         problem = await self._move()
         settled = await to_its_end(self._settle(abort=problem is not None))
         if settled.move is Settling.ON_TARGET:
             return settled.summary
         go_on()
+        if problem is None and self._is_late():
+            problem = too_slow(self._order.vm_name, self._order.policy.migrate_deadline_s)
         raise failure_of(_failure(settled, problem))
 
     async def _reserve(self) -> Reservation:
@@ -121,11 +128,13 @@ class MigrateVm:
         """Read both hosts until it is known who has the VM."""
         assert self._migration is not None
         policy, name = self._order.policy, self._order.vm_name
-        step = MoveOrder(migration=self._migration, policy=policy, abort=abort)
         waited = False
         wait_s = policy.migrate_look_s
         while True:
             looks = self._looks_wanted
+            # Nothing interrupts the settling, but a request to cancel has libvirt give it up.
+            abort = abort or self._is_late() or workflow.cancellation_reason() is not None
+            step = MoveOrder(migration=self._migration, policy=policy, abort=abort)
             settled = await self._look(step, f"read both hosts of {name}")
             if settled.move is not Settling.WAIT:
                 if waited:
@@ -136,6 +145,11 @@ class MigrateVm:
             waited = True
             await self._wait_for_look(looks, wait_s)
             wait_s = next_look_s(wait_s, policy)
+
+    def _is_late(self) -> bool:
+        """Whether libvirt has had the time that it may take."""
+        limit = options.seconds(self._order.policy.migrate_deadline_s)
+        return self._moving_since is not None and workflow.now() - self._moving_since >= limit
 
     async def _look(self, step: MoveOrder, summary: str) -> Settled:
         try:

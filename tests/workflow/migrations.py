@@ -69,6 +69,12 @@ async def a_move_under_way_is_cancelled(bench: Bench) -> UUID:
     return await finished(bench, operation)
 
 
+async def a_move_that_takes_too_long_is_given_up(bench: Bench) -> UUID:
+    """MigrateVm: libvirt does not get on with it, and its time is over."""
+    bench.centre.stalled.add(await bench.add_vm("db", "h1"))
+    return await finished(bench, await bench.migrate("db", "h2"))
+
+
 async def under_way(bench: Bench, host: str, vm_id: UUID) -> None:
     """Wait until libvirt is moving a guest away from a host."""
 
@@ -85,5 +91,6 @@ MIGRATIONS: tuple[Scenario, ...] = (
     a_move_that_libvirt_refuses_leaves_the_vm_where_it_is,
     a_waiting_move_is_cancelled,
     a_move_under_way_is_cancelled,
+    a_move_that_takes_too_long_is_given_up,
 )
 """The happy path first."""

@@ -4,9 +4,10 @@ from uuid import UUID
 
 import pytest
 
+from engine.actions.operations import CancelOperation
 from store.rows import Row
 from tests.workflow import migrations
-from tests.workflow.bench import Bench
+from tests.workflow.bench import POLICY, Bench, quick
 from tests.workflow.migrations import under_way
 
 pytestmark = pytest.mark.workflow
@@ -98,6 +99,34 @@ async def test_a_source_that_dies_is_recovered_and_its_leaving_vm_starts_once(
     ended = await engine.ended(operation)
     assert ended["problem"]["code"] == "VM_LOST_IN_MIGRATION"
     await started_again(engine, operation)
+    assert await engine.broken() == []
+
+
+async def test_a_move_that_takes_longer_than_it_may_is_given_up(engine: Bench) -> None:
+    ended = await engine.operation(await migrations.a_move_that_takes_too_long_is_given_up(engine))
+    assert (ended["state"], ended["problem"]["code"]) == ("failed", "MIGRATION_TOO_SLOW")
+    assert ended["problem"]["detail"] == "db was not moved within 5 s"
+    run = await run_of(engine, "db")
+    assert (run["state"], run["generation"], engine.copies("db")) == ("running", 1, ["h1"])
+    assert engine.centre.hosts["h1"].moves == {}
+    assert await engine.broken() == []
+
+
+async def test_a_move_that_is_cancelled_when_its_end_is_not_known_is_given_up(
+    engine: Bench,
+) -> None:
+    with quick(POLICY.model_copy(update={"migrate_deadline_s": 600})):
+        vm_id = await engine.add_vm("db", "h1")
+        engine.centre.stalled.add(vm_id)
+        operation = await engine.migrate("db", "h2")
+    await under_way(engine, "h1", vm_id)
+    engine.centre.hosts["h1"].reachable = False
+    await engine.waits(operation, "HOST_NOT_PROVEN_DEAD")
+    await engine.act(CancelOperation(operation_id=operation))
+    engine.centre.hosts["h1"].reachable = True
+    ended = await engine.ended(operation)
+    assert (ended["state"], engine.copies("db")) == ("cancelled", ["h1"])
+    assert engine.centre.hosts["h1"].moves == {}
     assert await engine.broken() == []
 
 
