@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol
 
-from pydantic import SecretStr
-
 from activities.ports import Hypervisor, PowerSwitch
 from activities.readiness import Doors
 from activities.soft_steps import Ssh
@@ -27,6 +25,7 @@ from engine.records.operations import StepRecords
 from engine.registry import all_actions, all_queries
 from simulator.idle import QuietDelivery, QuietRecords, quiet_duties
 from simulator.loop import CURRENT, Process, VirtualLoop, nobody
+from simulator.no_secrets import NoSecrets
 from simulator.sql import Board
 from simulator.temporal.client import VirtualWorkflows
 from simulator.temporal.server import Server
@@ -86,21 +85,6 @@ class Outside(Protocol):
     def reaches(self, machine: str, service: str) -> bool:
         """Whether `database` or `temporal` is heard from there."""
         ...
-
-
-class NoSecrets:
-    """Seals nothing: virtual power controllers have no passwords."""
-
-    def seal(self, secrets: dict[str, str]) -> bytes:
-        """Nothing to seal."""
-        return b""
-
-    def open(self, sealed: bytes) -> dict[str, SecretStr]:
-        """Nothing was sealed."""
-        return {}
-
-    async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
-        """Every agent is there."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from store.database import Database
 from tests.workflow.bench import PERSON
-from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_client import TemporalWorkflows
 
 AFTER_COMMIT, AFTER_START = "after-commit", "after-start"

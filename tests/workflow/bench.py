@@ -35,6 +35,7 @@ from engine.actions.vms import StartVm, StopVm
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from store import hosts, inventory, operations, runs
 from store.database import Database
 from store.ids import new_id
@@ -44,7 +45,6 @@ from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.delivering import delivered
-from tests.workflow.no_secrets import NoSecrets
 from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker

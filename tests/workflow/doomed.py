@@ -14,10 +14,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from drivers.tcp_doors import TcpDoors
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from store.database import Database
 from tests.faults import Fault, FaultAt
 from tests.workflow.far_world import FarHypervisor, FarPower, FarSsh
-from tests.workflow.no_secrets import NoSecrets
 from worker.parts import Parts, fencing_worker, operations_worker
 
 

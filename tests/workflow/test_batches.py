@@ -21,12 +21,12 @@ from engine.backend import Backend
 from engine.batches import BatchOptions
 from engine.grants import Grants
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from store.rows import Row
 from tests.fakes import Gate
 from tests.faults import Fault
 from tests.workflow.bench import OPEN, PERSON, Bench, bench, quick, relaying
 from tests.workflow.far_world import served
-from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_get import ROOT
 
 pytestmark = pytest.mark.workflow

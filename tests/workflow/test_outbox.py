@@ -14,9 +14,9 @@ import pytest
 from engine.actions.vms import StartVm
 from engine.backend import Backend
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from tests.workflow.accepting import AFTER_COMMIT, AFTER_START
 from tests.workflow.bench import PERSON, Bench, bench, quick, relaying
-from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_get import ROOT
 from worker.temporal_server import DevServer, DevServerOptions
 

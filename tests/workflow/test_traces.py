@@ -19,8 +19,8 @@ from api.auth import TokenAuth
 from engine.backend import Backend
 from engine.delivery import Delivery
 from engine.registry import all_actions, all_queries
+from simulator.no_secrets import NoSecrets
 from tests.workflow.bench import Bench, bench, quick
-from tests.workflow.no_secrets import NoSecrets
 from worker.temporal_client import TemporalWorkflows
 from worker.tracing import tracing_interceptor
 

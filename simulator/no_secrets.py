@@ -1,10 +1,10 @@
-"""What the secrets of power controllers are to an engine whose power is a fake."""
+"""The secrets of virtual power controllers, which have no passwords."""
 
 from pydantic import SecretStr
 
 
 class NoSecrets:
-    """Implements the ports of `fence.add`, which no test here uses."""
+    """Implements the ports of `fence.add`; seals nothing, and every agent is there."""
 
     def seal(self, secrets: dict[str, str]) -> bytes:
         """Nothing to seal."""
@@ -15,4 +15,4 @@ class NoSecrets:
         return {}
 
     async def check(self, agent: str, options: dict[str, str], secrets: dict[str, str]) -> None:
-        """Every agent is known."""
+        """Every agent is there."""
