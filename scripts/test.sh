@@ -6,14 +6,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 failed=0
 failures=()
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 
 stage() {
   local name=$1 started=$SECONDS code=0
   shift
   printf '\n==> %s\n' "$name"
-  "$@" || code=$?
+  # With what it says kept: which tests failed, and why, is said once more at the end, since a long
+  # log is often cut in its middle.
+  "$@" 2>&1 | tee "$said" || code=$?
   if [ "$code" -ne 0 ]; then
     failures+=("$name (exit $code after $((SECONDS - started)) s)")
+    mapfile -t -O "${#failures[@]}" failures < <(grep -aE '^(FAILED|ERROR) ' "$said" | head -n 40)
     [ "$failed" -ne 0 ] || failed=$code
   fi
 }
@@ -28,6 +33,6 @@ stage "unit, store, workflow and replay tests" \
 stage "lab tests" .venv/bin/pytest --durations 10 -m lab
 
 if [ "$failed" -ne 0 ]; then
-  printf '\nfailed: %s\n' "${failures[@]}" >&2
+  printf 'failed: %s\n' "${failures[@]}" >&2
 fi
 exit "$failed"

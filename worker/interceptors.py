@@ -27,6 +27,7 @@ from temporalio.worker import (
 from domain.errors import EngineError, Refused, Unavailable
 from domain.operations import Problem, parse_workflow_id
 from worker.lease import first_limit_s, leased
+from workflows import options
 
 log = structlog.get_logger()
 
@@ -194,12 +195,12 @@ def _sentence(result: Any) -> str | None:
 
 @asynccontextmanager
 async def _heartbeats() -> AsyncIterator[None]:
-    """Beat three times a heartbeat limit, so that bodies stay plain."""
+    """Beat three times a heartbeat limit, so that bodies stay plain; with a beat a cancel comes."""
     info = activity.info()
     if info.is_local or info.heartbeat_timeout is None:
         yield
         return
-    every_s = info.heartbeat_timeout.total_seconds() / 3
+    every_s = min(info.heartbeat_timeout, options.BEAT).total_seconds() / 3
 
     async def beat() -> None:
         while True:

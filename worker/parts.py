@@ -95,6 +95,9 @@ worker's time (notes on the SDK's sandbox) and protect from nothing."""
 STICKY = timedelta(seconds=2)
 """How long a cached workflow's next task waits for its worker before any other may take it."""
 
+HEARD = 0.8 * options.BEAT
+"""How often beats reach the server at the most, and so cancels the steps, whatever their limit."""
+
 WORKFLOW_SLOTS = 50
 FENCING_SLOTS = 16
 SHUTDOWN = timedelta(seconds=10)
@@ -141,6 +144,7 @@ def operations_worker(
         ),
         max_cached_workflows=cached_workflows,
         sticky_queue_schedule_to_start_timeout=STICKY,
+        max_heartbeat_throttle_interval=HEARD,
         graceful_shutdown_timeout=SHUTDOWN,
     )
 
@@ -155,6 +159,7 @@ def fencing_worker(
         activities=fencing_steps(parts),
         interceptors=[StepInterceptor(StepRecords(parts.database)), *interceptors],
         tuner=WorkerTuner.create_fixed(activity_slots=FENCING_SLOTS),
+        max_heartbeat_throttle_interval=HEARD,
         graceful_shutdown_timeout=SHUTDOWN,
     )
 

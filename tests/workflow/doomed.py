@@ -18,6 +18,7 @@ from simulator.no_secrets import NoSecrets
 from store.database import Database
 from tests.faults import Fault, FaultAt
 from tests.workflow.far_world import FarHypervisor, FarPower, FarSsh
+from tests.workflow.patience import MoreTries
 from worker.parts import Parts, fencing_worker, operations_worker
 
 
@@ -35,7 +36,7 @@ async def main() -> None:
     )
     faults = [FaultAt(workflow, step, Fault(fault))]
     async with (
-        operations_worker(client, parts, steps_at_once=20, interceptors=faults),
+        operations_worker(client, parts, steps_at_once=20, interceptors=[MoreTries(), *faults]),
         fencing_worker(client, parts, faults),
     ):
         await asyncio.Event().wait()
