@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# The tests start hundreds of interpreters: compiled once, each comes up a fifth faster.
+unset PYTHONDONTWRITEBYTECODE
+
 failed=0
 failures=()
 said=$(mktemp)
