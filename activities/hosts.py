@@ -25,12 +25,12 @@ from domain.orders import HostRef, Reconciliation
 from domain.profiles import Policy
 from domain.readings import Domain
 
-FED_S = 120.0
-"""How long a BMC is waited for whose outlet is on: they need 30 to 90 s from current to an answer.
+BMC_BOOTS_S = 120.0
+"""How long a BMC is waited for that says nothing: they need 30 to 90 s from current to an answer.
 Higher: a host with a dead one that nobody switches on is told later. Lower: a slow one is taken for
 dead, and its host, which boots only by its word, is never switched on."""
 
-FED_POLL_S = 1.0
+BMC_POLL_S = 1.0
 """Between two looks at it. Higher: its host boots later. Lower: a BMC that boots is asked more."""
 
 
@@ -118,25 +118,26 @@ class Hosts:
     async def power_on(self, step: HostStep) -> str:
         """Switch on every device that reads off, the highest level first; without any, nothing.
 
-        A device below the highest level that says nothing may be a BMC that boots, since its outlet
-        is on again: it is waited for, unless its host answers or it takes longer than `FED_S`.
+        One that says nothing may be a BMC that boots, since its outlet is on again, or may have
+        missed one question: it is asked again, unless its host answers or it takes longer than
+        `BMC_BOOTS_S`. So is one that still reads off.
         """
         switched: list[str] = []
         silent: list[str] = []
         devices = await self._records.devices(step.host.host_id)
-        top = max((device.level for device in devices), default=1)
-        fed = tuple(device for device in devices if device.level < top)
+        if not devices:
+            return "no power controller"
 
         async def all_said() -> bool:
             switched.extend(await switch_on(self._power, devices))
-            words = {device.name: await self._power.read(device) for device in fed}
+            words = {device.name: await self._power.read(device) for device in devices}
             silent[:] = [name for name, word in words.items() if word is PowerReading.UNKNOWN]
             # One that has begun to answer just now is still to be told.
             is_off = PowerReading.OFF in words.values()
             return not (silent or is_off) or await self._answers(step)
 
-        within_s = min(FED_S, step.policy.power_on_answer_s)
-        await until(all_said, every_s=FED_POLL_S, within_s=within_s)
+        within_s = min(BMC_BOOTS_S, step.policy.power_on_answer_s)
+        await until(all_said, every_s=BMC_POLL_S, within_s=within_s)
         said = f"switched on: {', '.join(dict.fromkeys(switched))}" if switched else "already on"
         return f"{said}; no answer from {', '.join(silent)}" if silent else said
 

@@ -112,6 +112,7 @@ class Bench:
         self.hosts: dict[str, UUID] = {}
         self.vms: dict[str, UUID] = {}
         self.cluster_id = UUID(int=0)
+        self.device_deadline_s = 1.0
 
     async def build(self, *hosts: str, memory_mib: int = 1024) -> None:
         """A cluster with hosts that are in service at epoch 1, each with one power controller."""
@@ -138,8 +139,8 @@ class Bench:
     async def add_device(self, host: str, name: str, level: int = 1) -> None:
         """A power controller for a host."""
         row = {"id": new_id(), "host_id": self.hosts[host], "name": name, "options": {}}
-        row |= {"agent": "fence_ipmilan", "secrets": b"", "deadline_s": 1.0, "created_at": now()}
-        row |= {"level": level}
+        row |= {"agent": "fence_ipmilan", "secrets": b"", "created_at": now(), "level": level}
+        row |= {"deadline_s": self.device_deadline_s}
         await self.write(lambda c: inventory.insert(c, "fence_device", row))
 
     async def add_vm(

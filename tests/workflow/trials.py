@@ -24,8 +24,22 @@ from tests.workflow.far_world import served
 from worker.temporal_get import ROOT
 
 AT_ONCE = 6
-TRIED = POLICY.model_copy(update={"fence_tries": POLICY.fence_tries + 1})
-"""The fault takes one try of a step that is tried a few times: as many are left as without it."""
+TRIED = POLICY.model_copy(
+    update={
+        "fence_tries": POLICY.fence_tries + 1,
+        "connect_deadline_s": 10,
+        "define_deadline_s": 10,
+        "start_deadline_s": 20,
+        "migrate_deadline_s": 20,
+        "power_on_answer_s": 20,
+        "off_read_back_s": 2,
+        "knock_s": 2,
+    }
+)
+"""The fault takes one try of a step that is tried a few times: as many are left as without it. And
+what is asked on a machine this busy is answered late: no answer may be lost for that."""
+ANSWERS_S = 10.0
+"""How long a power controller is waited for."""
 TRIAL_S = 10.0
 """What one trial takes at the most when all run side by side on a busy machine: the first test of a
 file waits for all of them."""
@@ -115,6 +129,7 @@ async def run_all(
 @asynccontextmanager
 async def _stage(address: str, made_from: Path, folder: Path) -> AsyncIterator[Bench]:
     async with bench(address, made_from, folder) as made:
+        made.device_deadline_s = ANSWERS_S
         await made.build("h1", "h2", "h3")
         await made.watcher.start()
         # A busy server takes a start or a cancel late, and what a process has accepted when it dies

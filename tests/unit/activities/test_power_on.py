@@ -22,14 +22,15 @@ BOOTS_FOR = 3
 class Rack:
     """Fits `PowerSwitch`: an outlet, the BMC that it feeds, and the host, which boots by its word.
 
-    `dies`: the BMC never answers.
+    `dies`: the BMC never answers. `alone`: it has a supply of its own, and nothing else is known.
     """
 
-    def __init__(self, *, dies: bool = False) -> None:
+    def __init__(self, *, dies: bool = False, alone: bool = False) -> None:
         self.centre = DataCentre()
         self.host = self.centre.add("h1")
         self.host.powered = False
-        self.outlet, self.dies, self.asked = False, dies, 0
+        self.alone = alone
+        self.outlet, self.dies, self.asked = alone, dies, 0
         self.commands: list[str] = []
 
     async def read(self, device: FenceDevice) -> PowerReading:
@@ -59,10 +60,9 @@ class Rack:
 
     async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
         facts = {"host_id": host_id, "agent": "fence_x", "options": {}}
-        return (
-            FenceDevice(id=uuid4(), name="bmc", **facts),
-            FenceDevice(id=uuid4(), name="pdu", level=2, **facts),
-        )
+        bmc = FenceDevice(id=uuid4(), name="bmc", **facts)
+        pdu = FenceDevice(id=uuid4(), name="pdu", level=2, **facts)
+        return (bmc,) if self.alone else (bmc, pdu)
 
     async def switched_on(self) -> str:
         ref = HostRef(host_id=uuid4(), name="h1", uri=self.host.uri, epoch=1)
@@ -73,7 +73,7 @@ class Rack:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "FED_POLL_S", 0.01)
+    monkeypatch.setattr(hosts, "BMC_POLL_S", 0.01)
 
 
 async def test_the_bmc_is_waited_for_until_it_can_be_told() -> None:
@@ -91,6 +91,23 @@ async def test_a_host_that_answers_needs_no_word_of_its_bmc() -> None:
 
 
 async def test_a_bmc_that_stays_silent_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "FED_S", 0.1)
+    monkeypatch.setattr(hosts, "BMC_BOOTS_S", 0.1)
     rack = Rack(dies=True)
     assert await rack.switched_on() == "switched on: pdu; no answer from bmc"
+
+
+async def test_a_bmc_that_misses_a_question_is_asked_again() -> None:
+    rack = Rack(alone=True)
+    assert await rack.switched_on() == "switched on: bmc"
+    assert rack.host.powered
+
+
+async def test_a_host_without_a_power_controller_is_not_called_on() -> None:
+    assert await Bare().switched_on() == "no power controller"
+
+
+class Bare(Rack):
+    """Nothing is known that could switch it."""
+
+    async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
+        return ()
