@@ -10,12 +10,16 @@ from temporalio import activity
 
 from activities.ports import Hypervisor, PowerSwitch
 from activities.power import read, some
+from activities.waiting import until
 from domain.base import Frozen
 from domain.errors import EngineError, Refused
 from domain.fence_checks import DeviceCheck, identity, wrong_with
 from domain.inventory import FenceDevice
 from domain.orders import HostRef
 from domain.profiles import Policy
+
+ASK_EVERY_S = 0.5
+"""Between two questions to a host that does not say which machine it is."""
 
 
 class CheckStep(Frozen):
@@ -83,15 +87,26 @@ class FenceChecks:
         )
 
     async def _machine(self, host: HostRef, policy: Policy) -> UUID | None:
-        try:
-            return await self._hypervisor.machine(host.uri, policy.connect_deadline_s)
-        except EngineError:
-            return None  # a host that does not answer does not say which machine it is
+        machine: UUID | None = None
+
+        async def told() -> bool:
+            nonlocal machine
+            try:
+                machine = await self._hypervisor.machine(host.uri, policy.connect_deadline_s)
+            except EngineError:
+                return False
+            return True
+
+        # A host that does not answer in that time does not say which machine it is.
+        await until(told, every_s=ASK_EVERY_S, within_s=policy.connect_deadline_s)
+        return machine
 
     async def _check(self, device: FenceDevice, machine: UUID | None) -> DeviceCheck:
         clock = asyncio.get_running_loop().time
         began = clock()
-        reading = await read(self._power, device)
+        # Once more at the least: an answer that was lost on the way is no reason for a warning.
+        asked = device.model_copy(update={"retries": max(1, device.retries)})
+        reading = await read(self._power, asked)
         took_s = round(clock() - began, 3)
         check = DeviceCheck(
             device_id=device.id,
@@ -101,4 +116,6 @@ class FenceChecks:
             at=self._now().isoformat(),
         )
         managed = await self._power.machine(device) if check.answers else ()
+        if check.answers and not managed:
+            managed = await self._power.machine(device)
         return check.model_copy(update={"identity": identity(managed, machine)})

@@ -23,7 +23,7 @@ from domain.operations import is_first
 from domain.orders import HostRef
 from domain.planned import HostPower
 from domain.profiles import Policy
-from domain.readings import Knock
+from domain.readings import Domain, Knock
 from domain.topology import next_level
 
 ANSWER_EVERY_S = 0.5
@@ -77,7 +77,7 @@ class HostPowers:
         is alive there, whatever the rows say.
         """
         known = some(await self._records.devices(step.host.host_id), step.host)
-        await self._read_empty(step)
+        await self._read_empty(step, known)
         devices = tuple(device for device in known if device.level == next_level(known))
         await self._records.claim_power(step, HostPower.GOING_OFF)
         for device in devices:
@@ -104,7 +104,9 @@ class HostPowers:
 
         What goes on reading off is told again: a machine may drop a command just after its cut.
 
-        Conflict HOST_NOT_BACK when no device reads on, or one still reads off.
+        Those of the first level were cut, so they have to read on; one that goes on saying nothing
+        is made up for by another one that does. Conflict HOST_NOT_BACK when no device reads on, or
+        one still reads off.
         """
         devices = some(await self._records.devices(step.host.host_id), step.host)
         await self._records.claim_power(step, HostPower.COMING_ON)
@@ -114,25 +116,35 @@ class HostPowers:
         async def on() -> bool:
             nonlocal last
             last = await self._asked(devices)
-            words = [word for _device, word in last]
-            if PowerReading.OFF in words:
+            if any(word is PowerReading.OFF for _device, word in last):
                 await self._on_again(step, devices)
                 return False
-            return PowerReading.ON in words
+            first = next_level(devices)
+            return all(word is PowerReading.ON for device, word in last if device.level == first)
 
         policy = step.policy
-        if not await until(on, every_s=policy.off_read_every_s, within_s=policy.off_read_back_s):
+        await until(on, every_s=policy.off_read_every_s, within_s=policy.off_read_back_s)
+        words = {word for _device, word in last}
+        if PowerReading.ON not in words or PowerReading.OFF in words:
             raise _not_back(step, f"its power devices do not read on: {_said(last)}")
         await self._records.note_power(step, HostPower.ON, f"its power is on: {_said(last)}")
         return f"on: {_said(last)}"
 
-    async def _read_empty(self, step: PowerStep) -> None:
+    async def _read_empty(self, step: PowerStep, devices: tuple[FenceDevice, ...]) -> None:
+        found: tuple[Domain, ...] = ()
         limit_s = step.policy.connect_deadline_s
-        try:
-            async with self._hypervisor.session(step.host.uri, limit_s) as session:
-                found = await session.domains()
-        except NoAnswer:
-            return  # it may be off already, or hang: then its rows are all that is known
+
+        async def said() -> bool:
+            nonlocal found
+            try:
+                async with self._hypervisor.session(step.host.uri, limit_s) as session:
+                    found = await session.domains()
+            except NoAnswer:
+                return PowerReading.OFF in [word for _device, word in await self._asked(devices)]
+            return True
+
+        # One that hangs for all that time is known by its rows alone.
+        await until(said, every_s=ANSWER_EVERY_S, within_s=limit_s)
         names = tuple(d.name for d in found if d.alive and d.generation is not None)
         if names:
             raise _not_empty(step, names)

@@ -107,19 +107,33 @@ class Rehearsing:
 
         Refused: HOST_NOT_EMPTY where any guest runs, whoever's it is, HOST_NO_ANSWER, EPOCH_STALE.
         """
-        try:
-            async with self._session(step) as session:
-                mark = await session.boot_mark()
-                running = tuple(d.name for d in await session.domains() if d.alive)
-                if mark is not None and mark > step.host.epoch:
-                    raise _overtaken(step, mark)
-                if running:
-                    raise _not_empty(step, running)
-                if mark != step.host.epoch:
-                    await session.set_boot_mark(step.host.epoch)
-        except NoAnswer as error:
-            raise _silent(step, error) from error
+        silent: NoAnswer | None = None
+
+        async def marked() -> bool:
+            nonlocal silent
+            try:
+                await self._mark(step)
+            except NoAnswer as error:
+                silent = error
+                return False
+            return True
+
+        # Its libvirtd may be restarted once more while a host comes up after the level before.
+        within_s = step.policy.connect_deadline_s
+        if not await until(marked, every_s=POLL_S, within_s=within_s) and silent is not None:
+            raise _silent(step, silent) from silent
         await self._records.forget(step)
+
+    async def _mark(self, step: RehearsalStep) -> None:
+        async with self._session(step) as session:
+            mark = await session.boot_mark()
+            running = tuple(d.name for d in await session.domains() if d.alive)
+            if mark is not None and mark > step.host.epoch:
+                raise _overtaken(step, mark)
+            if running:
+                raise _not_empty(step, running)
+            if mark != step.host.epoch:
+                await session.set_boot_mark(step.host.epoch)
 
     @activity.defn(name="rehearsal.cut")
     async def cut(self, step: RehearsalStep) -> LevelOff:
@@ -141,10 +155,19 @@ class Rehearsing:
         if not await until(reads_off, every_s=POLL_S, within_s=within_s):
             why = "; ".join(filter(None, troubles)) or f"not within {within_s:g} s"
             return LevelOff(level=step.level, read_off=False, why=why)
-        try:
-            knock = await self._hypervisor.knock(step.host.uri, step.policy.knock_s)
-        except NoAnswer as error:  # it says nothing about the host, so it shows nothing
-            return LevelOff(level=step.level, read_off=False, why=error.detail)
+        knock: Knock | NoAnswer | None = None
+
+        async def knocked() -> bool:
+            nonlocal knock
+            try:
+                knock = await self._hypervisor.knock(step.host.uri, step.policy.knock_s)
+            except NoAnswer as error:
+                knock = error
+            return not isinstance(knock, NoAnswer)
+
+        await until(knocked, every_s=POLL_S, within_s=within_s)
+        if isinstance(knock, NoAnswer):  # it says nothing about the host, so it shows nothing
+            return LevelOff(level=step.level, read_off=False, why=knock.detail)
         return LevelOff(level=step.level, read_off=True, silent=knock is Knock.SILENT)
 
     @activity.defn(name="rehearsal.bring_back")

@@ -15,6 +15,11 @@ from domain.base import Frozen
 from domain.inventory import FenceDevice, PowerReading
 from domain.profiles import Policy
 
+MISSES = 2
+"""After how many questions without any answer a device is given up for a person's word. Higher: the
+VMs wait longer for a controller that died with its host. Lower: one answer that was lost on the way
+all but silences a controller that could say that the host lives."""
+
 LEVELS_MAX = 9
 """Levels run from 1 (tried first) to 9, as in Pacemaker."""
 
@@ -41,6 +46,18 @@ def proven_level(readings: Iterable[tuple[int, PowerReading]], proofs: int = 1) 
         return None
     missing = {level for level, word in said if word is not PowerReading.OFF}
     return min((level for level, _word in said if level not in missing), default=None)
+
+
+def given_up(said: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Devices that have said nothing in a whole incident, given each device and word of it."""
+    words: dict[str, list[str]] = {}
+    for device, word in said:
+        words.setdefault(device, []).append(word)
+    return frozenset(
+        device
+        for device, told in words.items()
+        if len(told) >= MISSES and set(told) == {PowerReading.UNKNOWN}
+    )
 
 
 def next_level(devices: Iterable[FenceDevice], first: int = 1) -> int | None:

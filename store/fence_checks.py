@@ -8,14 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.rows import Row, changed
 from store.schema import fence_device
 
-SILENT, ANSWERS, OTHER = "silent", "answers", "other"
+SILENT, ANSWERS, OTHER, UNTOLD = "silent", "answers", "other", "untold"
 
 
 async def note(connection: AsyncConnection, check: Row) -> tuple[str, ...]:
     """Keep one test of a device; what it is the first of many to say, of SILENT, ANSWERS and OTHER.
 
     That it is the first is part of the statement: of two that see a device fall silent one tells.
-    An identity of None leaves the last one. Repeatable.
+    An identity of None leaves the last one, and one that is not told leaves it that the device
+    manages another machine. Repeatable.
     """
     device_id: UUID = check["id"]
     mine = fence_device.c.id == device_id
@@ -38,6 +39,9 @@ async def _kept(
 ) -> tuple[str, ...]:
     kept = ("last_tested_at", "test_reading", "test_took_s", "test_identity")
     values = {name: check[name] for name in kept if check[name] is not None}
+    if check["test_identity"] == UNTOLD:
+        known = fence_device.c.test_identity
+        values["test_identity"] = sa.case((known == OTHER, OTHER), else_=UNTOLD)
     await changed(connection, fence_device.update().where(mine).values(**values))
     if check["answers"]:
         back = fence_device.update().where(mine, fence_device.c.silent_since.is_not(None))

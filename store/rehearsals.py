@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.fence_checks import Identity
 from domain.inventory import HostState
 from domain.rehearsal import Rehearsed
 from store.operations import OPEN
@@ -89,8 +90,9 @@ async def claim_cut(
     """The last word before the devices of a host in maintenance are told to cut its power.
 
     One statement holds every condition: the host is in maintenance at this epoch, the engine does
-    not run on it, no run of a VM stands there, this very try of the operation is under way, and it
-    has not begun to bring this level back, so that a step that was held up cuts nothing then.
+    not run on it, no run of a VM stands there, no device was last known to manage another machine,
+    this very try of the operation is under way, and it has not begun to bring this level back, so
+    that a step that was held up cuts nothing then.
     Repeatable; what is cut is written by it, so that it is known whatever becomes of the operation.
     """
     below = await _levels_below(connection, host_id, level)
@@ -101,11 +103,12 @@ async def claim_cut(
         host.c.own_host.is_(False),
     )
     runs_there = sa.exists().where(vm_run.c.host_id == host_id, vm_run.c.active == 1)
-    shown = fence_device.c.rehearsal
+    shown, managed = fence_device.c.rehearsal, fence_device.c.test_identity
     query = fence_device.update().where(
         fence_device.c.host_id == host_id,
         fence_device.c.id.in_(devices),
         sa.or_(shown.is_(None), shown == Rehearsed.CUT.value),
+        sa.or_(managed.is_(None), managed != Identity.OTHER.value),
         fit,
         ~runs_there,
         _is_under_way(operation_id, attempt),

@@ -5,7 +5,7 @@ A hook in `DataCentre.before` runs just before a call of that name; a `Gate` is 
 
 import asyncio
 
-from domain.errors import OutcomeUnknown
+from domain.errors import NoAnswer, OutcomeUnknown
 from simulator.world.centre import DataCentre, Hook
 from simulator.world.doors import VirtualDoors as FakeDoors
 from simulator.world.host import Bmc, Sshd
@@ -32,6 +32,7 @@ __all__ = [
     "Hook",
     "Sshd",
     "lost_answer",
+    "lost_once",
 ]
 
 
@@ -55,6 +56,19 @@ class Gate:
     def open(self) -> None:
         """Let everybody through from now on."""
         self._opened.set()
+
+
+def lost_once() -> Hook:
+    """The first call that comes to it is lost on the way."""
+    lost = False
+
+    async def hook() -> None:
+        nonlocal lost
+        if not lost:
+            lost = True
+            raise NoAnswer("HOST_NO_ANSWER", "a packet was lost")
+
+    return hook
 
 
 def lost_answer(host: str) -> OutcomeUnknown:

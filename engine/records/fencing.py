@@ -13,6 +13,7 @@ from domain.grades import Grade
 from domain.inventory import CONFIRMATION, FenceDevice, PowerReading
 from domain.orders import Certificate, Evidence
 from domain.proofs import require_proofs
+from domain.topology import given_up
 from engine.clock import Clock, utc_now
 from engine.records.explaining import note_explanations
 from engine.refs import fence_device
@@ -38,10 +39,9 @@ class FenceRecords:
         return tuple(fence_device(row) for row in rows)
 
     async def given_up(self, incident_id: UUID) -> frozenset[str]:
-        """Names of devices whose last answer was none: a person's word makes up for those."""
+        """Names of devices that have answered nothing: a person's word makes up for those."""
         facts = await self._database.read(lambda c: incidents.evidence_of(c, incident_id))
-        last = {fact["device"]: fact["verdict"] for fact in facts}
-        return frozenset(name for name, said in last.items() if said == PowerReading.UNKNOWN)
+        return given_up((fact["device"], fact["verdict"]) for fact in facts)
 
     async def words(self, incident_id: UUID) -> int:
         """How often somebody has said that the incident's host is dead."""

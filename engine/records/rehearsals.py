@@ -55,9 +55,10 @@ def _not_allowed(host: HostRef) -> Refused:
     return Refused(
         "REHEARSAL_NOT_ALLOWED",
         f"{host.name} may not be cut now: it has left maintenance or epoch {host.epoch}, a VM"
-        " stands on it, the engine runs on it, its devices have changed, the operation has"
-        " ended or is tried anew, or the level is being brought back already",
-        next_step="nothing was cut; look at the host, then rehearse again",
+        " stands on it, the engine runs on it, its devices have changed or one manages another"
+        " machine, the operation has ended or is tried anew, or the level is being brought back"
+        " already",
+        next_step="nothing was cut; look at the host and at `holdfast fence list`, then try again",
         host=host.name,
         epoch=host.epoch,
     )

@@ -129,6 +129,33 @@ async def test_a_look_at_the_status_alone_leaves_the_identity_that_a_test_found(
     assert (await engine.world.get("fence_device", device_id))["test_identity"] == "other"
 
 
+@pytest.mark.parametrize(
+    ("before", "says", "after"),
+    [
+        (Identity.OTHER, Identity.UNTOLD, "other"),
+        (Identity.OTHER, Identity.SAME, "same"),
+        (Identity.SAME, Identity.UNTOLD, "untold"),
+        (None, Identity.UNTOLD, "untold"),
+    ],
+)
+async def test_a_device_of_another_machine_stays_so_until_it_is_told_that_it_is_not(
+    engine: Engine, before: Identity | None, says: Identity, after: str
+) -> None:
+    host = await engine.world.host()
+    device_id = await engine.world.device(host)
+    for identity in (before, says):
+        check = DeviceCheck(
+            device_id=device_id,
+            device="bmc1",
+            reading=PowerReading.ON,
+            took_s=0.3,
+            identity=identity,
+            at=engine.world.now.isoformat(),
+        )
+        await records(engine).note_checks(await engine.ref(host), (check,))
+    assert (await engine.world.get("fence_device", device_id))["test_identity"] == after
+
+
 async def test_a_device_that_becomes_another_one_forgets_what_was_tested(engine: Engine) -> None:
     device_id = await engine.world.device(await engine.world.host())
     await engine.world.put("fence_device", device_id, secrets=b"password=hunter2"[::-1])

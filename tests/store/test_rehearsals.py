@@ -89,6 +89,10 @@ async def loses_its_device(made: Room) -> None:
     await made.engine.world.put("fence_device", made.device, host_id=other)
 
 
+async def manages_another_machine(made: Room) -> None:
+    await made.engine.world.put("fence_device", made.device, test_identity="other")
+
+
 async def test_a_cut_is_written_down_before_it_is_done_and_its_end_replaces_it(
     engine: Engine,
 ) -> None:
@@ -205,7 +209,15 @@ async def test_a_level_of_which_a_device_is_gone_is_not_written_down_in_part(
 
 @pytest.mark.parametrize(
     "happens",
-    [leaves_maintenance, runs_the_engine, gets_a_vm, is_over, is_tried_anew, loses_its_device],
+    [
+        leaves_maintenance,
+        runs_the_engine,
+        gets_a_vm,
+        is_over,
+        is_tried_anew,
+        loses_its_device,
+        manages_another_machine,
+    ],
 )
 async def test_nothing_is_cut_once_a_condition_does_not_hold(
     engine: Engine, happens: Callable[[Room], Awaitable[None]]

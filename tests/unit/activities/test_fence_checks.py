@@ -10,7 +10,8 @@ from domain.fence_checks import DeviceCheck, Identity
 from domain.inventory import FenceDevice
 from domain.orders import HostRef
 from domain.profiles import Policy
-from tests.fakes import Bmc, DataCentre, FakeHypervisor, FakePower
+from simulator.world.latency import Call
+from tests.fakes import Bmc, DataCentre, FakeHypervisor, FakePower, lost_once
 
 pytestmark = pytest.mark.unit
 
@@ -85,6 +86,32 @@ async def test_a_host_that_is_off_contradicts_nothing() -> None:
     scene.host.switch_off("bmc-h1")
     assert "bmc-h1: off" in await scene.checks.check_devices(scene.step)
     assert scene.rows.kept[0].identity is Identity.UNTOLD
+
+
+@pytest.mark.parametrize("lost", [Call.BMC_READ, Call.OPEN])
+async def test_one_answer_that_is_lost_is_no_reason_for_a_warning(lost: Call) -> None:
+    scene = Scene("bmc-h1")
+    scene.centre.before[lost] = lost_once()
+    assert (await scene.checks.check_devices(scene.step)).endswith("machine same")
+
+
+async def test_a_controller_that_does_not_say_what_it_manages_is_asked_again() -> None:
+    scene = Scene("bmc-h1")
+    scene.checks = FenceChecks(Forgetful(scene.centre), FakeHypervisor(scene.centre), scene.rows)
+    scene.host.managed = uuid4()
+    assert (await scene.fails()).endswith("bmc-h1 manages another machine than this host")
+
+
+class Forgetful(FakePower):
+    """The first time it is asked which machine it manages, it does not say."""
+
+    asked = False
+
+    async def machine(self, device: FenceDevice) -> tuple[UUID, ...]:
+        """Nothing, then the truth."""
+        known = await super().machine(device) if self.asked else ()
+        self.asked = True
+        return known
 
 
 async def test_a_host_without_devices_has_nothing_to_test() -> None:

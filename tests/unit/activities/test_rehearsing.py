@@ -15,8 +15,9 @@ from domain.inventory import FenceDevice
 from domain.orders import HostRef
 from domain.profiles import Policy
 from domain.rehearsal import LevelBack, LevelOff, Rehearsed
+from simulator.world.latency import Call
 from store.rehearsals import BACK_STEP, CUT_STEP
-from tests.fakes import Bmc, DataCentre, FakeHypervisor, FakePower
+from tests.fakes import Bmc, DataCentre, FakeHypervisor, FakePower, lost_once
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +38,7 @@ class Room:
         self.noted: list[Rehearsed] = []
         self.cut: tuple[int, ...] = ()
         self.claims = 0  # how many of them are granted
+        self.forgotten = 0
         self.steps = Rehearsing(self.power, FakeHypervisor(self.centre), self)
 
     async def devices(self, host_id: UUID) -> tuple[FenceDevice, ...]:
@@ -49,7 +51,7 @@ class Room:
         return self.cut
 
     async def forget(self, step: RehearsalStep) -> None:
-        raise AssertionError("nothing is marked")
+        self.forgotten += 1
 
     async def claim_cut(self, step: RehearsalStep, devices: tuple[UUID, ...], at: datetime) -> None:
         self.claims -= 1
@@ -132,6 +134,32 @@ async def test_a_cut_is_claimed_once_more_when_its_device_is_about_to_take_it(
     room.claims = claims
     found = await room.steps.cut(room.step())
     assert (room.host.powered, found.read_off) == (powered, not powered)
+
+
+async def test_a_door_that_could_not_be_tried_once_is_tried_again() -> None:
+    room = Room()
+    room.claims = 2
+    room.centre.before[Call.KNOCK] = lost_once()
+    found = await room.steps.cut(room.step())
+    assert (found.read_off, found.silent, found.why) == (True, True, "")
+
+
+async def test_a_host_that_misses_one_question_is_marked_all_the_same() -> None:
+    room = Room()
+    room.host.reboot()
+    room.centre.before[Call.OPEN] = lost_once()
+    await room.steps.mark(room.step())
+    marked: int | None = room.host.mark
+    assert marked == 1
+    assert room.forgotten == 1
+
+
+async def test_a_host_that_goes_on_saying_nothing_is_not_cut() -> None:
+    room = Room()
+    room.host.reachable = False
+    with pytest.raises(Refused, match="HOST_NO_ANSWER"):
+        await room.steps.mark(room.step())
+    assert room.forgotten == 0
 
 
 async def test_a_cut_that_may_not_be_made_is_refused_before_anything() -> None:
