@@ -1,14 +1,22 @@
 """Leave pytest by `exit_process`: tests use Temporal clients, whose threads can crash the
 interpreter's teardown and turn a passed run into a failed one (see worker/exit.py)."""
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.simulator.figures import pytest_terminal_summary as pytest_terminal_summary
 from worker.exit import exit_process
+
+if "CI" not in os.environ:  # there Hypothesis has a profile of its own, which does the same
+    settings.register_profile(
+        "holdfast", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("holdfast")
 
 _STATUS = pytest.StashKey[int]()
 
