@@ -8,7 +8,16 @@ import pytest_asyncio
 
 from tests.faults import IN_PROCESS
 from tests.workflow.bench import quick
-from tests.workflow.trials import TRIED, Case, Result, cases, check, patience_s, run_all
+from tests.workflow.trials import (
+    IN_PROCESS_AT_ONCE,
+    TRIED,
+    Case,
+    Result,
+    cases,
+    check,
+    patience_s,
+    run_all,
+)
 
 pytestmark = [pytest.mark.workflow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -21,7 +30,8 @@ async def results(
 ) -> AsyncIterator[dict[Case, Result | BaseException]]:
     """The result of every trial of this file."""
     with quick(TRIED):
-        yield await run_all(CASES, temporal_address, migrated, tmp_path_factory.mktemp("trials"))
+        folder = tmp_path_factory.mktemp("trials")
+        yield await run_all(CASES, temporal_address, migrated, folder, IN_PROCESS_AT_ONCE)
 
 
 @pytest.mark.timeout(patience_s(CASES))

@@ -24,6 +24,9 @@ from tests.workflow.far_world import served
 from worker.temporal_get import ROOT
 
 AT_ONCE = 6
+"""Whose workers die: most of such a trial is waiting for limits of the server."""
+IN_PROCESS_AT_ONCE = 3
+"""Those that share one interpreter, which is what limits them: more only wait for each other."""
 TRIED = POLICY.model_copy(
     update={
         "fence_tries": POLICY.fence_tries + 1,
@@ -43,7 +46,7 @@ ANSWERS_S = 10.0
 TRIAL_S = 10.0
 """What one trial takes at the most when all run side by side on a busy machine: the first test of a
 file waits for all of them."""
-WITHIN_S = 240.0
+WITHIN_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,10 @@ def patience_s(wanted: Sequence[Case]) -> float:
 
 
 async def run_all(
-    wanted: Iterable[Case], address: str, made_from: Path, folder: Path
+    wanted: Iterable[Case], address: str, made_from: Path, folder: Path, at_once: int = AT_ONCE
 ) -> dict[Case, Result | BaseException]:
-    """Run trials side by side; the result or the error of each."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    """Run trials side by side, so many at once; the result or the error of each."""
+    turn = asyncio.Semaphore(at_once)
 
     async def plain(golden: Golden) -> Result:
         stage = _stage(address, made_from, folder)
