@@ -161,13 +161,13 @@ class Fencing:
 
         answers = await unless_said(said, self._readings(step, asked)) or ()
         told = {fact.device: fact for fact in answers}
-        return tuple(told.get(device.name) or self._not_waited_for(device) for device in devices)
+        return tuple(told.get(device.name) or self._silence(device) for device in devices)
 
-    def _not_waited_for(self, device: FenceDevice) -> Evidence:
+    def _silence(self, device: FenceDevice, took_s: float = 0.0) -> Evidence:
         return Evidence(
             device=device.name,
             verdict=PowerReading.UNKNOWN,
-            took_s=0.0,
+            took_s=took_s,
             at=self._now().isoformat(),
             level=device.level,
         )
@@ -198,8 +198,13 @@ class Fencing:
         return LevelCut(level=level, why="; ".join(str(error) for error in failed))
 
     async def _cut(self, step: FenceStep, device: FenceDevice, one_by_one: asyncio.Lock) -> None:
-        if await read(self._power, device) is PowerReading.OFF:
+        began = _clock()
+        word = await read(self._power, device)
+        if word is PowerReading.OFF:
             return
+        if word is PowerReading.UNKNOWN:  # counts when a person speaks: see `domain.topology`
+            silence = self._silence(device, took_s=round(_clock() - began, 3))
+            await self._records.add_evidence(step, (silence,))
         if device.delay_s:
             await asyncio.sleep(device.delay_s)
 

@@ -1,5 +1,6 @@
 """The knock before a certificate: what counts as silence, and what stays on record."""
 
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -127,3 +128,22 @@ async def test_a_knock_that_was_not_possible_is_tried_again_and_proves_nothing(
         await Fencing(FakePower(scene.centre), door, scene.rows).read_back(scene.step)
     assert (untried.value.code, untried.value.retryable) == ("KNOCK_NOT_POSSIBLE", True)
     assert "libvirt_knock" not in scene.kinds()
+
+
+class Cutting(Rows):
+    """Lets the device be cut."""
+
+    async def claim_fence(self, step: FenceStep) -> None:
+        """It is ours."""
+
+
+@pytest.mark.parametrize(("bmc", "said"), [(Bmc.DEAD, [PowerReading.UNKNOWN]), (Bmc.OK, [])])
+async def test_a_controller_that_says_nothing_before_its_cut_has_missed_one_more_question(
+    scene: Scene, bmc: Bmc, said: list[PowerReading]
+) -> None:
+    scene.rows = Cutting(scene.host)
+    scene.fencing = Fencing(FakePower(scene.centre), FakeHypervisor(scene.centre), scene.rows)
+    scene.host.bmc = bmc
+    with suppress(NoAnswer):
+        await scene.fencing.power_off(scene.step)
+    assert [fact.verdict for fact in scene.rows.kept] == said
