@@ -10,7 +10,7 @@ from temporalio import activity
 
 from activities.ports import Hypervisor, PowerSwitch
 from activities.power import read, some
-from activities.waiting import until
+from activities.waiting import answered
 from domain.base import Frozen
 from domain.errors import EngineError, Refused
 from domain.fence_checks import DeviceCheck, identity, wrong_with
@@ -87,19 +87,16 @@ class FenceChecks:
         )
 
     async def _machine(self, host: HostRef, policy: Policy) -> UUID | None:
-        machine: UUID | None = None
-
-        async def told() -> bool:
-            nonlocal machine
-            try:
-                machine = await self._hypervisor.machine(host.uri, policy.connect_deadline_s)
-            except EngineError:
-                return False
-            return True
-
-        # A host that does not answer in that time does not say which machine it is.
-        await until(told, every_s=ASK_EVERY_S, within_s=policy.connect_deadline_s)
-        return machine
+        limit_s = policy.connect_deadline_s
+        try:
+            return await answered(
+                lambda: self._hypervisor.machine(host.uri, limit_s),
+                every_s=ASK_EVERY_S,
+                within_s=limit_s,
+                missing=EngineError,
+            )
+        except EngineError:
+            return None  # a host that does not answer does not say which machine it is
 
     async def _check(self, device: FenceDevice, machine: UUID | None) -> DeviceCheck:
         clock = asyncio.get_running_loop().time

@@ -18,7 +18,7 @@ from temporalio import activity
 from activities.fence_checks import FenceCheckRecords, FenceChecks
 from activities.ports import Claim, Hypervisor, HypervisorSession, PowerSwitch
 from activities.power import in_turn, read, some, switch_on
-from activities.waiting import until
+from activities.waiting import answered, until
 from domain.base import Frozen
 from domain.errors import Conflict, EngineError, NoAnswer, Refused
 from domain.inventory import FenceDevice, PowerReading
@@ -107,21 +107,12 @@ class Rehearsing:
 
         Refused: HOST_NOT_EMPTY where any guest runs, whoever's it is, HOST_NO_ANSWER, EPOCH_STALE.
         """
-        silent: NoAnswer | None = None
-
-        async def marked() -> bool:
-            nonlocal silent
-            try:
-                await self._mark(step)
-            except NoAnswer as error:
-                silent = error
-                return False
-            return True
-
         # Its libvirtd may be restarted once more while a host comes up after the level before.
         within_s = step.policy.connect_deadline_s
-        if not await until(marked, every_s=POLL_S, within_s=within_s) and silent is not None:
-            raise _silent(step, silent) from silent
+        try:
+            await answered(lambda: self._mark(step), every_s=POLL_S, within_s=within_s)
+        except NoAnswer as error:
+            raise _silent(step, error) from error
         await self._records.forget(step)
 
     async def _mark(self, step: RehearsalStep) -> None:
@@ -155,19 +146,14 @@ class Rehearsing:
         if not await until(reads_off, every_s=POLL_S, within_s=within_s):
             why = "; ".join(filter(None, troubles)) or f"not within {within_s:g} s"
             return LevelOff(level=step.level, read_off=False, why=why)
-        knock: Knock | NoAnswer | None = None
-
-        async def knocked() -> bool:
-            nonlocal knock
-            try:
-                knock = await self._hypervisor.knock(step.host.uri, step.policy.knock_s)
-            except NoAnswer as error:
-                knock = error
-            return not isinstance(knock, NoAnswer)
-
-        await until(knocked, every_s=POLL_S, within_s=within_s)
-        if isinstance(knock, NoAnswer):  # it says nothing about the host, so it shows nothing
-            return LevelOff(level=step.level, read_off=False, why=knock.detail)
+        try:
+            knock = await answered(
+                lambda: self._hypervisor.knock(step.host.uri, step.policy.knock_s),
+                every_s=POLL_S,
+                within_s=within_s,
+            )
+        except NoAnswer as error:  # it says nothing about the host, so it shows nothing
+            return LevelOff(level=step.level, read_off=False, why=error.detail)
         return LevelOff(level=step.level, read_off=True, silent=knock is Knock.SILENT)
 
     @activity.defn(name="rehearsal.bring_back")

@@ -2,6 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from domain.errors import EngineError, NoAnswer
+
+T = TypeVar("T")
 
 
 async def until(
@@ -15,4 +20,23 @@ async def until(
             return True
         if clock() >= end:
             return False
+        await asyncio.sleep(min(every_s, max(0.0, end - clock())))
+
+
+async def answered(
+    ask: Callable[[], Awaitable[T]],
+    *,
+    every_s: float,
+    within_s: float,
+    missing: type[EngineError] = NoAnswer,
+) -> T:
+    """What is answered at last; raises what is `missing` when it goes on past the limit."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + within_s
+    while True:
+        try:
+            return await ask()
+        except missing:
+            if clock() >= end:
+                raise
         await asyncio.sleep(min(every_s, max(0.0, end - clock())))

@@ -5,10 +5,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.fence_checks import Identity
 from store.rows import Row, changed
 from store.schema import fence_device
 
-SILENT, ANSWERS, OTHER, UNTOLD = "silent", "answers", "other", "untold"
+SILENT, ANSWERS, OTHER = "silent", "answers", "other"
 
 
 async def note(connection: AsyncConnection, check: Row) -> tuple[str, ...]:
@@ -39,9 +40,9 @@ async def _kept(
 ) -> tuple[str, ...]:
     kept = ("last_tested_at", "test_reading", "test_took_s", "test_identity")
     values = {name: check[name] for name in kept if check[name] is not None}
-    if check["test_identity"] == UNTOLD:
-        known = fence_device.c.test_identity
-        values["test_identity"] = sa.case((known == OTHER, OTHER), else_=UNTOLD)
+    if check["test_identity"] == Identity.UNTOLD:
+        known, untold = fence_device.c.test_identity, Identity.UNTOLD.value
+        values["test_identity"] = sa.case((known == OTHER, OTHER), else_=untold)
     await changed(connection, fence_device.update().where(mine).values(**values))
     if check["answers"]:
         back = fence_device.update().where(mine, fence_device.c.silent_since.is_not(None))
