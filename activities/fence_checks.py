@@ -9,7 +9,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.ports import Hypervisor, PowerSwitch
-from activities.power import read, some
+from activities.power import patient, read, some
 from activities.waiting import answered
 from domain.base import Frozen
 from domain.errors import EngineError, Refused
@@ -101,9 +101,7 @@ class FenceChecks:
     async def _check(self, device: FenceDevice, machine: UUID | None) -> DeviceCheck:
         clock = asyncio.get_running_loop().time
         began = clock()
-        # Once more at the least: an answer that was lost on the way is no reason for a warning.
-        asked = device.model_copy(update={"retries": max(1, device.retries)})
-        reading = await read(self._power, asked)
+        reading = await read(self._power, patient(device))
         took_s = round(clock() - began, 3)
         check = DeviceCheck(
             device_id=device.id,

@@ -92,6 +92,13 @@ def briefly(device: FenceDevice) -> FenceDevice:
     return device.model_copy(update={"deadline_s": deadline_s, "retries": 0})
 
 
+def patient(device: FenceDevice) -> FenceDevice:
+    """A device to be asked once more, whatever its retries: a packet that was lost is no reason for
+    a warning.
+    """
+    return device.model_copy(update={"retries": max(1, device.retries)})
+
+
 async def read(power: PowerSwitch, device: FenceDevice) -> PowerReading:
     """What a device says, asked again as often as it may be; repeatable, never raises for it."""
     verdict = await power.read(device)

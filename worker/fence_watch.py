@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from activities.ports import PowerSwitch
-from activities.power import read
+from activities.power import patient, read
 from domain.errors import EngineError
 from domain.fence_checks import DeviceCheck, identity
 from domain.inventory import FenceDevice, PowerReading
@@ -119,9 +119,7 @@ class FenceWatch:
         clock = asyncio.get_running_loop().time
         async with self._turn:
             began = clock()
-            # Once more, whatever its retries: a packet that was lost is no reason for a warning.
-            patient = device.model_copy(update={"retries": max(1, device.retries)})
-            reading = await read(self._power, patient)
+            reading = await read(self._power, patient(device))
             took_s = round(clock() - began, 3)
             known = reading is not PowerReading.UNKNOWN and machine is not None
             managed = await self._power.machine(device) if known else ()

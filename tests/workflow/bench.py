@@ -45,7 +45,7 @@ from store.schema_ha import vm_run
 from tests.fakes import DataCentre, FakeDomain, FakeDoors, FakeHypervisor, FakePower, FakeSsh
 from tests.invariants import broken_invariants, read_facts
 from tests.workflow.delivering import delivered
-from tests.workflow.patience import LateBeats
+from tests.workflow.patience import LATE_BEATS
 from tests.workflow.stuck import explained
 from tests.workflow.watcher import Watcher, now
 from worker.parts import Parts, fencing_worker, operations_worker
@@ -331,7 +331,7 @@ class Bench:
             self.client,
             self.parts,
             steps_at_once=20,
-            interceptors=[LateBeats(), *interceptors],
+            interceptors=[LATE_BEATS, *interceptors],
             cached_workflows=cached,
         )
         async with ordinary, fencing_worker(self.client, self.parts, interceptors):

@@ -18,7 +18,7 @@ from simulator.no_secrets import NoSecrets
 from store.database import Database
 from tests.faults import Fault, FaultAt
 from tests.workflow.far_world import FarHypervisor, FarPower, FarSsh
-from tests.workflow.patience import MoreTries
+from tests.workflow.patience import MORE_TRIES
 from worker.parts import Parts, fencing_worker, operations_worker
 
 
@@ -36,7 +36,7 @@ async def main() -> None:
     )
     faults = [FaultAt(workflow, step, Fault(fault))]
     async with (
-        operations_worker(client, parts, steps_at_once=20, interceptors=[MoreTries(), *faults]),
+        operations_worker(client, parts, steps_at_once=20, interceptors=[MORE_TRIES, *faults]),
         fencing_worker(client, parts, faults),
     ):
         await asyncio.Event().wait()

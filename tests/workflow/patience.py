@@ -5,6 +5,7 @@ Many benches share one event loop here, and the loop two cores: it may stand sti
 heartbeat limit. A step that is taken away for that has lost a try, and of some there are only two.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,54 +19,56 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
+Change = Callable[[StartActivityInput], StartActivityInput]
+
 STALL = timedelta(seconds=60)
 """Far longer than a loop stands still."""
 STALLS = 3
 """How many stalls a step outlasts that must be taken away in time, since its worker does die."""
 
 
-class LateBeats(Interceptor):
-    """For workers that live as long as their steps: a late beat is no death."""
+class _Otherwise(WorkflowOutboundInterceptor):
+    def __init__(self, following: WorkflowOutboundInterceptor, change: Change) -> None:
+        super().__init__(following)
+        self._change = change
+
+    def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002
+        return self.next.start_activity(self._change(input))
+
+
+class Patience(Interceptor):
+    """Schedules each step of a workflow otherwise."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
 
     def workflow_interceptor_class(
         self,
         input: WorkflowInterceptorClassInput,  # noqa: A002
     ) -> type[WorkflowInboundInterceptor]:
         """What stands around each workflow."""
-        return _LateBeats
+        change = self._change
+
+        class Around(WorkflowInboundInterceptor):
+            def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+                super().init(_Otherwise(outbound, change))
+
+        return Around
 
 
-class MoreTries(Interceptor):
-    """For workers that are killed: a stall takes one try of a step, as a death does."""
-
-    def workflow_interceptor_class(
-        self,
-        input: WorkflowInterceptorClassInput,  # noqa: A002
-    ) -> type[WorkflowInboundInterceptor]:
-        """What stands around each workflow."""
-        return _MoreTries
+def _beats_late(step: StartActivityInput) -> StartActivityInput:
+    return replace(step, heartbeat_timeout=step.heartbeat_timeout and STALL)
 
 
-class _LateBeats(WorkflowInboundInterceptor):
-    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        super().init(_LongLimits(outbound))
+def _tried_more(step: StartActivityInput) -> StartActivityInput:
+    retry = step.retry_policy
+    if retry is None or not retry.maximum_attempts:
+        return step
+    more = replace(retry, maximum_attempts=retry.maximum_attempts + STALLS)
+    return replace(step, retry_policy=more)
 
 
-class _LongLimits(WorkflowOutboundInterceptor):
-    def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002
-        limit = None if input.heartbeat_timeout is None else STALL
-        return self.next.start_activity(replace(input, heartbeat_timeout=limit))
-
-
-class _MoreTries(WorkflowInboundInterceptor):
-    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        super().init(_ManyTries(outbound))
-
-
-class _ManyTries(WorkflowOutboundInterceptor):
-    def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002
-        retry = input.retry_policy
-        if retry is None or not retry.maximum_attempts:
-            return self.next.start_activity(input)
-        more = replace(retry, maximum_attempts=retry.maximum_attempts + STALLS)
-        return self.next.start_activity(replace(input, retry_policy=more))
+LATE_BEATS = Patience(_beats_late)
+"""For workers that live as long as their steps: a late beat is no death."""
+MORE_TRIES = Patience(_tried_more)
+"""For workers that are killed: a stall takes one try of a step, as a death does."""
